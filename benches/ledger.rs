@@ -60,8 +60,10 @@ fn calls(accounts: &[AccountId], size: usize) -> (Vec<Operation>, Vec<Operation>
                 origin,
                 may_overrun: true,
                 usage: None,
+                claim: None,
             };
-            let new = NewHold { id: hold, account, amount, route, origin, ttl_ms: 60_000 };
+            let new =
+                NewHold { id: hold, account, amount, route, origin, ttl_ms: 60_000, claim: None };
             (Operation::Hold(new), capture)
         })
         .unzip()

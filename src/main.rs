@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-/// The allocator that Pingora's own benchmarks use. With the system's allocator a call takes about
+/// The allocator that Pingora's own benchmarks use. With the system's allocator, a call takes about
 /// 5 µs longer.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

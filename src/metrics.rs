@@ -18,8 +18,9 @@ pub const API_ROUTE: &str = "api";
 /// The model label of metered calls on routes that have prices of their own.
 pub const NO_MODEL: &str = "none";
 
-/// The outcomes of an attempt to get an answer from an upstream: an answer that is no error; no connection; too long a
-/// silence; a connection that broke off; an error of the client's; an error of the upstream's.
+/// The outcomes of an attempt to get an answer from an upstream: an answer that is not an error; no
+/// connection; a silence that was too long; a connection that broke; an error of the client; an
+/// error of the upstream.
 pub const UPSTREAM_OUTCOMES: [&str; 6] =
     ["ok", "connect", "timeout", "closed", "status_4xx", "status_5xx"];
 
@@ -36,11 +37,11 @@ const OWN_CODES: [&str; 17] = [
     "429", "499", "500", "503",
 ];
 
-/// The outcomes of Stripe's events whose type is known.
+/// The outcomes of those Stripe events whose type is known.
 const EVENT_OUTCOMES: [&str; 7] =
     ["applied", "foreign", "ignored", "failed", "received", "duplicate", "unavailable"];
 
-/// The type label of Stripe's events whose type Farebox does not read.
+/// The type label for all of Stripe's events whose type Farebox does not read.
 pub const OTHER_EVENTS: &str = "other";
 
 const ROUTES_SECONDS: [f64; 14] =
@@ -111,6 +112,8 @@ metrics! {
     overrun_credits: CounterVec(
         "farebox_overrun_credits_total", "Credits that metered calls used above their holds",
         &["route"]);
+    replays: IntCounterVec(
+        "farebox_replays_total", "Retries that got the answer which was paid for", &["route"]);
     /// Sources: admin, signup, stripe, import.
     credits_granted: CounterVec("farebox_credits_granted_total", "Credits added", &["source"]);
     ledger_batch_size: Histogram(
@@ -197,6 +200,7 @@ impl Metrics {
     /// Creates the series of a priced route.
     pub fn begin_route(&self, route: &str) {
         self.begin_holds(route);
+        self.replays.with_label_values(&[route]);
         for code in CODES {
             self.requests.with_label_values(&[route, code]);
         }

@@ -12,14 +12,14 @@ use http::{HeaderName, HeaderValue, header};
 use crate::ledger::HoldId;
 use crate::problem::{Language, Problem};
 
-/// The id of the request, as in `x-request-id`. For calls of the public listener the proxy makes it
-/// before it calls the router; for the private listeners `finish` makes it.
+/// The id of the request, as in `x-request-id`. For calls on the public listener, the proxy makes
+/// it before it calls the router. For the private listeners, `finish` makes it.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub Arc<str>);
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Keeps the problem in the response's extensions. `finish` writes the body, since it knows the
+/// Puts the problem into the response's extensions. `finish` writes the body, because it knows the
 /// language.
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
@@ -47,10 +47,11 @@ pub(super) async fn finish(mut request: Request, next: Next) -> Response {
         response.headers_mut().extend(rendered.headers);
         *response.body_mut() = Body::from(rendered.body);
     }
-    // A response is meant for one caller, so no cache may give it to another.
+    // A response is meant for one caller, so no cache may pass it to another.
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    // A response may contain other people's text, so a browser must not guess that it is HTML.
+    // A response may contain text that other people wrote, so a browser must not guess that it is
+    // HTML.
     headers.entry(header::X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
     // A request id is a UUID, so it is always a valid header.
     if let Ok(value) = HeaderValue::from_str(&id.0) {

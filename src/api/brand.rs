@@ -148,7 +148,7 @@ impl Brand {
         Ok(Self { body, logo, page_policy })
     }
 
-    /// The seller's name and the address of the logo, where gateway.toml has them.
+    /// The seller's name and the address of the logo, if gateway.toml sets them.
     pub(super) fn name_and_logo(&self) -> (Option<&str>, Option<&str>) {
         (self.body.name.as_deref(), self.body.logo.as_deref())
     }

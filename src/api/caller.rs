@@ -70,7 +70,7 @@ where
 }
 
 impl KnownCaller {
-    /// Identifies the sender of these headers; `None` where they have no credential at all.
+    /// Identifies the sender of these headers; `None` if they have no credential at all.
     ///
     /// # Errors
     /// The errors of [`App::identify`], and 403 for a cookie that must not be used here.

@@ -1,10 +1,10 @@
 //! The account page's cookie, which holds a credential. Only Farebox's own routes accept it.
 //!
-//! The cookie is the credential itself. So there is no second secret and no session to store: every
-//! gateway accepts the cookie, and it ends with its token or key.
+//! The cookie is the credential itself. So there is no second secret, and no session needs to be
+//! stored: every gateway accepts the cookie, and it ends when its token or key ends.
 //!
-//! A browser sends cookies no matter which page made the request, so the page's origin is checked.
-//! Browsers name it in `sec-fetch-site`, or else in `origin`; a page can forge neither.
+//! A browser sends cookies no matter which page made the request. So the origin of the page is
+//! checked. Browsers name it in `sec-fetch-site` or else in `origin`, and a page can forge neither.
 //!
 //! A cookie does not tell which host set it. Other hosts of the same domain can set cookies for the
 //! whole domain, unless the cookie's name begins with `__Host-`: browsers accept such a cookie only
@@ -100,8 +100,8 @@ pub(super) fn require_own_page(headers: &HeaderMap) -> Result<(), Problem> {
     if Sender::of(headers) == Sender::OwnPage { Ok(()) } else { Err(not_our_page()) }
 }
 
-/// The credentials in all cookies of this name. If they differ, the request is refused later, as it
-/// is for headers that differ.
+/// The credentials in all cookies of this name. If they differ, the request is refused later, like
+/// a request whose headers have different credentials.
 fn credentials_in(headers: &HeaderMap, cookie: &str) -> Credentials {
     let mut credentials = Credentials::default();
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
@@ -217,7 +217,7 @@ mod tests {
             (&[][..], false),
             (&[("x-farebox-page", "https")], false),
             (&[("x-farebox-page", "ftp")], false),
-            // As behind a proxy that ends TLS and rewrites the host.
+            // This is the case behind a proxy that ends TLS and rewrites the host.
             (&[("host", "127.0.0.1:8080"), ("x-farebox-page", "https")], false),
             (&[("host", "localhost"), ("x-forwarded-proto", "http")], false),
             (&[("x-farebox-page", "http")], true),

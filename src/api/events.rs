@@ -30,11 +30,11 @@ const MAX_STREAMS: usize = 20;
 /// The interval of polling a watched account, and of checking a stream's credential.
 const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// Each watched account makes the interval longer by this time, so that the ledger is polled at
-/// most ten thousand times a second.
+/// The interval grows by this time for each watched account, so that the ledger is polled at most
+/// ten thousand times a second.
 const LONGER_PER_ACCOUNT: Duration = Duration::from_micros(100);
 
-/// The time without events after which a comment line is sent, so that proxies do not close the
+/// If no event was sent for this long, a comment line is sent, so that proxies do not close the
 /// stream as idle.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -183,11 +183,11 @@ impl Stream {
         Some((Ok(event), self))
     }
 
-    /// False once the credential has expired or was revoked. If our own failure prevents the check,
-    /// the stream goes on.
+    /// Whether the credential is still valid: it has not expired and was not revoked. If Farebox
+    /// itself fails to check it, the stream goes on.
     async fn is_still_allowed(&self) -> bool {
-        // The client's address is used only to limit how often an issuer is asked for unknown keys.
-        // The address is left out here, since this token's key was known when the stream began.
+        // The client's address only limits how often an issuer is asked for unknown keys. It is not
+        // needed here, because this token's key was known when the stream began.
         match self.app.identify(self.credentials.headers(), None).await {
             Ok(identity) => identity.account == self.account,
             Err(problem) => problem.status == StatusCode::SERVICE_UNAVAILABLE,

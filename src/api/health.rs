@@ -7,9 +7,9 @@ use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// Whether the gateway wants new calls: its config and migrations are done, it is not stopping, and it does not reach
-/// another Redis than the ledger's. The values are the gauges `farebox_ready` and `farebox_ledger_other_redis`
-/// themselves, so that probe and metrics cannot differ.
+/// Whether the gateway wants new calls: it has started completely, it is not stopping, and it does
+/// not reach another Redis than the ledger's. The values are the gauges `farebox_ready` and
+/// `farebox_ledger_other_redis` themselves, so that probes and metrics always agree.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     ready: IntGauge,
@@ -33,8 +33,8 @@ impl Readiness {
     }
 }
 
-/// Answers 200 while the process lives. It does not depend on other services, so their outage makes
-/// no supervisor restart the gateway.
+/// Answers 200 while the process lives. The answer does not depend on other services, so that no
+/// supervisor restarts the gateway because of their outage.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }

@@ -95,8 +95,8 @@ pub(super) async fn hold(
     Ok((StatusCode::CREATED, axum::Json(body)))
 }
 
-/// True where `/holds/{id}/capture` can be requested: a path that can be read in two ways is
-/// refused, and a hold that cannot be ended would keep its credits until it expires.
+/// Whether `/holds/{id}/capture` can be requested with this id. A path that can be read in two ways
+/// is refused, and then the hold could not be ended and would keep its credits until it expires.
 fn fits_in_a_path(id: &str) -> bool {
     let path = format!("/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
     CanonicalPath::parse(path.as_bytes()).is_ok()
@@ -160,8 +160,8 @@ pub(super) async fn release(
     ended(&app, id, released, None)
 }
 
-/// The account that the request of a service key names. If there is one, only its holds can be
-/// ended; otherwise the key may end any hold.
+/// The account that the request of a service key names. If it names one, only that account's holds
+/// can be ended; otherwise any hold can.
 fn named(caller: Identity) -> Option<AccountId> {
     caller.on_behalf_by.is_some().then_some(caller.account)
 }
@@ -192,7 +192,8 @@ fn ended(
     Ok(axum::Json(EndBody { id, state, available: after.available() }))
 }
 
-/// Counts the end of a hold. A hold that is captured `late` had expired, and was counted then.
+/// Counts the end of a hold. If a hold is captured `late`, its end was already counted when it
+/// expired.
 fn count(metrics: &Metrics, end: &HoldEnd, outcome: &str, late: bool) {
     let route = &*end.route;
     if !late {

@@ -106,7 +106,7 @@ pub(super) async fn create(
     let id = record.id.clone();
     store(&app, vec![record]).await?;
     // Another request, perhaps on another gateway, may have made a key at the same time. The
-    // request that stores its key last sees the keys of all others.
+    // request that stores its key last sees the keys of all the others.
     let keys = own_keys(&app, &caller.account).await?;
     if keys.iter().filter(|key| is_live(key)).count() > MAX_LIVE {
         revoke(&app, &id).await?;
@@ -133,8 +133,8 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The account's own keys, oldest first: those that are live, and those that were revoked within
-/// the last day. Older revoked keys are not read, however many there are.
+/// The account's own keys, oldest first: the live ones, and those that were revoked within the last
+/// day. Older revoked keys are not read, however many there are.
 async fn own_keys(app: &App, account: &AccountId) -> Result<Vec<KeyRecord>, Problem> {
     let yesterday_ms = wall_ms().saturating_sub(DAY_MS);
     app.ledger.read().own_keys(account, yesterday_ms).await.map_err(unreadable)
@@ -144,7 +144,7 @@ fn is_live(key: &KeyRecord) -> bool {
     key.revoked_at_ms.is_none()
 }
 
-/// A new key: the record to store, and the secret, which is shown once.
+/// Makes a new key. Returns the record to store, and the secret, which is shown once.
 pub(super) fn new_key(
     account: &AccountId,
     name: &str,

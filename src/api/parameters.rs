@@ -44,8 +44,8 @@ impl Parameters {
     }
 }
 
-/// Passes on a request whose query parameters are all known. Otherwise answers 400, which names the
-/// unknown ones.
+/// Passes on a request if all of its query parameters are known. Otherwise the answer is 400, and
+/// names the unknown ones.
 pub(super) async fn refuse_unknown(
     State(Parameters(routes)): State<Parameters>,
     path: MatchedPath,

@@ -62,8 +62,8 @@ pub fn public(
         .route("/brand", get(brand::show).with_state(brand.clone()))
         .route("/brand/logo", get(brand::logo).with_state(brand.clone()))
         .route_layer(from_fn_with_state(parameters, refuse_unknown))
-        // The account page is exempt: links to it carry parameters for its scripts, and other sites
-        // add parameters of their own, such as those for counting visits.
+        // The account page is exempt. Links to it carry parameters for its scripts, and other sites
+        // add parameters of their own, for example to count visits.
         .route("/account", get(ui::account_page).with_state(brand.clone()))
         .route("/ui/{file}", get(ui::shared_file));
     let mut router = Router::new();
@@ -134,8 +134,8 @@ pub fn admin(app: Arc<App>, token: Secret, readiness: Readiness) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(admin.clone(), require_token))
         .with_state(admin);
-    // The page's files are public, since they contain no data. The operator types the token into
-    // the page.
+    // The files of the page are public, because they contain no data. The operator types the token
+    // into the page.
     let page = Router::new()
         .route("/admin/ui", get(ui::admin_page))
         .route("/admin/ui/{file}", get(ui::file));

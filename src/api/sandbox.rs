@@ -95,8 +95,8 @@ async fn end(app: &App, session: &str, paid: bool) -> Result<Redirect, Problem> 
         tracing::error!(%error, "the sandbox's event could not be stored");
         Problem::ledger_unavailable()
     })?;
-    // As after Stripe's checkout, the buyer is sent to the page that `[stripe]` names, or else to
-    // the account page.
+    // As after Stripe's checkout, the buyer is sent to the page that `[stripe]` names, or to the
+    // account page if it names none.
     let thanks = if paid { "?paid=1" } else { "" };
     let account_page = || format!("{}{thanks}", app.topup_url);
     Ok(Redirect::to(&sales.after_sandbox(paid).map_or_else(account_page, str::to_owned)))
@@ -203,7 +203,8 @@ impl Page<'_> {
         format!("{credits} {unit}")
     }
 
-    /// English has the singular only for 1, French for all amounts below 2.
+    /// Whether the amount takes the plural. In English only 1 is singular, in French every amount
+    /// below 2 is.
     fn is_plural(&self) -> bool {
         let micros = self.sale.credits.micros();
         match self.language {

@@ -191,7 +191,7 @@ fn moment(text: &str, days: i64) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().and_then(ms)
 }
 
-/// The problem for a ledger that could not be read: 503, because the failure is our own.
+/// The problem for a ledger that could not be read. It is a 503, because Farebox itself has failed.
 pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
     tracing::error!(%error, "the ledger cannot be read");
     Problem::ledger_unavailable()

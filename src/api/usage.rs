@@ -24,22 +24,23 @@ const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
 
-/// The number of permits: usage is added up for at most this many accounts at the same time.
+/// The number of permits. So many accounts at most have their usage added up at the same time.
 const PLACES: usize = 64;
 
 /// The longest time that a request waits for its account's turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// The state of the handler. Adding up a busy account's usage keeps one of the ledger's readers
-/// busy for a while. So only one such request of an account runs at a time, and the next ones wait.
+/// The state of the handler. Adding up the usage of a busy account occupies one of the ledger's
+/// readers for a while. So only one such request of an account runs at a time, and its next ones
+/// wait.
 #[derive(Clone)]
 pub(super) struct Usage {
     app: Arc<App>,
     turns: Arc<Turns>,
 }
 
-/// The permits for adding up usage. Accounts are assigned to permits by their hash, so that no list
-/// of accounts is needed; accounts with the same permit wait for each other.
+/// The permits for adding up usage. A hash of the account chooses the permit, so that no list of
+/// accounts is needed. Accounts with the same permit wait for each other.
 struct Turns {
     places: [Semaphore; PLACES],
     hashes: RandomState,

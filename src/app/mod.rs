@@ -3,5 +3,5 @@
 mod quote;
 mod shared;
 
-pub use quote::{BodyQuote, quote_body};
+pub use quote::{BodyQuote, names_model, quote_body};
 pub use shared::{App, Catalogue, Usage, log_usage, refuse_path, refuse_quote};

@@ -1,6 +1,8 @@
-//! The quote of a metered call, from its body: for calls and for `POST /check`.
+//! Quotes a metered call from its body, both for calls and for `POST /check`.
 
 use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
 
 use crate::meter::{ReadRequest, Watched, read_request};
 use crate::price::metered::{self, MeteredQuote, MeteredRefusal, Model, Tariff, is_model_name};
@@ -12,10 +14,10 @@ use crate::problem::{Problem, Text, texts};
 pub struct BodyQuote {
     /// The credits that may be held and charged.
     pub quote: MeteredQuote,
-    /// The body, as it was read.
+    /// The body with the facts that were read from it.
     pub read: ReadRequest,
-    /// The model, as the request spells it, with its entry in the table. `None` on a route with unit prices of
-    /// its own.
+    /// The model in the spelling of the request, with its entry in the table. `None` on a route
+    /// with unit prices of its own.
     pub model: Option<(Arc<str>, Arc<Model>)>,
 }
 
@@ -59,7 +61,7 @@ fn quote(
         .map_err(|refusal| Problem::bad_request(text_for_refusal(&refusal)))
 }
 
-/// The model that a request asks for, in its body or its path.
+/// The model that the request names in its body or its path.
 fn asked_model(
     route: &Route,
     path: &CanonicalPath,
@@ -84,5 +86,46 @@ fn text_for_refusal(refusal: &MeteredRefusal) -> Text {
         MeteredRefusal::UnboundedInput { member } => texts::unbounded_input(member),
         MeteredRefusal::WrongType { member } => texts::wrong_type(member),
         MeteredRefusal::Misspelled { member } => texts::misspelled(member),
+    }
+}
+
+/// Whether a query, with its `?`, has a parameter that some upstream may take for the model.
+pub fn names_model(query: &str) -> bool {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    query.split(['&', ';']).any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        // PHP and Rack read `model[]` and `model[x]` as values of `model`. Parsers in C end a name at a NUL.
+        let name: Vec<u8> = percent_decode_str(name).collect();
+        let name = name.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
+        let letters: Vec<u8> = name
+            .iter()
+            .filter(|byte| !matches!(**byte, b'_' | b'+' | b' ' | b'.' | b'-'))
+            .map(u8::to_ascii_lowercase)
+            .collect();
+        letters == b"model"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_model;
+
+    #[test]
+    fn a_model_in_the_query_is_found_however_it_is_spelled() {
+        for query in [
+            "?model=x",
+            "?a=1&MODEL=x",
+            "?%6dodel=x",
+            "?_model",
+            "?model[]=x",
+            "?a;model=x",
+            "?mo_del=",
+            "?model%00x=1",
+        ] {
+            assert!(names_model(query), "{query}");
+        }
+        for query in ["", "?", "?models=1", "?a=model", "?api-version=2026-01-01&supermodel=1"] {
+            assert!(!names_model(query), "{query}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::account::AccountId;
-use crate::app::quote::quote_body;
+use crate::app::quote::{names_model, quote_body};
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
@@ -23,7 +23,7 @@ use crate::price::{
 use crate::problem::{Offer, Problem, Text, texts};
 use crate::stripe::Sales;
 
-/// Prices and packs, as of the last reload.
+/// The prices and the packs of one version of the config.
 #[derive(Debug)]
 pub struct Catalogue {
     /// The price table.
@@ -75,7 +75,7 @@ impl App {
     /// account is opened and gets its sign-up grant.
     ///
     /// # Errors
-    /// 401 for missing or wrong credentials, 400 for an invalid account header, 503 where credentials
+    /// 401 for missing or wrong credentials, 400 for an invalid account header, 503 if credentials
     /// cannot be checked or the account cannot be opened.
     pub async fn identify(
         &self,
@@ -89,7 +89,7 @@ impl App {
         let is_due = identity.on_behalf_by.is_none() || !self.credits.signup_grant.is_zero();
         if identity.fresh && is_due {
             if let Err(problem) = Box::pin(self.open(&identity.account)).await {
-                // The next call must try to open the account again.
+                // The next call must try again to open the account.
                 self.identifier.forget(headers);
                 return Err(problem);
             }
@@ -117,7 +117,7 @@ impl App {
         }
     }
 
-    /// True where the account's credits run low.
+    /// True if the account's credits run low.
     pub fn is_low(&self, available: SignedCredits) -> bool {
         available < self.credits.low_balance.signed()
     }
@@ -150,11 +150,12 @@ impl App {
         Ok((quote.credits.ok_or_else(metered)?, quote.route))
     }
 
-    /// The credits that would be held for a call of an endpoint with this body. Only the price of a metered
-    /// route depends on the body.
+    /// The credits that would be held for a call of an endpoint. The body matters only for a
+    /// metered route.
     ///
     /// # Errors
-    /// As [`Self::quote_endpoint`]; 400, 404 and 413 for a body that such a call would be refused for.
+    /// The same as those of [`Self::quote_endpoint`], and 400, 404 or 413 for a body with which
+    /// such a call would be refused.
     pub fn quote_call(
         &self,
         method: &str,
@@ -165,6 +166,9 @@ impl App {
         let Some(metering) = route.metering().filter(|_| credits.is_none()) else {
             return Ok(credits.unwrap_or_default());
         };
+        if endpoint.split_once('?').is_some_and(|(_, query)| names_model(query)) {
+            return Err(Problem::bad_request(texts::MODEL_IN_QUERY));
+        }
         let body = body.ok_or_else(|| Problem::bad_request(texts::CHECK_NEEDS_BODY))?;
         if body.len() as u64 > metering.max_body {
             let limit = usize::try_from(metering.max_body).unwrap_or(usize::MAX);
@@ -192,7 +196,8 @@ impl App {
         Ok((catalogue, quote, path))
     }
 
-    /// The largest body that a call may have whose price depends on it, in bytes; 0 without such calls.
+    /// The largest body that a metered call may have on any route, in bytes; 0 without metered
+    /// routes.
     pub fn largest_metered_body(&self) -> usize {
         let catalogue = self.catalogue.load();
         let routes = catalogue.prices.routes().iter();
@@ -201,7 +206,7 @@ impl App {
     }
 }
 
-/// A charge, for the log.
+/// The charge of a call, for the log.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage<'a> {
     /// The account that pays.
@@ -283,8 +288,8 @@ fn sentence(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The refusal of a call's hold, as the client sees it. The gateway made the hold's id itself, so a
-/// refusal that does not concern the account's credits is a failure of the gateway.
+/// The refusal of a call's hold in the form that the client may see. The gateway made the hold's id
+/// itself. So a refusal that does not concern the account's credits is a failure of the gateway.
 fn refusal_of_call(refusal: Refusal) -> Refusal {
     match refusal {
         Refusal::Insufficient { .. } | Refusal::Frozen | Refusal::Unavailable => refusal,
@@ -342,7 +347,8 @@ mod tests {
         assert_eq!(refusal_of_call(poor), poor, "the 402 has an offer");
     }
 
-    /// The log shows a refusal's own text, and clients get the catalogue's. They must agree.
+    /// A refusal's own text is written to the log, and the catalogue's text is sent to clients. In
+    /// English the two must agree.
     #[test]
     fn clients_read_in_english_what_the_log_has() {
         for refusal in [

@@ -59,8 +59,8 @@ pub(super) enum AdminClient {
     },
 }
 
-/// The name of a member, with the value true, that [`AdminClient::send`] adds to a response that
-/// repeats an earlier one.
+/// The name of a member that [`AdminClient::send`] adds to a response which repeats an earlier one.
+/// Its value is true.
 pub(super) const REPEATED: &str = "repeated";
 
 /// A folder that is removed with its files when this is dropped.
@@ -76,7 +76,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // If this fails, an empty ledger stays in the folder for temporary files.
+        // If this fails, an empty ledger is left in the folder for temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -92,14 +92,14 @@ impl AdminClient {
         Self::connect_with(file, Sections::LEDGER, false).await
     }
 
-    /// Like [`Self::connect`], for a command that imports rows. A dry run creates no ledger: if
-    /// there is none, rows are checked against an empty one, which is removed afterwards.
+    /// Like [`Self::connect`], for a command that imports rows. A dry run creates no ledger. If
+    /// there is none, the rows are checked against an empty ledger that is removed afterwards.
     pub async fn connect_to_import(file: &ConfigFile, dry_run: bool) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER, dry_run).await
     }
 
-    /// Like [`Self::connect`], for a command that may open an account and so must know the sign-up
-    /// grant.
+    /// Like [`Self::connect`], for a command that may open an account and therefore must know the
+    /// sign-up grant.
     pub async fn connect_to_open(file: &ConfigFile) -> Result<Self, CliError> {
         Self::connect_with(file, Sections::LEDGER | Sections::CREDITS, false).await
     }
@@ -142,8 +142,8 @@ impl AdminClient {
         }
     }
 
-    /// Finds the running gateway and waits for its health check. A gateway that does not answer it
-    /// is sent no command, because it might run the command later.
+    /// Finds the running gateway and waits for its health check. If the gateway does not answer the
+    /// check, no command is sent, because the gateway might run it later.
     async fn reach(file: &ConfigFile) -> Result<Self, CliError> {
         let server = file.load(Sections::SERVER)?.server;
         let server = server.ok_or_else(|| CliError::Failed("no [server]".to_owned()))?;
@@ -190,7 +190,7 @@ impl AdminClient {
         self.send(method, path, body.map(Value::to_string), &again(body)).await
     }
 
-    /// Like [`Self::ask`], with the body as text. `again` is the advice for the case that the
+    /// Like [`Self::ask`], with the body as text. `again` is the advice that is given if the
     /// outcome is unknown.
     pub async fn send(
         &self,

@@ -92,7 +92,7 @@ impl Row<'_> {
     }
 }
 
-/// Reads a whole file. A row with a mistake is left out, and the mistake is noted.
+/// Reads a whole file. If a row has a mistake, the mistake is noted and the row is left out.
 ///
 /// # Errors
 /// The file cannot be read, or its first line does not name the columns.

@@ -1,4 +1,4 @@
-//! Limits the log lines that any client can cause without an account: they must neither fill the
+//! Limits the log lines that any client can cause without an account. They must neither fill the
 //! disk nor hide other lines.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// The target of Farebox's own lines that any client can cause.
+/// The target of Farebox's own log lines that any client can cause.
 const ANYBODY: &str = "farebox::anybody";
 
 /// The target of lines from the `log` crate, in which Pingora reports mistakes of clients.
@@ -67,8 +67,8 @@ impl Floods {
         is_written
     }
 
-    /// The counts of lines that were left out and not reported yet, of the kinds whose span is
-    /// over. `at_the_end` includes all kinds.
+    /// The number of lines that were left out since the last report, for each kind whose span is
+    /// over. With `at_the_end`, all kinds are included.
     fn left_out(&self, now: Instant, at_the_end: bool) -> Vec<LeftOut> {
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut reports = Vec::new();
@@ -108,8 +108,8 @@ fn place_of(place: &Identifier) -> String {
 }
 
 /// A layer that leaves out the lines that [`FLOODS`] does not admit. It also leaves out Pingora's
-/// lines below `info`, whatever RUST_LOG says, because they contain heads and bodies, with
-/// credentials and cookies.
+/// lines below `info`, whatever RUST_LOG says: they contain heads and bodies, with credentials and
+/// cookies.
 pub(super) struct Limit;
 
 impl<S: Subscriber> Layer<S> for Limit {
@@ -132,7 +132,7 @@ impl<S: Subscriber> Layer<S> for Limit {
     }
 }
 
-/// The place that a line from the `log` crate names.
+/// The place in the program that a line from the `log` crate names.
 #[derive(Default)]
 struct Place {
     module: String,

@@ -50,7 +50,7 @@ impl Import {
         match (&self.from, &self.csv) {
             (Some(from), _) => import_ledger(file, from),
             (None, Some(csv)) => import_rows(file, csv, self.dry_run),
-            // clap requires one of the two.
+            // clap makes sure that one of the two is given.
             (None, None) => Ok(()),
         }
     }
@@ -164,7 +164,7 @@ fn read_payment(
         None => match packs.iter().find(|pack| Some(pack.credits) == credits) {
             Some(pack) => pack.price,
             None => {
-                // If the amount could not be read, its mistake is noted already.
+                // If the amount could not be read, its mistake was already noted.
                 let credits = credits?;
                 row.wrong(format!(
                     "no pack has {credits} credits, so write the amount paid into the column paid, such as \

@@ -28,11 +28,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// The longest time that a line about an ordinary call waits, so that several lines are written
-/// together. Writing each line at once would cost every call some microseconds.
+/// The longest time for which a line about an ordinary call waits, so that several lines are
+/// written together. Writing each line at once would add some microseconds to every call.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// The number of bytes from which waiting lines are written at once.
+/// Waiting lines are written once they have this many bytes.
 const FLUSH_AT_BYTES: usize = 64 * 1024;
 
 /// The filter of a gateway if RUST_LOG is not set.
@@ -54,7 +54,8 @@ static LINES: Lines = Lines { waiting: Mutex::new(Vec::new()) };
 /// Pingora's lines below `info` contain the forwarded heads and the upstream's credentials. So they
 /// are never written ([`Limit`]), and its lines at `trace` are not even compiled in (Cargo.toml).
 pub(super) fn start(format: LogFormat, is_gateway: bool) {
-    // Lines at `trace` are not compiled in. The filter would print a warning about asking for them.
+    // Lines at `trace` are not compiled in. If they were asked for, the filter would print a
+    // warning.
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).map(|asked| asked.replace("trace", "debug"));
     let asked = asked.ok().filter(|asked| !asked.trim().is_empty());
     let filter = asked.and_then(|asked| EnvFilter::try_new(asked).ok());
@@ -66,7 +67,7 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
         .with_ansi(io::stderr().is_terminal())
         .with_writer(&LINES);
     let subscriber = tracing_subscriber::registry().with(filter).with(Limit);
-    // In tests, logging may have been started already; this has no effect then.
+    // In tests, logging may have been started before. This then has no effect.
     let started = match format {
         LogFormat::Text => subscriber.with(lines).try_init(),
         LogFormat::Json => subscriber.with(lines.event_format(JsonLine)).try_init(),

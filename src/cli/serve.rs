@@ -43,10 +43,10 @@ impl Serve {
     }
 }
 
-/// Applies the file's prices, packs and upstreams. If the file has a mistake in any section,
-/// nothing is applied, since the next start would fail on it. The checks read the file, the
-/// environment and the issuers' key files, but take no lock, open no socket and call no server.
-/// Other settings that have changed are logged: they apply after a restart.
+/// Applies the file's prices, packs and upstreams. If any section has a mistake, nothing is
+/// applied, because the next start would fail on it. The checks read the file, the environment and
+/// the issuers' key files, but take no lock, open no socket and call no server. If other settings
+/// have changed, this is logged: they apply after a restart.
 async fn reload(file: &ConfigFile, gateway: &Gateway, running: &StartKeys) {
     match file.load(Sections::ALL) {
         Ok(config) => match gateway.reload(&config).await {

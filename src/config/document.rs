@@ -59,8 +59,8 @@ impl<'t> Document<'t> {
         line_of(self.text, offset)
     }
 
-    /// The byte offset at which the key `path` starts. If it is not in the file, its nearest parent
-    /// counts.
+    /// The byte offset at which the key `path` starts. If the file does not have it, the offset of
+    /// its nearest parent.
     pub(crate) fn offset_of(&self, path: &str) -> Option<usize> {
         let mut steps = path.split('.').flat_map(split_index);
         let Some(Step::Key(top)) = steps.next() else { return None };

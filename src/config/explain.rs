@@ -36,7 +36,7 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         let hint = suggest(value, &quoted(expected), "it can be");
         (format!("`{name}` cannot be `{value}`"), hint)
     } else if error == "wanted string or table" {
-        // The toml crate gives this error where one of several names is expected.
+        // The toml crate reports this error if one of several names is expected.
         (format!("`{name}` wants a string, not {}", kind(found)), example("a string", key))
     } else if about.starts_with("invalid type") || about.starts_with("invalid length") {
         let wanted = wanted(expected);
@@ -52,7 +52,7 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
         let hint = format!("write an address and a port: {name} = \"127.0.0.1:8080\"");
         (format!("`{name}` is not a socket address"), hint)
     } else {
-        // The error comes from a `Deserialize` of this crate. If it has a hint, that follows a
+        // The error comes from a `Deserialize` of this crate. If it has a hint, the hint follows a
         // semicolon.
         let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
         let fallback = match message.contains("credits") {

@@ -7,11 +7,12 @@ use std::ops::Range;
 #[derive(Default)]
 pub(crate) struct Hidden(Vec<String>);
 
-/// Values shorter than this are hidden only in quotes and as a whole word. Hiding the value `a`
-/// everywhere would make every message unreadable.
+/// Values shorter than this are hidden only if they stand in quotes or as a whole word. If a value
+/// such as `a` were hidden everywhere, every message would be unreadable.
 const SHORT: usize = 4;
 
-/// Values of this length or longer are always hidden: no message of our own has so long a word.
+/// Values of this length or longer are always hidden. No message of Farebox's own has such a long
+/// word.
 const LONG: usize = 16;
 
 impl Hidden {
@@ -29,7 +30,7 @@ impl Hidden {
 
     /// Returns `text`, a message about the key `key`, with every hidden value replaced by `…`.
     ///
-    /// A value that is also one of the message's own words is replaced only in quotes. A gap in a
+    /// If a value is also one of the message's own words, it is replaced only in quotes. A gap in a
     /// fixed sentence would reveal the value.
     pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);

@@ -3,7 +3,7 @@
 use crate::config::Mistake;
 
 /// The elements of `[[name]]` that could be read, each with its index in the file. A check numbers
-/// the elements that it was given; a message must number the elements in the file.
+/// the elements that it was given, but a message must use their numbers in the file.
 pub(crate) struct List<T> {
     pub(crate) name: &'static str,
     pub(crate) items: Vec<T>,

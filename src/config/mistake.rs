@@ -56,10 +56,10 @@ pub fn within<T: PartialOrd + Display>(
 pub struct Located {
     /// The line, counted from 1; `None` for a key that is not in the file.
     pub line: Option<usize>,
-    /// The column in characters, counted from 1. It is set only where the line alone does not show
-    /// the place.
+    /// The column in characters, counted from 1. It is set only if the line alone does not show the
+    /// place.
     pub column: Option<usize>,
-    /// The file, where it is another one than the config itself: the `models_file`.
+    /// The file, if it is not the config itself but its `models_file`.
     pub file: Option<Arc<Path>>,
     /// The mistake at that place.
     pub mistake: Mistake,

@@ -70,7 +70,7 @@ impl Reader<'_, '_> {
     }
 
     /// The names of all upstreams in the file, even if the command does not read them or they have
-    /// mistakes. So a mistake in an upstream causes no second mistake at its routes.
+    /// mistakes. Thus a mistake in an upstream does not cause a second mistake at its routes.
     pub(crate) fn upstream_names(&mut self) -> Vec<String> {
         let written = self.document.table().get("upstreams");
         let upstreams = written.and_then(|list| list.get_ref().as_array());

@@ -1,13 +1,13 @@
 //! Removes a mistake from a section, so that serde finds the next one. An entry is identified by
-//! its span, which is its place in the file. The only entries with the same span are a table and
-//! its own first element; the span then means the inner one.
+//! its span, which is its place in the file. Only a table and its own first element can have the
+//! same span, and the span then means the inner one.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
-/// The span for the n-th missing entry that was filled in. It is beyond the end of any file.
+/// The span of the n-th missing entry that was filled in. It lies beyond the end of any file.
 pub(crate) fn stand_in(n: usize) -> Range<usize> {
     usize::MAX - n..usize::MAX
 }

@@ -21,7 +21,8 @@ impl<'d> Report<'d> {
         self.found.is_empty()
     }
 
-    /// Adds a mistake at the byte `offset`. Without an offset, the place of `key` counts.
+    /// Adds a mistake at the byte `offset`. Without an offset, the mistake is at the place of
+    /// `key`.
     pub(crate) fn add(
         &mut self,
         key: &str,
@@ -33,7 +34,7 @@ impl<'d> Report<'d> {
         self.found.push((offset, Mistake::new(key, message, hint)));
     }
 
-    /// True if `key`, a key above it or a key below it has a mistake already: another mistake there
+    /// Whether `key`, a key above it or a key below it already has a mistake. Another mistake there
     /// probably has the same cause.
     pub(crate) fn covers(&self, key: &str) -> bool {
         let above = |a: &str, b: &str| {
@@ -42,9 +43,8 @@ impl<'d> Report<'d> {
         self.found.iter().any(|(_, known)| above(&known.key, key) || above(key, &known.key))
     }
 
-    /// Adds the mistakes that the modules found. A key that has a mistake already
-    /// ([`Self::covers`]) gets no second one, because the modules saw only a value that was filled
-    /// in for it.
+    /// Adds the mistakes that the modules found. If a key already has a mistake ([`Self::covers`]),
+    /// it gets no second one, because the modules saw only a value that was filled in for it.
     pub(crate) fn add_checked(&mut self, found: Vec<Mistake>) {
         let fresh: Vec<_> = found.into_iter().filter(|found| !self.covers(&found.key)).collect();
         for Mistake { key, message, hint } in fresh {

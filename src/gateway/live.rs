@@ -57,7 +57,7 @@ pub(super) fn catalogue(
 }
 
 /// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules
-/// for different methods of one path share a label, under which the highest cost is shown.
+/// for different methods of one path share a label, which has the highest of their costs.
 fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
     metrics.route_cost_minor.reset();
     for route in prices.routes() {

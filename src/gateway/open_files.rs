@@ -29,7 +29,7 @@ pub struct OpenFiles {
     pub upstream_idle: usize,
 }
 
-/// The error where the system allows this process too few open files.
+/// The error if the system allows this process too few open files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this process may open {limit} files, and needs {} at least; raise the limit \

@@ -20,9 +20,9 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 const COUNT_EVERY: Duration = Duration::from_millis(5);
 
 impl Gateway {
-    /// Stops the gateway. It is not ready any more but still accepts calls for `drain_delay`. Then
-    /// it lets the calls in flight finish within `shutdown_timeout`, and settles every hold.
-    /// Returns false if a hold could not be settled.
+    /// Stops the gateway. For `drain_delay` it still accepts calls, but reports that it is not
+    /// ready. Then it lets the calls in flight finish within `shutdown_timeout`, and settles every
+    /// hold. Returns false if a hold could not be settled.
     pub async fn stop(mut self) -> bool {
         self.readiness.set(false);
         tokio::time::sleep(self.drain_delay).await;
@@ -34,7 +34,7 @@ impl Gateway {
         }
         let settled = self.pipeline.stop().await;
         let _ = self.signals.close.send(true);
-        // A request to the admin listener that is running is answered first.
+        // If the admin listener is serving a request, that is answered first.
         let ended = async { while self.background.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, ended).await;
         self.background.shutdown().await;
@@ -61,8 +61,8 @@ async fn finish_calls(
     if running > 0 {
         tracing::warn!(calls = running, "cut off the calls that ran longer than shutdown_timeout");
     } else {
-        // The last bytes of answers may still be unsent. Their connections close once they are
-        // sent.
+        // The last bytes of some answers may not have been sent yet. The connections close once
+        // they have.
         let closed = async { while open.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, closed).await;
     }

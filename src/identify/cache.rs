@@ -24,14 +24,14 @@ impl Default for VerifiedTokens {
 }
 
 impl VerifiedTokens {
-    /// The result for this token, as long as `now` (since the epoch) is before its `exp`. The leeway
-    /// for clocks applies to verification only: a token that is past its `exp` is verified on each
-    /// call.
+    /// The result for this token, as long as `now` (since the epoch) is before its `exp`. The
+    /// leeway for clocks is used in verification only: a token that is past its `exp` is verified
+    /// on each call.
     pub(super) fn get(&self, hash: &KeyHash, now: Duration) -> Option<Verified> {
         self.0.get(hash).filter(|verified| now < verified.exp)
     }
 
-    /// Stores a result, and replaces an earlier one. Returns true where there was no earlier one.
+    /// Stores a result, in place of an earlier one. Returns true if there was no earlier one.
     pub(super) fn insert(&self, hash: KeyHash, verified: Verified) -> bool {
         let new = self.0.peek(&hash).is_none();
         self.0.insert(hash, verified);
@@ -54,7 +54,7 @@ impl Default for NamedAccounts {
 }
 
 impl NamedAccounts {
-    /// True where the account is in the cache.
+    /// True if the account is in the cache.
     pub(super) fn has(&self, account: &AccountId) -> bool {
         self.0.get(account).is_some()
     }

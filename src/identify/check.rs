@@ -86,8 +86,8 @@ fn nested_prefixes(jwt: &[JwtConfig]) -> Vec<Mistake> {
     nested.collect()
 }
 
-/// A warning for two issuers without prefixes, whose accounts could have the same ids. Two entries with
-/// one `issuer` are allowed: they have its old and new key.
+/// A warning for two issuers without prefixes, whose accounts could have the same ids. Two entries
+/// with the same `issuer` are allowed: they have its old and its new key.
 fn shared_accounts(jwt: &[JwtConfig]) -> Option<Mistake> {
     let mut open = jwt.iter().enumerate().filter(|(_, jwt)| jwt.account_prefix.is_none());
     let (first, one) = open.next()?;

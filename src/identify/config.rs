@@ -10,8 +10,9 @@ use crate::config::{Secret, Span};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthConfig {
-    /// `[[auth.jwt]]`, one entry for each issuer, or two while an issuer changes its key. An account
-    /// that two entries name is one account; `account_prefix` keeps ids apart that could collide.
+    /// `[[auth.jwt]]`: one entry for each issuer, or two while an issuer changes its key. If two
+    /// entries name the same account id, it is the same account; `account_prefix` keeps ids apart
+    /// that could collide.
     #[serde(default)]
     pub jwt: Vec<JwtConfig>,
     /// `[auth.api_keys]`.

@@ -52,7 +52,7 @@ impl Credentials {
         }
     }
 
-    /// True where there is no credential.
+    /// True if there is no credential.
     pub fn is_empty(&self) -> bool {
         sent(&self.0).next().is_none()
     }
@@ -62,13 +62,13 @@ impl Credentials {
         &self.0
     }
 
-    /// The credential itself, where there is exactly one.
+    /// The credential itself; `None` unless there is exactly one.
     pub fn expose(&self) -> Option<&str> {
         read(&self.0).ok()
     }
 }
 
-/// The call's credential. Several headers may carry it, if it is the same in each.
+/// Reads the call's credential. Several headers may carry it if it is the same in each.
 pub(super) fn read(headers: &HeaderMap) -> Result<&str, Unauthenticated> {
     let mut found = None;
     for (name, value) in sent(headers) {

@@ -1,4 +1,4 @@
-//! The mistakes of one `[[auth.jwt]]`, noted while it is checked.
+//! The mistakes of one `[[auth.jwt]]`, which are noted while it is checked.
 
 use crate::config::Mistake;
 

@@ -29,9 +29,9 @@ pub struct Identity {
     pub on_behalf_by: Option<AccountId>,
     /// The end of the token's validity, in milliseconds since 1970. API keys have none.
     pub expires_at_ms: Option<i64>,
-    /// True where this process may see the account for the first time, from a token or named by a
-    /// service key. The account may then be due a sign-up grant. False for an account's own keys, since
-    /// that account exists already.
+    /// Whether this process may be seeing the account for the first time, from a token or because a
+    /// service key named it. The account may then be due a sign-up grant. False for an account's
+    /// own keys, because that account exists.
     pub fresh: bool,
 }
 
@@ -50,7 +50,7 @@ pub enum CredentialKind {
 /// the [`KeyRing`] is shared by both.
 pub struct Identifier {
     issuers: Issuers,
-    /// `None` where `api_keys` is not enabled.
+    /// `None` if `api_keys` is not enabled.
     keys: Option<Arc<KeyRing>>,
     pub(super) verified: VerifiedTokens,
     named: NamedAccounts,
@@ -100,8 +100,8 @@ impl Identifier {
         }
     }
 
-    /// Keeps the JWKS fresh until `shutdown` turns true or its sender is gone. Returns at once
-    /// where no issuer has one.
+    /// Keeps the JWKS fresh until `shutdown` turns true or its sender is gone. If no issuer has a
+    /// JWKS, returns at once.
     pub async fn run(&self, mut shutdown: watch::Receiver<bool>) {
         tokio::select! {
             () = self.issuers.keep_keys_fresh() => {}
@@ -109,13 +109,13 @@ impl Identifier {
         }
     }
 
-    /// Identifies the sender of these headers at the address `client`, at `now`. Known keys and cached
-    /// tokens are answered without waiting. A token whose signature was made by no known key may wait
-    /// for a fetch of its issuer's keys. Each client can cause only a few such fetches; `client` is
-    /// used for nothing else.
+    /// Identifies the sender of these headers at `now`. `client` is the sender's address. Known
+    /// keys and cached tokens are answered without waiting. If no known key made a token's
+    /// signature, the call may wait for a fetch of its issuer's keys. Each client can cause only a
+    /// few such fetches, and `client` is used for nothing else.
     ///
     /// # Errors
-    /// The refusal to send; its [`status`](Unauthenticated::status) is 401 for most.
+    /// The refusal that the caller is sent. Its [`status`](Unauthenticated::status) is usually 401.
     pub async fn identify(
         &self,
         headers: &HeaderMap,
@@ -134,7 +134,7 @@ impl Identifier {
             return Ok(by_token(verified, false));
         }
         let token = Token::parse(credential)?;
-        // The future is boxed, since it is rarely needed and large, and it would be part of every
+        // The future is boxed, because it is large and rarely needed, and would be a part of every
         // call's future.
         let verified = Box::pin(self.issuers.verify(&token, client, now)).await?;
         let fresh = self.verified.insert(hash, verified.clone());

@@ -14,7 +14,7 @@ use crate::config::Mistake;
 use crate::identify::key_set::{KeySet, NotKeys};
 use crate::identify::key_source::is_loopback;
 
-/// The time in which the calls of one client can cause only one fetch, however many `kid`s and
+/// Within this time, the calls of one client can cause only one fetch, however many `kid`s and
 /// signatures the client invents.
 pub(super) const MIN_REFETCH: Duration = Duration::from_secs(30);
 
@@ -34,7 +34,7 @@ pub(super) struct Jwks {
     client: Client,
     refresh: Duration,
     keys: ArcSwapOption<KeySet>,
-    /// Locked while a fetch runs, so that there is one at a time.
+    /// The lock is held while a fetch runs, so that only one runs at a time.
     refetches: Arc<Mutex<Refetches>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Jwks {
 struct Refetches(Vec<(Option<IpAddr>, Duration)>);
 
 impl Refetches {
-    /// Returns true where `client` may cause a fetch at `now`, and then records it.
+    /// Returns true if `client` may cause a fetch at `now`, and then records it.
     fn allow(&mut self, client: Option<IpAddr>, now: Duration) -> bool {
         self.0.retain(|(_, at)| now.abs_diff(*at) < MIN_REFETCH);
         let is_allowed =
@@ -125,15 +125,15 @@ impl Jwks {
         }
     }
 
-    /// Fetches once, not for the sake of a call. False where the fetch failed.
+    /// Fetches once, for no particular call. Returns false if the fetch failed.
     pub(super) async fn refresh(&self) -> bool {
         let _turn = self.refetches.lock().await;
         self.fetch_and_keep().await
     }
 
-    /// Fetches once for a call from `client` at `now` (since the epoch), where the client may cause
-    /// a fetch. A call that comes while a fetch runs waits for it and uses its result. False where
-    /// the keys have not changed.
+    /// Fetches once for a call from `client` at `now` (since the epoch), if the client may cause a
+    /// fetch. A call that arrives while a fetch is running waits for it and uses its result.
+    /// Returns false if the keys have not changed.
     pub(super) async fn refetch(self: &Arc<Self>, client: Option<IpAddr>, now: Duration) -> bool {
         let before = self.keys();
         let is_new = || match (&before, &self.keys()) {
@@ -148,7 +148,8 @@ impl Jwks {
             return false;
         }
         let jwks = Arc::clone(self);
-        // The fetch is a task of its own: a client that leaves must not end it for the others.
+        // The fetch is a task of its own, so that it goes on for the others even if this client
+        // leaves.
         let fetch = tokio::spawn(async move {
             jwks.fetch_and_keep().await;
             drop(turn);
@@ -210,8 +211,8 @@ fn innermost(mut error: &dyn Error) -> &dyn Error {
     error
 }
 
-/// `pause`, made longer or shorter by up to a tenth, so that many gateways do not ask their issuer at
-/// the same moment.
+/// `pause`, made longer or shorter by up to a tenth, so that many gateways do not all ask their
+/// issuer at the same moment.
 fn jittered(pause: Duration) -> Duration {
     // If there is no randomness, every pause is the shortest, which is still correct.
     let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);

@@ -23,8 +23,8 @@ pub(super) struct Verified {
     pub(super) exp: Duration,
     /// The `exp` plus the issuer's leeway, since the epoch. From then on the token is refused.
     pub(super) until: Duration,
-    /// The index of the entry in the config that accepted the token, and the generation of its
-    /// keys.
+    /// The index of the config's entry that accepted the token, and the generation of its keys at
+    /// that time.
     issuer: usize,
     generation: u64,
 }
@@ -37,7 +37,7 @@ struct Issuer {
     algorithms: Vec<Algorithm>,
     keys: Keys,
     name: Option<String>,
-    /// Empty where the audience is not checked.
+    /// The accepted audiences; empty if the audience is not checked.
     audience: Vec<String>,
     account_claim: String,
     account_prefix: Option<Box<str>>,
@@ -69,7 +69,7 @@ impl Issuers {
         join_all(self.jwks().map(|jwks| jwks.refresh())).await;
     }
 
-    /// Refreshes every JWKS for ever; returns where there is none.
+    /// Refreshes every JWKS for ever. Returns at once if there is none.
     pub(super) async fn keep_keys_fresh(&self) {
         join_all(self.jwks().map(|jwks| jwks.keep_fresh())).await;
     }
@@ -79,14 +79,14 @@ impl Issuers {
         self.0.first().map_or(&[], |issuer| &issuer.prefixes)
     }
 
-    /// False once the issuer that accepted the token has withdrawn a key.
+    /// Whether the issuer that accepted the token has withdrawn no key since.
     pub(super) fn still_trust(&self, verified: &Verified) -> bool {
         self.0.get(verified.issuer).is_some_and(|i| i.generation() == verified.generation)
     }
 
     /// Verifies a token that `client` sent, at `now` (since the epoch). If no known key made the
-    /// signature, the keys of the possible issuers are fetched once, since a key of this `kid` may be
-    /// new or changed.
+    /// signature, the keys of the issuers in question are fetched once, because the key with this
+    /// `kid` may be new or changed.
     pub(super) async fn verify(
         &self,
         token: &Token<'_>,
@@ -104,8 +104,8 @@ impl Issuers {
         if fetched.await.contains(&true) { self.judge(token, now) } else { judged }
     }
 
-    /// Tries every issuer that fits. While an issuer changes its key, two entries may differ only in
-    /// the key.
+    /// Tries every issuer that may have made the token. While an issuer changes its key, two
+    /// entries may differ only in the key.
     fn judge(&self, token: &Token<'_>, now: Duration) -> Result<Verified, Unauthenticated> {
         let mut refusal = Unauthenticated::AlgorithmNotAllowed;
         for (index, issuer) in self.0.iter().enumerate() {
@@ -145,8 +145,8 @@ impl Issuer {
         })
     }
 
-    /// Checks the token step by step; returns the account, the token's `exp`, and the generation of the
-    /// keys.
+    /// Checks the token step by step. Returns the account, the token's `exp`, and the generation of
+    /// the keys.
     fn judge(
         &self,
         token: &Token<'_>,
@@ -175,8 +175,9 @@ impl Issuer {
         Ok((self.account(token)?, exp, generation))
     }
 
-    /// The account that a token names: the issuer's prefix and the claim. An issuer without a prefix
-    /// cannot name the accounts of an issuer with a prefix. No prefix begins with another prefix.
+    /// The account that a token names: the issuer's prefix, followed by the claim. An issuer
+    /// without a prefix cannot name the accounts of an issuer with a prefix. No prefix begins with
+    /// another prefix.
     fn account(&self, token: &Token<'_>) -> Result<AccountId, Unauthenticated> {
         let named = token.account(&self.account_claim).ok_or(Unauthenticated::NoAccountClaim)?;
         match &self.account_prefix {
@@ -191,9 +192,9 @@ impl Issuer {
         }
     }
 
-    /// Whether this issuer may have made the token, before any cryptography: the token's algorithm must
-    /// be one of the config's, and all of these belong to the kind of key in the config. This prevents
-    /// the use of a public key as an HMAC secret.
+    /// Decides, before any cryptography, whether this issuer may have made the token. The token's
+    /// algorithm must be one of those in the config, and all of these belong to the kind of key in
+    /// the config. So nobody can use a public key as an HMAC secret.
     fn fits(&self, token: &Token<'_>) -> Result<Algorithm, Unauthenticated> {
         let algorithm = token
             .algorithm

@@ -23,7 +23,7 @@ struct PublishedKey {
     key: DecodingKey,
 }
 
-/// The error of a text without usable keys.
+/// The error for a text without usable keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotKeys {
     #[error("not a JWKS: {0}")]
@@ -33,11 +33,12 @@ pub(super) enum NotKeys {
 }
 
 impl KeySet {
-    /// Reads a JWKS, which takes the place of `before`. Keys of another type or for another use are
-    /// skipped, as RFC 7517 (5) asks.
+    /// Reads a JWKS, which replaces `before`. Keys of another type or for another use are skipped,
+    /// as RFC 7517 (5) requires.
     ///
     /// # Errors
-    /// No usable key is left. Such a document is far more often a mistake than an issuer without keys.
+    /// No usable key is left. Such a document is usually a mistake, and hardly ever an issuer
+    /// without keys.
     pub(super) fn parse(jwks: &[u8], before: Option<&Self>) -> Result<Self, NotKeys> {
         #[derive(Deserialize)]
         struct Published {
@@ -72,8 +73,8 @@ impl KeySet {
         self.generation
     }
 
-    /// The keys that may have made a signature: those with the token's `kid`, or, without a `kid`,
-    /// the first ones of all suitable keys.
+    /// The keys that may have made a signature. These are the ones with the token's `kid`. For a
+    /// token without a `kid` they are the first few of all suitable keys.
     pub(super) fn candidates(
         &self,
         kid: Option<&str>,

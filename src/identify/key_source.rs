@@ -151,8 +151,8 @@ fn of_another_family(family: AlgorithmFamily, algorithms: &[Algorithm]) -> Optio
     algorithms.iter().copied().find(|algorithm| algorithm.family() != family)
 }
 
-/// A flaw that a secret probably got when it was copied. Spaces and quotes in the middle may be
-/// intended.
+/// A flaw that a secret probably got when it was copied. Spaces and quotes in the middle are
+/// allowed, because they may be intended.
 fn flaw(secret: &str) -> Option<&'static str> {
     const QUOTES: [(char, char); 5] =
         [('"', '"'), ('\'', '\''), ('`', '`'), ('\u{201c}', '\u{201d}'), ('\u{2018}', '\u{2019}')];

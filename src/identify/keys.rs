@@ -1,11 +1,11 @@
-//! The index of all API keys, by the SHA-256 of each.
+//! The index of all API keys, by the SHA-256 of each key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::ledger::{KeyHash, KeyRecord};
 
-/// The error where the hash or the id belongs to another key already.
+/// The error for a key whose hash or id already belongs to another key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("this key exists already under another id, or this id under another key")]
 pub struct KeyTaken;
@@ -28,8 +28,8 @@ impl KeyRing {
     /// record, but never undoes a revocation.
     ///
     /// # Errors
-    /// [`KeyTaken`], and nothing changes. Otherwise an import could move a key to another account,
-    /// whose credits it would then spend.
+    /// [`KeyTaken`]; nothing has changed then. Otherwise an import could move a key to another
+    /// account, whose credits it would spend.
     pub fn insert(&self, mut record: KeyRecord) -> Result<(), KeyTaken> {
         let hash = record.hash;
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -45,8 +45,8 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Revokes a key at `at_ms` (milliseconds since the Unix epoch). False where the id is unknown;
-    /// a key that was revoked before keeps its date.
+    /// Revokes a key at `at_ms` (milliseconds since the Unix epoch). Returns false if the id is
+    /// unknown. If the key was revoked before, its date stays.
     pub fn revoke(&self, id: &str, at_ms: i64) -> bool {
         let mut index = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Some(hash) = index.hash_of.get(id).copied() else { return false };
@@ -67,7 +67,7 @@ impl KeyRing {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_hash.len()
     }
 
-    /// True where there is no key.
+    /// True if there is no key.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -10,7 +10,7 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 /// that a double click selects the whole key.
 const DIGITS: usize = 43;
 
-/// The digits that a hint shows at either end; the 208 bits between them stay secret.
+/// The number of digits that a hint shows at either end. The 208 bits between them stay secret.
 const SHOWN: usize = 4;
 
 /// A new key. It is shown once, to the caller who asked for it; afterwards only its hash exists.
@@ -35,7 +35,7 @@ impl NewKey {
         while key.len() < PREFIX.len() + DIGITS {
             getrandom::fill(&mut random)?;
             let missing = PREFIX.len() + DIGITS - key.len();
-            // 248 is 4 × 62: bytes from there on would make the first digits more likely.
+            // 248 is 4 × 62. Larger bytes would make the first digits of base 62 more likely.
             let fair = random.iter().filter(|byte| **byte < 248).take(missing);
             key.extend(fair.map(|byte| char::from(ALPHABET[usize::from(byte % 62)])));
         }

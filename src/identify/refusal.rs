@@ -65,7 +65,7 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
-    /// 401 for most refusals; 400 for an invalid header; 503 where the caller can do nothing about it.
+    /// 401 for most refusals; 400 for an invalid header; 503 if the caller can do nothing about it.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::InvalidAccountHeader => StatusCode::BAD_REQUEST,
@@ -74,8 +74,8 @@ impl Unauthenticated {
         }
     }
 
-    /// The refusal that passed more checks. With several issuers, this is the refusal of the issuer
-    /// that matched the token best.
+    /// The refusal that came after more checks. If there are several issuers, it is the refusal of
+    /// the issuer that fits the token best.
     pub(super) fn further(self, other: Self) -> Self {
         if other.progress() > self.progress() { other } else { self }
     }
@@ -86,8 +86,8 @@ impl Unauthenticated {
             Self::AlgorithmNotAllowed => 0,
             Self::WrongIssuer => 1,
             Self::BadSignature => 2,
-            // This ranks above a bad signature: the issuer whose keys are missing may be the one that
-            // signed.
+            // This ranks above a bad signature, because the issuer whose keys are missing may be
+            // the one that signed the token.
             Self::KeysUnavailable => 3,
             _ => 4,
         }

@@ -25,8 +25,8 @@ pub(super) struct Token<'a> {
     pub(super) signature: &'a str,
 }
 
-/// The value of a date claim: `NumericDate` of RFC 7519, seconds since the epoch, with or without a
-/// fraction.
+/// The value of a date claim: a `NumericDate` of RFC 7519, in seconds since the epoch, with or
+/// without a fraction.
 pub(super) enum Date {
     Missing,
     Unreadable,
@@ -45,8 +45,8 @@ impl<'a> Token<'a> {
     /// Parses a credential.
     ///
     /// # Errors
-    /// `UnknownKey` where it is not a JWT, since any other text can only be a key;
-    /// `CriticalExtension`; `Malformed` where its claims are not a JSON object.
+    /// `UnknownKey` if the text is not a JWT, because any other text can only be a key;
+    /// `CriticalExtension`; `Malformed` if its claims are not a JSON object.
     pub(super) fn parse(credential: &'a str) -> Result<Self, Unauthenticated> {
         let parts = split(credential).ok_or(Unauthenticated::UnknownKey)?;
         let (header, payload, message, signature) = parts;
@@ -68,7 +68,7 @@ impl<'a> Token<'a> {
         self.claims.get(claim)?.as_str()
     }
 
-    /// True where `aud`, a text or a list, names one of these.
+    /// True if `aud`, a text or a list, names one of these.
     pub(super) fn is_for_any_of(&self, audience: &[String]) -> bool {
         let accepted =
             |value: &Value| value.as_str().is_some_and(|a| audience.iter().any(|b| a == b));
@@ -87,9 +87,9 @@ impl<'a> Token<'a> {
         whole.or_else(fraction).map_or(Date::Unreadable, Date::At)
     }
 
-    /// The account in this claim: a text, or a whole number as its decimal digits. First a claim of
-    /// exactly this name is looked up, since a name like `https://example.com/account` contains dots;
-    /// otherwise dots lead into nested objects.
+    /// The account in this claim: a text, or a whole number as its decimal digits. A claim with
+    /// exactly this name comes first, because a name like `https://example.com/account` contains
+    /// dots. If there is none, the dots lead into nested objects.
     pub(super) fn account(&self, claim: &str) -> Option<AccountId> {
         let nested = || {
             let (first, rest) = claim.split_once('.')?;
@@ -103,8 +103,8 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Header, payload, signed bytes and signature of a credential that has three parts. Our own keys have
-/// no dots.
+/// The header, payload, signed bytes and signature of a credential that has three parts. Farebox's
+/// own keys have no dots.
 fn split(credential: &str) -> Option<(&str, &str, &str, &str)> {
     let (message, signature) = credential.rsplit_once('.')?;
     let (header, payload) = message.split_once('.')?;
@@ -116,7 +116,7 @@ fn decode<T: for<'de> Deserialize<'de>>(part: &str) -> Option<T> {
     serde_json::from_slice(&json).ok()
 }
 
-/// True for any value, `null` included.
+/// True for any value, including `null`.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }

@@ -2,6 +2,7 @@
 //! each.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,17 @@ pub struct Expired {
     pub route: Arc<str>,
 }
 
-/// Tells whether a hold belongs to a call that runs in this process.
+/// Tells whether a hold belongs to a call that is running in this process.
 pub type IsLive<'a> = dyn Fn(&HoldId) -> bool + Send + Sync + 'a;
+
+/// A batch that a backend has decided.
+pub enum Begun {
+    /// The outcomes may be answered.
+    Done(Vec<Outcome>),
+    /// The outcomes may be answered once they are durable, which this future waits for. The next batch may be decided
+    /// meanwhile.
+    Committing(Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>),
+}
 
 /// A backend decides operations and makes them durable. The pipeline owns it, so it needs no lock.
 pub trait Backend: Send + 'static {
@@ -28,12 +38,17 @@ pub trait Backend: Send + 'static {
     /// be tried again.
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
 
+    /// The same, for a backend that can decide a batch while the one before is not durable yet.
+    fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> impl Future<Output = Begun> + Send {
+        async { Begun::Done(self.apply(batch).await) }
+    }
+
     /// Does the work that is due by time: writes pending changes, and expires the holds whose time has
     /// run out. A hold for which `is_live` returns true is renewed instead of expired. Returns the
     /// holds that expired.
     fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
 
-    /// Whether the hold of a call that is cut off is captured or released.
+    /// Whether the hold of a call that was cut off is captured or released.
     fn after_crash(&self) -> AfterCrash {
         AfterCrash::Release
     }
@@ -41,15 +56,16 @@ pub trait Backend: Send + 'static {
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
 
-    /// Stores the ends of holds in `unsettled`, which this gateway could not have decided, for the
-    /// gateway that serves the ledger next. Removes those that it stored from `unsettled`. A backend
-    /// that cannot do this leaves them there. Called only before [`Backend::close`].
+    /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the
+    /// gateway that serves the ledger next. Removes from `unsettled` the ones that it stored. A
+    /// backend without a place for them leaves all of them there. Called only before
+    /// [`Backend::close`].
     fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
         let _ = unsettled;
         async {}
     }
 
-    /// Writes all pending changes, and closes the ledger. Returns false where that failed; the caller may
-    /// then try again after another [`Backend::tick`].
+    /// Writes all pending changes, and closes the ledger. Returns false if that failed. The caller
+    /// may then try again after another [`Backend::tick`].
     fn close(&mut self) -> impl Future<Output = bool> + Send;
 }

@@ -4,8 +4,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::ledger::rules::state::Now;
 
-/// Two clocks: the wall clock dates entries, and a clock that never jumps measures deadlines. So a
-/// change of the machine's clock expires no live call's hold.
+/// Two clocks. The wall clock dates entries. The other clock measures deadlines and never jumps, so
+/// a change of the machine's clock expires no hold of a live call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,

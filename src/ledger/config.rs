@@ -18,8 +18,8 @@ pub struct LedgerConfig {
     pub path: PathBuf,
     /// The address of the Redis of the `redis` backend.
     pub redis_url: Option<Secret>,
-    /// A PEM file with the certificate authorities that may vouch for that Redis. Without the file, the
-    /// system's authorities count.
+    /// A PEM file with the certificate authorities that may sign that Redis's certificate. Without
+    /// it, the system's certificate authorities are used.
     pub redis_ca_file: Option<PathBuf>,
     /// The address of the Postgres of the `redis` backend.
     pub postgres_url: Option<Secret>,
@@ -31,17 +31,17 @@ pub struct LedgerConfig {
     pub durability: Durability,
     /// Whether the holds of calls that a crash or a stop cut off are captured or released.
     pub after_crash: AfterCrash,
-    /// The name of this gateway. After a crash, a gateway that starts again under the same name gives
-    /// the holds of its calls back at once. Without a name, each start generates a new one.
+    /// The name of this gateway. If a gateway crashes and starts again under the same name, it
+    /// gives the holds of its calls back at once. Without a name, each start generates a new one.
     pub gateway_name: Option<String>,
     /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored it.
     /// Up to this amount can be lost if Redis and a gateway are lost at the same time.
     pub unsynced_cap: Credits,
-    /// The memory, in bytes, of a gateway's redo log, which in `relaxed` has the batches that Postgres
-    /// does not have yet. While the log is full, new calls get 503.
+    /// In `relaxed`, the most memory for the redo log of a gateway, in bytes. The log has the
+    /// batches that Postgres does not have yet. While the log is full, new calls get 503.
     pub redo_limit_bytes: usize,
-    /// The layout of the data in Redis; `None` for the layout of this version. Only tests set it, to
-    /// act as another version.
+    /// The layout of the data in Redis; `None` for the layout of this version. Only tests set it,
+    /// so that the gateway acts as another version.
     #[serde(skip)]
     pub layout: Option<i32>,
 }

@@ -17,10 +17,10 @@ pub(crate) const CRASH_REASON: &str = "crash";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AfterCrash {
-    /// The hold is given back: the call is free, whatever the upstream did for it.
+    /// The hold is given back. The call is free, whatever the upstream did for it.
     #[default]
     Release,
-    /// The whole hold is captured: no call that was forwarded escapes its debit.
+    /// The whole hold is captured, so every call that was forwarded is charged.
     Charge,
 }
 
@@ -32,7 +32,7 @@ pub enum CrashOutcome {
     Charged,
     /// The hold was given back.
     Released,
-    /// The call's gateway had only been paused, and ended the hold itself later; that later end counts.
+    /// The gateway had only been paused, and later ended the hold itself. That later end counts.
     Corrected,
 }
 
@@ -61,8 +61,8 @@ pub struct CrashedCall {
     pub account: AccountId,
     /// The route's label.
     pub route: Arc<str>,
-    /// The amount that was charged or given back; for a corrected call, the amount that it is charged in
-    /// the end.
+    /// The amount that was charged or given back. For a corrected call, the amount that is finally
+    /// charged.
     pub amount: Credits,
     /// How the hold ended.
     pub outcome: CrashOutcome,

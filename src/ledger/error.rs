@@ -13,7 +13,7 @@ pub struct StoreFailure {
     pub(crate) text: String,
     /// The database's code for the error: an SQLSTATE of Postgres, a result code of SQLite.
     pub(crate) code: Option<String>,
-    /// True where the store could not be reached or does not answer; false where it refused.
+    /// True if the store could not be reached or does not answer; false if it refused.
     pub(crate) is_outage: bool,
 }
 
@@ -107,7 +107,7 @@ pub enum LedgerError {
         /// The server.
         what: &'static str,
     },
-    /// Postgres answers, and its backlog of batches is too long.
+    /// Postgres answers, but too many batches wait to be written to it.
     #[error("the backlog of Postgres is too long; try again in a moment")]
     Behind,
     /// This gateway's setup differs from the setup of the ledger that it would share.
@@ -124,7 +124,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// True where a server could not be reached or does not answer; false where it refused.
+    /// True if a server could not be reached or does not answer; false if it refused.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
             Self::Slow { .. } | Self::Behind => true,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::backend::Backend;
+use crate::ledger::claim::{Claim, Claimed};
 use crate::ledger::error::LedgerError;
 use crate::ledger::hold::{CallHolds, Hold};
 use crate::ledger::imports::{Import, ImportedRow};
@@ -22,6 +23,16 @@ use crate::ledger::pipeline::Pipeline;
 use crate::ledger::reader::Reader;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::metrics::Metrics;
+
+/// The outcome of a hold with a claim.
+#[derive(Debug)]
+#[must_use = "a hold that is dropped is released"]
+pub enum HeldOrClaimed {
+    /// The credits are set aside, and the claim is this call's.
+    Held(Hold),
+    /// Another call has the claim. Nothing is held, so the call's id is still unused.
+    Claimed(Claimed, CallId),
+}
 
 /// A ledger in use. Cheap to clone; all clones share one pipeline.
 ///
@@ -51,14 +62,15 @@ impl Ledger {
         &*self.reader
     }
 
-    /// Requests any operation, and waits for its outcome. For tests of the contract between pipeline and
-    /// backend: the gateway calls the method that fits its operation.
+    /// Requests any operation, and waits for its outcome. This is for tests of the contract between
+    /// pipeline and backend. The gateway calls the method that fits its operation instead.
     pub async fn ask(&self, operation: Operation) -> Outcome {
         self.holds.queue.ask(operation).await
     }
 
-    /// Requests an operation, and lets `read` take the result out of the outcome. `read` returns `None`
-    /// for an outcome that does not fit the operation; that is a mistake of the backend.
+    /// Requests an operation, and lets `read` take the result out of the outcome. `read` returns
+    /// `None` for an outcome that does not fit the operation. Such an outcome is a mistake of the
+    /// backend.
     async fn request<T>(
         &self,
         operation: Operation,
@@ -73,7 +85,8 @@ impl Ledger {
         }
     }
 
-    /// Sets credits aside for a call. Dropping the future at any moment leaves no hold behind.
+    /// Sets credits aside for a call without a claim. Dropping the future at any moment leaves no hold
+    /// behind.
     ///
     /// # Errors
     /// [`Refusal::Insufficient`] and [`Refusal::Frozen`].
@@ -84,13 +97,57 @@ impl Ledger {
         amount: Credits,
         route: Arc<str>,
     ) -> Result<Hold, Refusal> {
-        let id = HoldId::from(id);
+        match self.hold_claiming(id, account, amount, route, None).await? {
+            HeldOrClaimed::Held(hold) => Ok(hold),
+            HeldOrClaimed::Claimed(..) => {
+                tracing::error!("the ledger's backend knows of a claim that was not made");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
+    /// As [`Self::hold`], with a claim that is decided together with the hold. If another call has the
+    /// claim, nothing is held, even for an account that could not pay.
+    ///
+    /// # Errors
+    /// [`Refusal::Insufficient`] and [`Refusal::Frozen`]. A frozen account hears so even where its
+    /// claim is charged.
+    pub async fn hold_claiming(
+        &self,
+        id: CallId,
+        account: AccountId,
+        amount: Credits,
+        route: Arc<str>,
+        claim: Option<Claim>,
+    ) -> Result<HeldOrClaimed, Refusal> {
+        let unheld = id;
+        let id = unheld.hold_id().clone();
+        let key = match claim {
+            Some(Claim::Key { id, .. }) => Some(id),
+            Some(Claim::Retry { .. }) | None => None,
+        };
         let guard =
-            Hold::arm(self.holds.clone(), id.clone(), account.clone(), amount, route.clone());
-        let hold =
-            NewHold { id, account, amount, route, origin: Origin::Call, ttl_ms: CALL_TTL_MS };
-        match self.request(Operation::Hold(hold), held).await {
-            Ok(after) => Ok(guard.granted(after)),
+            Hold::arm(self.holds.clone(), id.clone(), account.clone(), amount, route.clone(), key);
+        let hold = NewHold {
+            id,
+            account,
+            amount,
+            route,
+            origin: Origin::Call,
+            ttl_ms: CALL_TTL_MS,
+            claim,
+        };
+        let read = |outcome| match outcome {
+            Outcome::Held { after } => Some(Ok(after)),
+            Outcome::Claimed(claimed) => Some(Err(claimed)),
+            _ => None,
+        };
+        match self.request(Operation::Hold(hold), read).await {
+            Ok(Ok(after)) => Ok(HeldOrClaimed::Held(guard.granted(after))),
+            Ok(Err(claimed)) => {
+                guard.disarm();
+                Ok(HeldOrClaimed::Claimed(claimed, unheld))
+            }
             Err(refusal) => {
                 let holds = &self.holds.metrics.holds;
                 holds.with_label_values(&[guard.route(), "refused"]).inc();
@@ -105,7 +162,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
-    /// where the id was used for another hold, and [`Refusal::Ended`] where the hold has ended.
+    /// where the id was used for another hold, and [`Refusal::Ended`] if the hold has ended.
     pub async fn hold_for_api(
         &self,
         id: HoldId,
@@ -114,17 +171,16 @@ impl Ledger {
         route: Arc<str>,
         ttl_ms: u64,
     ) -> Result<Balance, Refusal> {
-        let hold = NewHold { id, account, amount, route, origin: Origin::Api, ttl_ms };
+        let hold = NewHold { id, account, amount, route, origin: Origin::Api, ttl_ms, claim: None };
         self.request(Operation::Hold(hold), held).await
     }
 
-    /// Charges an API caller's hold `amount` and gives the rest back. A hold that has expired is
-    /// charged all the same. `account` is the account that the caller may act for; `None` where the
-    /// caller may act for any.
+    /// Charges an API caller's hold `amount` and gives the rest back, even if the hold has expired.
+    /// `account` is the account for which the caller may act; `None` if it may act for any.
     ///
     /// # Errors
     /// [`Refusal::UnknownHold`], [`Refusal::AboveHold`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] and
-    /// [`Refusal::Ended`] where the hold ended in another way before.
+    /// [`Refusal::Ended`] if the hold ended in another way before.
     pub async fn capture(
         &self,
         hold: HoldId,
@@ -133,26 +189,34 @@ impl Ledger {
         route: Arc<str>,
     ) -> Result<ClosedHold, Refusal> {
         let (origin, may_overrun, usage) = (Origin::Api, false, None);
-        let capture =
-            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage };
+        let capture = Operation::Capture {
+            hold,
+            account,
+            amount,
+            route,
+            origin,
+            may_overrun,
+            usage,
+            claim: None,
+        };
         self.request(capture, closed).await
     }
 
-    /// Gives an API caller's hold back. `account` is the account that the caller may act for; `None`
-    /// where the caller may act for any.
+    /// Gives an API caller's hold back. `account` is the account for which the caller may act;
+    /// `None` if it may act for any.
     ///
     /// # Errors
-    /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] where the hold was captured before.
+    /// [`Refusal::UnknownHold`]; [`Refusal::Ended`] if the hold was captured before.
     pub async fn release(
         &self,
         hold: HoldId,
         account: Option<AccountId>,
     ) -> Result<ClosedHold, Refusal> {
-        let release = Operation::Release { hold, account, origin: Origin::Api };
+        let release = Operation::Release { hold, account, origin: Origin::Api, claim: None };
         self.request(release, closed).await
     }
 
-    /// Reads the account's balance, after every operation that was requested before; `None` where the
+    /// Reads the account's balance, after all operations that were requested earlier. `None` if the
     /// account does not exist.
     ///
     /// # Errors
@@ -185,18 +249,17 @@ impl Ledger {
     /// Moves a balance, once for each id; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] where the id was used for something else, [`Refusal::WrongWay`],
+    /// [`Refusal::Conflict`] if the id was used for something else, [`Refusal::WrongWay`],
     /// [`Refusal::OutOfRange`] and [`Refusal::Zero`].
     pub async fn post(&self, posting: Posting) -> Result<(Entry, bool), Refusal> {
         self.request(Operation::Post(posting), posted).await
     }
 
-    /// Refunds the part of a capture that has not been refunded yet, once; returns the entry, and
+    /// Refunds the part of a capture that has not been refunded yet, once. Returns the entry, and
     /// whether it is new.
-    /// is new.
     ///
     /// # Errors
-    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] where nothing is left.
+    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] if nothing is left.
     pub async fn refund(
         &self,
         hold: HoldId,
@@ -209,7 +272,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`];
-    /// [`Refusal::Conflict`] where the id was used for another amount.
+    /// [`Refusal::Conflict`] if the id was used for another amount.
     pub async fn refund_part(
         &self,
         hold: HoldId,
@@ -239,7 +302,7 @@ impl Ledger {
     /// Stores API keys; returns the number of keys that were not stored before.
     ///
     /// # Errors
-    /// [`Refusal::Conflict`] where a key is stored for another account, or its id for another key.
+    /// [`Refusal::Conflict`] if a key is stored for another account, or its id for another key.
     pub async fn put_keys(&self, keys: Vec<KeyRecord>) -> Result<usize, Refusal> {
         self.request(Operation::PutKeys(keys), |outcome| match outcome {
             Outcome::KeysStored { new } => Some(new),
@@ -292,7 +355,7 @@ impl Ledger {
     /// Adds facts to a payment, and moves the credits that follow from them.
     ///
     /// # Errors
-    /// [`Refusal::UnknownEvent`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] where the facts join two
+    /// [`Refusal::UnknownEvent`], [`Refusal::OutOfRange`]; [`Refusal::Conflict`] if the facts join two
     /// sales.
     pub async fn take_facts(&self, facts: TakeFacts) -> Result<PaymentChange, Refusal> {
         self.request(Operation::TakeFacts(Box::new(facts)), |outcome| match outcome {
@@ -321,7 +384,7 @@ impl Ledger {
         .await
     }
 
-    /// Unfreezes an account; returns the number of disputes that froze it.
+    /// Unfreezes an account. Returns the number of disputes that had frozen it.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].
@@ -336,7 +399,7 @@ impl Ledger {
     /// Checks the stored ledger against itself and against memory.
     ///
     /// # Errors
-    /// Fails where the ledger cannot be read.
+    /// Fails if the ledger cannot be read.
     pub async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         self.reader.catch_up().await?;
         let audit = self.request(Operation::Audit, |outcome| match outcome {
@@ -353,13 +416,13 @@ impl Ledger {
     /// ledger serves other operations for as long as that slice took.
     ///
     /// # Errors
-    /// Fails where the ledger cannot write. Slices that were folded before the failure stay folded.
+    /// Fails if the ledger cannot write. Slices that were folded before the failure stay folded.
     pub async fn fold(&self, before_ms: i64) -> Result<FoldReport, LedgerError> {
         self.fold_months(before_ms, OldMonths::Keep).await
     }
 
-    /// Does the same as [`Ledger::fold`], with a choice for the tables of whole months, where the
-    /// ledger has any.
+    /// Like [`Ledger::fold`]. `months` says what happens to the tables of whole months, if the
+    /// ledger has such tables.
     ///
     /// # Errors
     /// The same as for [`Ledger::fold`].
@@ -391,7 +454,7 @@ impl Ledger {
         }
     }
 
-    /// From here on, a call whose hold is dropped without a capture or a release counts as cut off.
+    /// From now on, a call whose hold is dropped without a capture or a release counts as cut off.
     pub fn cut_calls_off(&self) {
         self.holds.live.cut_off();
     }

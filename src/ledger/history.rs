@@ -1,4 +1,4 @@
-//! The past as the account page and the operator's page show it.
+//! The past, for the account page and the operator's page.
 
 use std::sync::Arc;
 
@@ -21,15 +21,14 @@ pub struct AccountView {
     pub created_at_ms: i64,
 }
 
-/// An account's usage by day and route, and of its metered calls by model.
+/// An account's usage by day and route, and the usage of its metered calls by model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// The rows, newest day first; within a day, the route with the most credits comes first.
     pub days: Vec<DayUsage>,
-    /// The models of the same calls, as far as these were metered; the one with the most credits comes
-    /// first.
+    /// The models of those calls that were metered. The model with the most credits comes first.
     pub models: Vec<ModelUsage>,
-    /// False where the account has so many entries that the oldest were left out.
+    /// False if the account has so many entries that the oldest were left out.
     pub is_whole: bool,
 }
 
@@ -49,8 +48,8 @@ pub struct DayUsage {
 /// The metered calls of one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelUsage {
-    /// The model in small letters, because requests may spell it either way. `None` for routes with
-    /// unit prices of their own.
+    /// The model's name in lower case, so that both spellings of a name are counted together.
+    /// `None` for routes with unit prices of their own.
     pub model: Option<Arc<str>>,
     /// The number of captures.
     pub calls: u64,
@@ -73,11 +72,11 @@ pub struct HoldView {
     pub route: Arc<str>,
     /// The party that ends the hold.
     pub origin: Origin,
-    /// The time at which the hold was made, in milliseconds since 1970. A call's id contains the time; an
-    /// API hold's does not.
+    /// The time at which the hold was made, in milliseconds since 1970. The id of a call contains
+    /// this time. For a hold of the API it is unknown.
     pub created_at_ms: Option<i64>,
-    /// The time at which the hold expires, in milliseconds since 1970. The hold of a call is renewed for as
-    /// long as the call runs.
+    /// The time at which the hold expires, in milliseconds since 1970. While its call runs, the
+    /// hold is renewed.
     pub expires_at_ms: i64,
 }
 
@@ -90,11 +89,11 @@ pub struct Movement {
     pub kind: EntryKind,
     /// The route of captures and refunds.
     pub route: Option<Arc<str>>,
-    /// True where a payment made the entries.
+    /// True if a payment made the entries.
     pub is_payment: bool,
     /// The number of entries.
     pub entries: u64,
-    /// The sum of the entries.
+    /// The sum of the entries' amounts.
     pub amount: SignedCredits,
 }
 
@@ -109,7 +108,7 @@ pub struct Activity {
     pub accounts: u64,
     /// The number of live holds.
     pub live_holds: u64,
-    /// The number of live holds that belong to calls and are older than the requested moment.
+    /// The number of live holds of calls that are older than the moment that the caller asked for.
     pub old_holds: u64,
 }
 
@@ -118,7 +117,7 @@ pub struct Activity {
 pub struct FoundAccounts {
     /// The accounts, in order of their ids.
     pub accounts: Vec<AccountView>,
-    /// The last account that the search examined; `None` where it examined all of them.
+    /// The last account that the search examined; `None` if it examined all.
     pub looked_until: Option<AccountId>,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{ClaimId, RequestMark};
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::{Balance, HoldId, Operation, Origin, Outcome, Refusal};
@@ -11,7 +12,7 @@ use crate::ledger::queue::Queue;
 use crate::metrics::Metrics;
 use crate::usage::UsageRecord;
 
-/// The parts that a ledger shares with the guards of its calls' holds.
+/// The parts that a ledger shares with the guards of its holds.
 #[derive(Debug)]
 pub(crate) struct CallHolds {
     /// The queue of the pipeline.
@@ -27,13 +28,13 @@ pub(crate) struct CallHolds {
 /// The policy for a charge above the hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overrun {
-    /// The charge counts whole, and may make a debt.
+    /// The whole charge counts, even if it leads to a debt.
     Debt,
-    /// The charge is limited to the hold, and the rest is given up.
+    /// The charge is limited to the hold. The rest is not charged.
     Cap,
 }
 
-/// The outcome of an [extension](Hold::extension): the hold as it then is.
+/// The outcome of an [extension](Hold::extension): the hold as it is after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
     amount: Credits,
@@ -51,9 +52,19 @@ pub struct Settlement {
     pub usage: Option<UsageRecord>,
 }
 
-/// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`], by
-/// [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released; while a stop cuts calls off,
-/// `[ledger] after_crash` decides.
+impl Settlement {
+    /// The charge of a call that holds `held`.
+    pub fn charge(&self, held: Credits) -> Credits {
+        match self.overrun {
+            Overrun::Debt => self.amount,
+            Overrun::Cap => self.amount.min(held),
+        }
+    }
+}
+
+/// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`],
+/// by [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released,
+/// except when a stop cuts calls off: then `[ledger] after_crash` decides.
 #[derive(Debug)]
 #[must_use = "a hold that is dropped is released"]
 pub struct Hold {
@@ -63,11 +74,13 @@ pub struct Hold {
     amount: Credits,
     route: Arc<str>,
     after: Balance,
+    /// The claim of the call under its key, which ends with the hold.
+    claim: Option<ClaimId>,
     armed: bool,
 }
 
 impl Hold {
-    /// Makes the guard of a hold that is about to be requested. From here on the guard will end the
+    /// Creates the guard of a hold that is about to be requested. From now on, the guard ends the
     /// hold.
     pub(crate) fn arm(
         holds: Arc<CallHolds>,
@@ -75,9 +88,10 @@ impl Hold {
         account: AccountId,
         amount: Credits,
         route: Arc<str>,
+        claim: Option<ClaimId>,
     ) -> Self {
         holds.live.insert(id.clone());
-        Self { holds, id, account, amount, route, after: Balance::default(), armed: true }
+        Self { holds, id, account, amount, route, after: Balance::default(), claim, armed: true }
     }
 
     /// Records the balance that the account has after the hold was granted.
@@ -86,10 +100,15 @@ impl Hold {
         self
     }
 
-    /// Drops the guard without ending a hold: the hold was refused, so there is none.
+    /// Drops the guard of a hold that was refused. There is no hold to end.
     pub(crate) fn disarm(mut self) {
         self.armed = false;
         self.holds.live.remove(&self.id);
+    }
+
+    /// The id of the hold, under which its call's answer is kept.
+    pub fn id(&self) -> &HoldId {
+        &self.id
     }
 
     /// The amount that is set aside.
@@ -118,18 +137,18 @@ impl Hold {
     ///
     /// # Errors
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Unavailable`]; the hold then stands
-    /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] where the ledger has ended the hold.
+    /// as before. [`Refusal::Ended`] and [`Refusal::UnknownHold`] if the ledger has ended the hold.
     pub async fn extend(&mut self, by: Credits) -> Result<Balance, Refusal> {
         let extended = self.extension(by).await?;
         self.extended(extended);
         Ok(extended.after)
     }
 
-    /// As [`Self::extend`], for a caller that needs the hold meanwhile. [`Self::extended`] takes note of the
-    /// outcome.
+    /// Like [`Self::extend`], for a caller that uses the hold while the ledger decides. The caller
+    /// passes the outcome to [`Self::extended`].
     ///
     /// # Errors
-    /// As [`Self::extend`].
+    /// The same as those of [`Self::extend`].
     pub fn extension(
         &self,
         by: Credits,
@@ -151,9 +170,43 @@ impl Hold {
         }
     }
 
-    /// Notes that the ledger has extended this hold.
+    /// Records that the ledger has extended this hold.
     pub fn extended(&mut self, extended: Extended) {
         (self.amount, self.after) = (extended.amount, extended.after);
+    }
+
+    /// Says which request the claim of this hold is for, where the hold was asked for before the request's
+    /// body had arrived. The future needs no hold: the call goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`]; other requests under the key then hear that this one runs, until it ends.
+    pub fn mark_claim(
+        &self,
+        mark: RequestMark,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let (holds, hold, claim) = (self.holds.clone(), self.id.clone(), self.claim);
+        async move {
+            let Some(claim) = claim else { return Ok(()) };
+            match holds.queue.ask(Operation::MarkClaim { claim, hold, mark }).await {
+                Outcome::Refused(refusal) => Err(refusal),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Records that the client of this SDK's call has left before the head of the answer was sent. `id` is
+    /// the hash of the scope and the request: a retry with the same hash hears of this call.
+    ///
+    /// # Errors
+    /// [`Refusal::Unavailable`]; a retry is then a call of its own.
+    pub fn leave(&self, id: ClaimId) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
+        let (holds, hold, account) = (self.holds.clone(), self.id.clone(), self.account.clone());
+        async move {
+            match holds.queue.ask(Operation::Leave { id, hold, account }).await {
+                Outcome::Refused(refusal) => Err(refusal),
+                _ => Ok(()),
+            }
+        }
     }
 
     /// Charges `amount`, at most the amount of the hold, and gives the rest back. Does not wait: the ledger
@@ -163,18 +216,15 @@ impl Hold {
         self.charge(amount, None);
     }
 
-    /// Charges a metered call and gives the rest of the hold back. Returns the amount that is charged. Does
-    /// not wait: the ledger retries until it succeeds.
+    /// Charges a metered call and gives the rest of the hold back. Returns the amount that is
+    /// charged. Does not wait: the ledger retries until it succeeds.
     ///
-    /// The entry has the usage record. An overrun without one leaves an empty record, so that the entry
-    /// shows how much was held.
+    /// The entry stores the usage record. If the charge is above the hold and there is no record,
+    /// an empty one is stored, so that the entry shows how much was held.
     pub fn settle(self, settlement: Settlement) -> Credits {
-        let Settlement { amount: price, overrun, usage } = settlement;
+        let amount = settlement.charge(self.amount);
+        let Settlement { amount: price, usage, .. } = settlement;
         let excess = price.checked_sub(self.amount).filter(|excess| !excess.is_zero());
-        let amount = match overrun {
-            Overrun::Debt => price,
-            Overrun::Cap => price.min(self.amount),
-        };
         if let Some(excess) = excess {
             let counter = &self.holds.metrics.overrun_credits;
             counter.with_label_values(&[&*self.route]).inc_by(excess.as_metric());
@@ -202,10 +252,11 @@ impl Hold {
             amount,
             route: self.route.clone(),
             origin: Origin::Call,
-            // The limits are applied above. Where the ledger has lost an extension, the charge counts
-            // all the same.
+            // The limits were applied above. If the ledger has lost an extension, the charge still
+            // counts.
             may_overrun: true,
             usage,
+            claim: self.claim,
         });
         self.armed = false;
     }
@@ -222,6 +273,7 @@ impl Hold {
             hold: self.id.clone(),
             account: Some(self.account.clone()),
             origin: Origin::Call,
+            claim: self.claim,
         });
     }
 
@@ -238,10 +290,11 @@ impl Hold {
             amount: self.amount,
             route: self.route.clone(),
             after,
+            claim: self.claim,
         });
     }
 
-    /// Counts a hold in the metrics that ended whole, with this outcome.
+    /// Counts a hold that ended as a whole with this outcome, in the metrics.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

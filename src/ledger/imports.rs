@@ -6,12 +6,12 @@ use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, Posting};
 use crate::ledger::payment::TakeFacts;
 
-/// Rows that are imported together: all of them, or none where one is refused.
+/// Rows that are imported together. Either all of them are imported, or, if one is refused, none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
     /// The rows; each is decided on the state that the rows before it leave.
     pub rows: Vec<ImportRow>,
-    /// True to report the outcome of each row and to change nothing.
+    /// Whether to only report the outcome of each row, and change nothing.
     pub dry_run: bool,
 }
 
@@ -22,10 +22,10 @@ pub enum ImportRow {
     Grant {
         /// The grant.
         posting: Posting,
-        /// The payment that bought the credits; each payment is granted once, under one id.
+        /// The payment that bought the credits. Each payment is granted once, under one id.
         payment: Option<Box<TakeFacts>>,
     },
-    /// An API key, whose account is opened.
+    /// An API key. Its account is opened if it does not exist.
     Key(KeyRecord),
 }
 
@@ -36,18 +36,18 @@ pub enum ImportedRow {
     Granted {
         /// The entry of the grant.
         entry: Entry,
-        /// False where the entry existed already.
+        /// False if the entry existed already.
         new: bool,
     },
     /// The key is stored.
     KeyStored {
-        /// False where the key was stored already.
+        /// False if the key was stored already.
         new: bool,
     },
 }
 
 impl Import {
-    /// True where a row has a payment.
+    /// True if a row has a payment.
     pub(crate) fn concerns_payments(&self) -> bool {
         self.rows.iter().any(|row| matches!(row, ImportRow::Grant { payment: Some(_), .. }))
     }

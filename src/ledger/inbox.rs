@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum EventState {
     /// The event is stored, and not applied yet.
     Received,
-    /// The event is applied, with all credits that it moves.
+    /// The event and all credits that it moves are applied.
     Applied,
     /// The event concerns a payment that this ledger did not start.
     Foreign,

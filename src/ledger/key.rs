@@ -8,12 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::account::AccountId;
 
-/// The SHA-256 of a credential. The ledger stores nothing else of the credential. A fast hash without a
-/// salt is enough, because a key has more random bits than anyone can search through. Its text form is
-/// 64 hex digits.
+/// The SHA-256 of a credential. The ledger stores no other part of the credential. A fast hash
+/// without a salt is enough, because a key has more random bits than anyone can search through. As
+/// text, the hash is 64 hex digits.
 ///
-/// A lookup need not take constant time. The time that it takes depends on the hash of the guessed
-/// credential, and nobody can steer a SHA-256 towards a hash that is known in part.
+/// A lookup need not take constant time. Its time depends on the hash of the guessed credential, and
+/// a credential cannot be computed from its hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyHash([u8; 32]);
 
@@ -33,7 +33,7 @@ impl KeyHash {
         &self.0
     }
 
-    /// Reads stored bytes; `None` where there are not 32.
+    /// Reads stored bytes; `None` if there are not 32.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
     }

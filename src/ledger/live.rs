@@ -7,12 +7,12 @@ use ahash::HashSet;
 
 use crate::ledger::operation::HoldId;
 
-/// The holds that must not expire: those of running calls, and those whose end is still in the queue or
-/// is not durable yet.
+/// The holds that must not expire: the holds of running calls, and holds whose end is not durable
+/// yet.
 #[derive(Debug, Default)]
 pub(crate) struct LiveHolds {
     ids: Mutex<HashSet<HoldId>>,
-    /// True once a stop cuts off the calls that still run.
+    /// Whether a stop has cut off the calls that were still running.
     cut_off: AtomicBool,
 }
 

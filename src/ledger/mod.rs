@@ -8,7 +8,9 @@
 //!
 //! Nothing here speaks SQL or Redis: `store` has the backends.
 
+mod answers;
 pub(crate) mod backend;
+pub(crate) mod claim;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod crash;
@@ -29,12 +31,14 @@ pub(crate) mod report;
 pub(crate) mod retention;
 pub(crate) mod rules;
 
+pub use answers::{Answers, Kept};
 pub use backend::{Backend, Expired, IsLive};
+pub use claim::{Claim, ClaimId, ClaimState, Claimed, RequestMark};
 pub(crate) use clock::wall_ms;
 pub use config::{BackendKind, CreditsConfig, Durability, LedgerConfig};
 pub use crash::{AfterCrash, CrashOutcome, CrashedCall};
 pub use error::{LedgerError, StoreFailure};
-pub use handle::Ledger;
+pub use handle::{HeldOrClaimed, Ledger};
 pub use history::{
     AccountView, Activity, DayUsage, FoundAccounts, HoldView, ModelUsage, Movement, Sold, SoldIn,
     Usage,

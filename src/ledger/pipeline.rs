@@ -1,37 +1,43 @@
 //! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
 //! and replies to all callers. Then it takes what was queued during that time. A lone request does not
-//! wait; under load the batches grow by themselves.
+//! wait; under load the batches grow by themselves. Where the backend can, a batch is decided while the one before
+//! becomes durable.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::ledger::backend::Backend;
+use crate::ledger::backend::{Backend, Begun};
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::queue::{Message, Queue, Queued};
 use crate::metrics::Metrics;
 
-/// The largest batch, in operations: enough to make the cost of a commit vanish, and few enough to reply soon.
+/// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
+/// and small enough that callers get their reply soon.
 const MAX_BATCH: usize = 1024;
+
+/// The most batches that are in flight: one that becomes durable, and one that is being decided or waits for that too.
+/// More would make the batches smaller and the commits more, and no call faster.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// How many times the pipeline yields to the runtime for more operations before it decides a batch. Each time
 /// the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
-/// How long these rounds may take in total. A round runs every ready task. With thousands of ready
-/// tasks, many rounds would delay the writes that `relaxed` promises within 50 ms.
+/// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
+/// the writes that `relaxed` promises within 50 ms.
 const GATHER_LIMIT: Duration = Duration::from_millis(3);
 
-/// How long a stopping pipeline retries the ends of calls' holds.
+/// How long a stopping pipeline tries again to write the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// The least time that the backend has after [`STOP_LIMIT`] to close. Where one of its servers is
-/// unreachable, it needs this time to hand its pending ends over.
+/// The least time that the backend gets to close, after [`STOP_LIMIT`]. If one of its servers is
+/// unreachable, it needs this time to hand over the ends of holds that are not written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The task that owns the backend.
@@ -49,21 +55,23 @@ impl Pipeline {
         metrics: Metrics,
     ) -> (Self, Queue) {
         let (queue, messages) = Queue::new();
-        let worker = Worker { backend, live, metrics, unsettled: Vec::new() };
+        let (unsettled, committing) = (Vec::new(), JoinSet::new());
+        let worker = Worker { backend, live, metrics, unsettled, committing };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
 
-    /// Decides everything that was requested before, writes it, and closes the ledger. Returns false where
-    /// something could not be written, or the task died.
+    /// Decides all operations that were requested before, writes them, and closes the ledger.
+    /// Returns false if something could not be written, or if the task died.
     pub async fn stop(self) -> bool {
         self.queue.stop();
         self.task.await.unwrap_or(false)
     }
 }
 
-/// Lets every task that is ready add its operation before the batch is decided, since a commit costs the same
-/// for one operation as for many. Where no task is ready this takes no time, so a lone request does not wait.
+/// Lets every task that is ready queue its operation before the batch is decided, because a commit
+/// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
+/// request does not wait.
 async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
     let limit = Instant::now() + GATHER_LIMIT;
     for _ in 0..MAX_ROUNDS {
@@ -80,7 +88,8 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
-/// True where a call was cut off before its hold was granted, so that there is no hold to end.
+/// Whether the operation ends the hold of a call that was cut off before the hold was granted.
+/// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
     matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
 }
@@ -89,21 +98,59 @@ struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
     metrics: Metrics,
-    /// Ends of holds that could not be written yet, oldest first.
+    /// Ends of holds that could not be written so far, oldest first.
     unsettled: Vec<Operation>,
+    /// Batches that are decided and become durable. Each answers its callers, and returns its ends of holds that could
+    /// not be written.
+    committing: JoinSet<Vec<Operation>>,
+}
+
+/// A batch with those who wait for its outcomes.
+struct Batch {
+    operations: Arc<Vec<Operation>>,
+    /// One for each operation; none for an end of a hold whose caller waits for nothing.
+    replies: Vec<Option<oneshot::Sender<Outcome>>>,
+}
+
+impl Batch {
+    /// Answers the callers. Returns the ends of holds that could not be written.
+    fn answer(self, outcomes: Vec<Outcome>, live: &LiveHolds) -> Vec<Operation> {
+        debug_assert_eq!(outcomes.len(), self.operations.len());
+        let mut unsettled = Vec::new();
+        for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
+        {
+            match (reply, outcome) {
+                // The caller may be gone. Its guard has then queued the operation that undoes this one.
+                (Some(reply), outcome) => drop(reply.send(outcome)),
+                (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
+                (None, outcome) => {
+                    if let Outcome::Refused(refusal) = outcome
+                        && !is_void(operation, refusal)
+                    {
+                        tracing::error!(?operation, %refusal, "a hold could not be ended");
+                    }
+                    if let Some(hold) = operation.ends() {
+                        live.remove(hold);
+                    }
+                }
+            }
+        }
+        unsettled
+    }
 }
 
 impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
         let mut tick_at = Instant::now() + self.backend.tick_after();
-        // One timer serves all batches, since setting a timer to an earlier time costs a wake-up of the
-        // runtime.
+        // One timer serves all batches, because setting a timer to an earlier time wakes the
+        // runtime up.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
             tokio::select! {
                 biased;
-                taken = messages.recv_many(&mut inbox, MAX_BATCH) => {
+                Some(left) = self.committing.join_next() => self.note_committed(left),
+                taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     gather(&mut messages, &mut inbox).await;
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
@@ -115,9 +162,9 @@ impl<B: Backend> Worker<B> {
                     }
                     tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
-                () = &mut timer => {}
+                () = &mut timer, if self.has_room() => {}
             }
-            if Instant::now() >= tick_at {
+            if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
             }
@@ -131,6 +178,9 @@ impl<B: Backend> Worker<B> {
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
+        while !self.has_room() {
+            self.wait_for_one().await;
+        }
         let live = &self.live;
         for expired in self.backend.tick(&|hold| live.contains(hold)).await {
             self.metrics.holds.with_label_values(&[&*expired.route, "expired"]).inc();
@@ -140,8 +190,8 @@ impl<B: Backend> Worker<B> {
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
         let mut operations = std::mem::take(&mut self.unsettled);
-        let retried = operations.len();
         let mut replies = Vec::new();
+        replies.resize_with(operations.len(), || None);
         for message in messages {
             if let Message::Operation(Queued { operation, reply }) = message {
                 operations.push(operation);
@@ -152,37 +202,54 @@ impl<B: Backend> Worker<B> {
             return;
         }
         self.metrics.ledger_batch_size.observe(operations.len() as f64);
-        let outcomes = self.backend.apply(&operations).await;
-        debug_assert_eq!(outcomes.len(), operations.len());
-        let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
-        for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
-            match (reply, outcome) {
-                // The caller may be gone. Its guard has then queued the operation that undoes this one.
-                (Some(reply), outcome) => drop(reply.send(outcome)),
-                (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
-                (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome
-                        && !is_void(&operation, refusal)
-                    {
-                        tracing::error!(?operation, %refusal, "a hold could not be ended");
-                    }
-                    if let Some(hold) = operation.ends() {
-                        self.live.remove(hold);
-                    }
-                }
+        let batch = Batch { operations: Arc::new(operations), replies };
+        match self.backend.begin(&batch.operations).await {
+            Begun::Done(outcomes) => self.unsettled.extend(batch.answer(outcomes, &self.live)),
+            Begun::Committing(outcomes) => {
+                let live = self.live.clone();
+                self.committing.spawn(async move { batch.answer(outcomes.await, &live) });
             }
         }
     }
 
+    /// True where another batch may be decided.
+    fn has_room(&self) -> bool {
+        self.committing.len() < MAX_IN_FLIGHT
+    }
+
+    fn note_committed(&mut self, left: Result<Vec<Operation>, JoinError>) {
+        match left {
+            Ok(left) => self.unsettled.extend(left),
+            // Its callers have heard that the ledger is unavailable.
+            Err(error) => tracing::error!(%error, "a batch was not answered"),
+        }
+    }
+
+    /// Waits until one more of the batches that were decided is answered.
+    async fn wait_for_one(&mut self) {
+        if let Some(left) = self.committing.join_next().await {
+            self.note_committed(left);
+        }
+    }
+
+    /// Waits until all of them are.
+    async fn wait_for_all(&mut self) {
+        while !self.committing.is_empty() {
+            self.wait_for_one().await;
+        }
+    }
+
     async fn stop(mut self) -> bool {
+        self.wait_for_all().await;
         let limit = Instant::now() + STOP_LIMIT;
-        // This loop retries the ends of holds that the backend has not accepted yet. The backend itself
-        // keeps those that it has accepted, and gets time of its own below to write them.
+        // This loop retries the ends of holds that the backend has not accepted yet. The ends that
+        // it has accepted are written below, within the time that the backend gets to close.
         while !self.unsettled.is_empty() && Instant::now() < limit {
             self.backend.hand_over(&mut self.unsettled).await;
             if !self.unsettled.is_empty() {
                 tokio::time::sleep(self.backend.tick_after()).await;
                 self.tick().await;
+                self.wait_for_all().await;
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
@@ -190,7 +257,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
-            // Ends of holds that are still pending at the limit are lost.
+            // The ends of holds that are still not written at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
                 break true;
@@ -200,6 +267,7 @@ impl<B: Backend> Worker<B> {
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
+            self.wait_for_all().await;
         };
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");

@@ -9,7 +9,7 @@ use crate::ledger::operation::{Operation, Outcome, Refusal};
 pub(crate) struct Queued {
     pub operation: Operation,
     /// The channel to the waiting caller. `None` for the end of a call's hold: no caller waits for
-    /// that, and the pipeline retries it until it succeeds.
+    /// it, and the pipeline retries it until it succeeds.
     pub reply: Option<oneshot::Sender<Outcome>>,
 }
 

@@ -22,8 +22,8 @@ use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 /// durable changes.
 #[async_trait]
 pub trait Reader: fmt::Debug + Send + Sync + 'static {
-    /// Makes all decisions so far durable, if the backend can do that outside the pipeline. Calls do
-    /// not wait for it.
+    /// Makes all decisions so far durable, if the backend can do that without the pipeline. Calls
+    /// do not wait for this.
     async fn catch_up(&self) -> Result<(), LedgerError> {
         Ok(())
     }
@@ -109,7 +109,8 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         since_ms: i64,
     ) -> Result<Vec<KeyRecord>, LedgerError>;
 
-    /// Reads the ledger's id, which tells its sales from those of other ledgers on the same Stripe account.
+    /// Reads the ledger's id. It distinguishes sales of this ledger from those of other ledgers
+    /// that use the same Stripe account.
     async fn ledger_id(&self) -> Result<String, LedgerError>;
 
     /// Reads one event of the inbox.
@@ -142,15 +143,15 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Reads an account's customer at Stripe.
     async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError>;
 
-    /// Reads the keys that changed after change number `since`, where other gateways change keys too; `None`
-    /// where every change passes through this process.
+    /// Reads the keys that changed after change number `since`. `None` for a ledger without other
+    /// gateways, where every change passes through this process.
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
         let _ = since;
         Ok(None)
     }
 
-    /// Folds entries older than `before_ms` into opening balances outside the pipeline. `None` where
-    /// the backend can do that only between two batches, by
+    /// Folds entries older than `before_ms` into opening balances, without the pipeline. `None` if
+    /// the backend can only do that between two batches, by
     /// [`Operation::Fold`](crate::ledger::Operation::Fold).
     async fn fold(
         &self,

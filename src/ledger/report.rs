@@ -8,7 +8,7 @@ use crate::credits::SignedCredits;
 /// A place where the ledger contradicts itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
-    /// The account; empty where the difference concerns the whole ledger.
+    /// The account; empty if the difference concerns the whole ledger.
     pub account: String,
     /// A sentence for the operator.
     pub what: String,
@@ -30,7 +30,7 @@ pub struct ReconcileReport {
 }
 
 impl ReconcileReport {
-    /// True where there are no differences.
+    /// True if there are no differences.
     pub fn is_clean(&self) -> bool {
         self.differences.is_empty()
     }
@@ -56,13 +56,13 @@ pub struct RepairReport {
 }
 
 impl Difference {
-    /// A difference of an account; the empty account stands for the whole ledger.
+    /// A difference of an account. An empty account stands for the whole ledger.
     pub(crate) fn new(account: &str, what: impl Into<String>) -> Self {
         Self { account: account.to_owned(), what: what.into() }
     }
 
-    /// Makes a difference out of a sentence that a database wrote. Amounts in it stand between braces,
-    /// in micro-credits: `the balance is {95000000}`.
+    /// Makes a difference out of a sentence that a database wrote, in which amounts are written in
+    /// micro-credits and in braces: `the balance is {95000000}`.
     pub(crate) fn in_micros(account: &str, text: &str) -> Self {
         let mut what = String::with_capacity(text.len());
         let mut rest = text;
@@ -75,7 +75,7 @@ impl Difference {
             };
             match micros.parse() {
                 Ok(micros) => what.push_str(&in_credits(micros)),
-                // An id may have braces of its own.
+                // These braces are no amount: they are part of an id.
                 Err(_) => what.extend(["{", micros, "}"]),
             }
             rest = after;
@@ -98,20 +98,20 @@ pub struct FoldReport {
     pub accounts: u64,
     /// The number of entries that were folded.
     pub entries: u64,
-    /// The tables of whole months that are still in the database but no longer part of the ledger, with
-    /// their schema.
+    /// The tables of whole months that are no longer part of the ledger but still in the database,
+    /// with the name of their schema.
     pub months: Vec<String>,
 }
 
-/// The place where the next slice of a folding begins. The ledger decides other operations between two
-/// slices.
+/// The start of the next slice of a folding. Between two slices, the ledger decides other
+/// operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoldCursor {
     /// The account, in the order of accounts.
     pub(crate) account: AccountId,
     /// The sequence number of the first entry that the next slice reads.
     pub(crate) seq: u64,
-    /// True where that entry is an opening balance which this folding wrote.
+    /// Whether that entry is an opening balance that this folding wrote.
     pub(crate) is_own: bool,
 }
 

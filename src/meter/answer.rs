@@ -4,15 +4,15 @@ use super::document::AnswerUsage;
 use super::reader::Reader;
 use crate::usage::MeterKind;
 
-/// Reads the usage of a whole JSON answer. An answer that is no JSON has none.
+/// Reads the usage of a whole JSON answer. Bytes that are not JSON have no usage.
 pub fn read_answer(kind: &MeterKind, body: &[u8]) -> AnswerUsage {
     let mut meter = JsonMeter::new(kind);
     meter.feed(body);
     meter.end()
 }
 
-/// Reads the usage of a JSON answer that comes in parts, cut anywhere. The state is bounded, whatever the answer's
-/// length.
+/// Reads the usage of a JSON answer that arrives in parts, which may be cut anywhere. The size of
+/// the state is limited, however long the answer is.
 #[derive(Debug)]
 pub struct JsonMeter {
     reader: Reader,
@@ -20,7 +20,7 @@ pub struct JsonMeter {
 }
 
 impl JsonMeter {
-    /// A meter at the start of an answer.
+    /// Creates a meter for the start of an answer.
     pub fn new(kind: &MeterKind) -> Self {
         Self { reader: Reader::new(kind), bytes: 0 }
     }
@@ -31,8 +31,8 @@ impl JsonMeter {
         self.bytes = self.bytes.saturating_add(part.len() as u64);
     }
 
-    /// The usage of the answer that ended here. An answer that was cut off, or is no JSON that can be read, has none, and
-    /// all its bytes count as delivered text.
+    /// The usage of the answer, which has ended here. If the answer was cut off or cannot be read
+    /// as JSON, it has no usage, and all of its bytes count as delivered text.
     pub fn end(mut self) -> AnswerUsage {
         if !self.reader.is_whole() {
             return AnswerUsage { delivered_text_bytes: self.bytes, ..AnswerUsage::default() };

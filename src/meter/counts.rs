@@ -1,15 +1,15 @@
-//! Counts as answers spell them.
+//! The counts of an answer, read from their spelling.
 
 use crate::usage::MAX_COUNT;
 
-/// The longest spelling of a count, in bytes.
+/// The longest spelling of a count that is read, in bytes.
 const LONGEST: usize = 64;
 
-/// The counts of one usage object, by the meter's own numbering of them.
+/// The counts of one usage object. Each meter numbers them in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counts<const N: usize> {
     values: [Option<u64>; N],
-    /// A count was negative, above 2^40, or no whole number.
+    /// Whether a count was negative, above 2^40, or not a whole number.
     pub is_false: bool,
 }
 
@@ -17,22 +17,22 @@ impl<const N: usize> Counts<N> {
     /// No counts.
     pub const NONE: Self = Self { values: [None; N], is_false: false };
 
-    /// One count. `None` where the answer has none.
+    /// One count. `None` if the answer has none.
     pub fn get(&self, field: usize) -> Option<u64> {
         self.values.get(field).copied().flatten()
     }
 
-    /// One count; 0 where the answer has none.
+    /// One count; 0 if the answer has none.
     pub fn or_zero(&self, field: usize) -> u64 {
         self.get(field).unwrap_or(0)
     }
 
-    /// True where something was counted, or was meant to be.
+    /// Whether there is a count, even one that could not be read.
     pub fn is_any(&self) -> bool {
         self.is_false || self.values.iter().any(Option::is_some)
     }
 
-    /// Takes a count. The largest one stays where an answer gives a count under two names.
+    /// Adds a count. If an answer gives a count under two names, the larger value stays.
     pub fn take(&mut self, field: usize, count: Option<u64>) {
         match (self.values.get_mut(field), count) {
             (Some(value), Some(count)) => *value = (*value).max(Some(count)),
@@ -41,7 +41,7 @@ impl<const N: usize> Counts<N> {
         }
     }
 
-    /// Takes the counts that `later` has, in place of those of before.
+    /// Replaces the counts that `later` has as well.
     pub fn overwrite(&mut self, later: &Self) {
         for (value, later) in self.values.iter_mut().zip(later.values) {
             *value = later.or(*value);
@@ -50,7 +50,7 @@ impl<const N: usize> Counts<N> {
     }
 }
 
-/// Reads a count: a whole number from 0 to 2^40, also one that is spelled as `12.0` or `1.2e1`.
+/// Reads a count: a whole number from 0 to 2^40, which may be spelled `12.0` or `1.2e1`.
 pub fn whole(spelled: Option<&[u8]>) -> Option<u64> {
     match decimal(spelled?)? {
         (count, false) => Some(count),
@@ -58,13 +58,13 @@ pub fn whole(spelled: Option<&[u8]>) -> Option<u64> {
     }
 }
 
-/// Reads a length of time in seconds, rounded up to a whole one.
+/// Reads a duration in seconds, rounded up to a whole number.
 pub fn seconds(spelled: Option<&[u8]>) -> Option<u64> {
     let (whole, has_rest) = decimal(spelled?)?;
     Some(whole + u64::from(has_rest))
 }
 
-/// The whole part of a number from 0 to 2^40, and whether a fraction is left.
+/// The whole part of a number from 0 to 2^40, and whether there is a fraction.
 fn decimal(spelled: &[u8]) -> Option<(u64, bool)> {
     let text = std::str::from_utf8(spelled).ok().filter(|text| text.len() <= LONGEST)?;
     let (is_negative, text) = match text.strip_prefix('-') {
@@ -89,7 +89,7 @@ fn decimal(spelled: &[u8]) -> Option<(u64, bool)> {
     let (whole, has_rest) = match (exponent >= 0, power) {
         (true, power) => (digits.checked_mul(power?)?, false),
         (false, Some(power)) => (digits / power, !digits.is_multiple_of(power)),
-        // A number far below 1.
+        // The number is far below 1.
         (false, None) => (0, true),
     };
     let count = u64::try_from(whole).ok().filter(|count| *count <= MAX_COUNT)?;

@@ -1,37 +1,43 @@
-//! The documents of an answer: the one of a JSON answer, or those of a stream's events.
+//! The documents of an answer: the only one of a JSON answer, or one for each event of a stream.
 
 use std::convert::Infallible;
 
 use super::json::Sink;
 use crate::usage::Usage;
 
-/// The usage that an answer has told so far.
+/// The usage that an answer has reported so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AnswerUsage {
-    /// How much of each kind. `None` where the answer has not said, or [`Self::is_false`]. Where it is not
-    /// [`Self::is_final`], the tokens of the answer may be behind the text that was delivered.
+    /// The usage by kinds. `None` if the answer has not reported any, or if [`Self::is_false`].
+    /// Unless [`Self::is_final`], more text may have been delivered than the output tokens count.
     pub usage: Option<Usage>,
-    /// No later part of the answer changes `usage`: an upstream that breaks off now is charged.
+    /// Whether no later part of the answer can change `usage`. If so, the call is charged even if
+    /// the upstream breaks off now.
     pub is_final: bool,
-    /// A count was negative, above 2^40, or no whole number. The usage counts as missing, and the hold is charged.
+    /// Whether a count was negative, above 2^40, or not a whole number. The usage then counts as
+    /// unknown, and the hold is charged.
     pub is_false: bool,
-    /// A total was smaller than its parts. The parts count; the rest of the total is 0.
+    /// Whether a total was smaller than the sum of its parts. The parts then count, and the
+    /// remainder of the total is 0.
     pub is_clamped: bool,
-    /// The tier that the answer says it was served in.
+    /// The service tier that the answer names.
     pub service_tier: Option<Box<str>>,
-    /// Bytes of text that went to the client: of the answer, its reasoning, and the arguments of its tool calls,
-    /// as UTF-8 without JSON's escapes. Estimates are made of them.
+    /// The bytes of text that went to the client: the answer's text, its reasoning, and the
+    /// arguments of its tool calls, in UTF-8 and without JSON's escapes. Estimates are made from
+    /// this number.
     pub delivered_text_bytes: u64,
-    /// Images that the answer has. `usage` counts them as well.
+    /// The number of images in the answer. `usage` counts them too.
     pub images: u32,
+    /// The answer could not be read, or not all of it: more may have been delivered than is known.
+    pub is_unread: bool,
     /// A stream has delivered sound, or an image or a part of one: its text does not tell how much was delivered.
     pub has_media: bool,
 }
 
-/// The part that a document plays in its stream.
+/// The role of a document in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Any event but those below.
+    /// An event without a special role.
     Ordinary,
     /// OpenAI's extra chunk, which has the usage and nothing else.
     UsageChunk,
@@ -39,20 +45,21 @@ pub enum Event {
     Last,
 }
 
-/// The reader of one provider's documents. A meter takes their tokens, and counts a document once that is whole.
+/// The reader of one provider's documents. A meter takes the tokens of a document, and counts the
+/// document once it is whole.
 pub trait Meter: Sink<Stop = Infallible> {
-    /// The document is whole: a JSON answer, or an event.
+    /// Ends a document that is whole: a JSON answer, or an event.
     fn ended(&mut self, is_event: bool) -> Event;
 
-    /// The document was cut off, or is no JSON: nothing of it counts.
+    /// Ends a document that was cut off or is not JSON. Nothing in it counts.
     fn dropped(&mut self);
 
-    /// The stream ended as it should: its usage does not change any more.
+    /// Ends the stream in the regular way. Its usage no longer changes.
     fn finished(&mut self);
 
-    /// The usage so far.
+    /// The usage that has been reported so far.
     fn so_far(&self) -> AnswerUsage;
 
-    /// [`AnswerUsage::delivered_text_bytes`].
+    /// The present value of [`AnswerUsage::delivered_text_bytes`].
     fn text_bytes(&self) -> u64;
 }

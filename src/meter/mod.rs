@@ -1,4 +1,5 @@
-//! Meters: what a request asks for, and what its answer says was used. Pure: bytes in, facts out.
+//! Meters read what a request asks for, and how much its answer says was used. They are pure: they
+//! only see bytes.
 //!
 //! | task | where |
 //! |---|---|
@@ -8,8 +9,9 @@
 //! | decode a copy of an encoded answer for the meter | [`Decoder`] |
 //! | end a stream with an error that the provider's SDK reads | [`error_event`] |
 //!
-//! `openai/`, `anthropic/` and `pointers.rs` have one meter each: the places of the counts in an answer. All of
-//! them read the tokens of one JSON scanner, `json/`, which keeps the same few hundred bytes whatever passes.
+//! `openai/`, `anthropic/` and `pointers.rs` have one meter each, which knows the places of the
+//! counts in an answer. All of them read the tokens of one JSON scanner, `json/`, which keeps no
+//! more than a few hundred bytes, however long the answer is.
 
 mod answer;
 mod anthropic;

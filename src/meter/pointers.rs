@@ -1,4 +1,4 @@
-//! The meter of answers whose counts stand at the places that the config names.
+//! The meter for answers whose counts stand at places that the config names.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use super::document::{AnswerUsage, Event, Meter};
 use super::json::{SHORT_BYTES, Sink, Span, Token};
 use crate::usage::{Kind, Pointers as Places, Usage};
 
-/// Names of members whose text counts as delivered, wherever they stand: the shape of the answer is not known.
+/// Names of members whose text counts as delivered, wherever they stand. The shape of the answer is
+/// not known.
 const TEXTS: [&[u8]; 14] = [
     b"content",
     b"text",
@@ -30,9 +31,9 @@ const TEXTS: [&[u8]; 14] = [
 #[derive(Debug)]
 pub struct Pointers {
     places: Arc<Places>,
-    /// For each place, how far the way to it is the way to here.
+    /// How far the meter has followed each pointer.
     ways: Box<[Way]>,
-    /// The open objects and lists: for a list, the number of its next element.
+    /// The open objects and lists. For a list, this is the index of its next element.
     levels: Vec<Option<usize>>,
     is_text: bool,
     document_text_bytes: u64,
@@ -40,21 +41,22 @@ pub struct Pointers {
     text_bytes: u64,
 }
 
-/// The way to one place.
+/// The progress along one pointer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
-    /// How many of the pointer's leading steps the innermost open object or list has matched.
+    /// The number of the pointer's first steps that lead to the innermost open object or list.
     steps: usize,
-    /// The next value is one step further.
+    /// Whether the next value continues the pointer by one step.
     is_next: bool,
-    /// The count in the document that is being read; `Some(None)` where it is none.
+    /// The count in the document that is being read. `Some(None)` if the value there is not a
+    /// count.
     found: Option<Option<u64>>,
-    /// The count so far.
+    /// The newest count so far.
     count: Option<Option<u64>>,
 }
 
 impl Pointers {
-    /// A meter at the start of an answer.
+    /// Creates a meter for the start of an answer.
     pub fn new(places: Arc<Places>) -> Self {
         let ways = places.iter().map(|_| Way::default()).collect();
         Self {
@@ -68,7 +70,7 @@ impl Pointers {
         }
     }
 
-    /// The member or element `step` comes next.
+    /// Announces the member or element `step`, whose value comes next.
     fn step(&mut self, step: &[u8]) {
         let depth = self.levels.len();
         for (way, (_, place)) in self.ways.iter_mut().zip(self.places.iter()) {
@@ -78,7 +80,7 @@ impl Pointers {
         }
     }
 
-    /// A value begins: in a list, it is the next element.
+    /// Announces a value, which is the next element if a list is open.
     fn element(&mut self) {
         if let Some(Some(index)) = self.levels.last_mut() {
             let step = index.to_string();
@@ -98,7 +100,7 @@ impl Pointers {
 
     fn close(&mut self) {
         self.levels.pop();
-        // The top is no step: the way to an object at depth 2 has one.
+        // The top of the document is not a step, so the way to an object at depth 2 has one step.
         let deepest = self.levels.len().saturating_sub(1);
         for way in &mut self.ways {
             way.steps = way.steps.min(deepest);

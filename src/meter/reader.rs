@@ -1,4 +1,4 @@
-//! One document after the other, read by the meter of the route.
+//! Reads the documents of an answer one after the other, with the meter of the route.
 
 use super::anthropic::Anthropic;
 use super::document::{AnswerUsage, Event, Meter};
@@ -7,10 +7,10 @@ use super::openai::OpenAi;
 use super::pointers::Pointers;
 use crate::usage::MeterKind;
 
-/// The deepest answer that is read. Answers are nested less than a dozen times.
+/// The deepest answer that is read. Real answers have less than a dozen levels.
 const MAX_DEPTH: u32 = 128;
 
-/// Scans documents, and has the meter count them.
+/// Scans documents, and passes their tokens to the meter.
 #[derive(Debug)]
 pub struct Reader {
     scanner: Scanner,
@@ -26,7 +26,7 @@ enum AnyMeter {
 }
 
 impl Reader {
-    /// A reader at the start of an answer.
+    /// Creates a reader for the start of an answer.
     pub fn new(kind: &MeterKind) -> Self {
         let meter = match kind {
             MeterKind::OpenAi => AnyMeter::OpenAi(Box::new(OpenAi::new())),
@@ -52,12 +52,12 @@ impl Reader {
         };
     }
 
-    /// True where the document is whole.
+    /// True if the document is whole.
     pub fn is_whole(&self) -> bool {
         !self.is_broken && self.scanner.is_done()
     }
 
-    /// The document ends here. A whole document counts. The next one may follow.
+    /// Ends the document. If it is whole, it counts. Another one may follow.
     pub fn end(&mut self, is_event: bool) -> Event {
         let is_whole = self.is_whole();
         self.scanner.restart();
@@ -70,12 +70,12 @@ impl Reader {
         Event::Ordinary
     }
 
-    /// The stream ended as it should.
+    /// Ends the stream in the regular way.
     pub fn finish(&mut self) {
         self.meter().finished();
     }
 
-    /// The usage so far.
+    /// The usage that has been reported so far.
     pub fn so_far(&self) -> AnswerUsage {
         match &self.meter {
             AnyMeter::OpenAi(meter) => meter.so_far(),
@@ -84,7 +84,7 @@ impl Reader {
         }
     }
 
-    /// [`AnswerUsage::delivered_text_bytes`].
+    /// The present value of [`AnswerUsage::delivered_text_bytes`].
     pub fn text_bytes(&self) -> u64 {
         match &self.meter {
             AnyMeter::OpenAi(meter) => meter.text_bytes(),

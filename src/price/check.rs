@@ -46,7 +46,7 @@ pub(super) fn unknown_upstream(key: &str, name: &str, upstreams: &[&str]) -> Mis
     Mistake::new(key, format!("no upstream is named `{name}`"), hint)
 }
 
-/// The contradiction between two rules for the same paths, if there is one.
+/// The contradiction between two rules for the same paths; `None` if they are compatible.
 fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     let (index, label) = (later.index, later.label());
     let other = format!("routes[{}] (`{}`)", earlier.index, earlier.label());
@@ -82,8 +82,8 @@ fn conflict(earlier: &Route, later: &Route) -> Option<Mistake> {
     })
 }
 
-/// The mistakes in `[[packs]]`, and in the own costs of `routes`, which are compared with the
-/// packs' prices at these rates.
+/// The mistakes in `[[packs]]`, and those in the own costs of `routes`. These costs are compared
+/// with the packs' prices at the given rates.
 pub fn check_packs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     let mut ids = HashSet::new();
@@ -136,18 +136,22 @@ fn is_pack_id(id: &str) -> bool {
     (1..=64).contains(&id.len()) && id.bytes().all(allowed)
 }
 
-/// Mistakes for own costs in another currency than the packs', without a rate between the two.
+/// The mistakes of routes whose `cost` is in another currency than the packs, if there is no rate
+/// between the two.
 fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();
-    let costs = routes.iter().enumerate().filter_map(|(i, route)| Some((i, route.cost?)));
-    let foreign = costs.filter_map(|(index, cost)| {
-        foreign_cost(&format!("routes[{index}].cost"), cost, currency, rates)
+    let foreign = routes.iter().enumerate().flat_map(|(index, route)| {
+        let of_unit = route
+            .unit_costs()
+            .map(move |(unit, cost)| (format!("routes[{index}].price.cost.{unit}"), cost));
+        let of_call = route.cost.map(|cost| (format!("routes[{index}].cost"), cost));
+        of_call.into_iter().chain(of_unit)
     });
-    foreign.collect()
+    foreign.filter_map(|(key, cost)| foreign_cost(&key, cost, currency, rates)).collect()
 }
 
-/// The mistake at `key`, where `cost` cannot be compared with prices in `currency`.
+/// The mistake at `key`: `cost` cannot be compared with prices in `currency`.
 pub(super) fn foreign_cost(
     key: &str,
     cost: UnitAmount,

@@ -24,7 +24,8 @@ fn mistakes(toml: &str) -> Vec<Mistake> {
     found
 }
 
-/// The keys of the mistakes found in `routes`; each route is its path and further lines of TOML.
+/// The keys of the mistakes in `routes`. Each route is given as its path, and further lines of
+/// TOML.
 fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     let toml = routes.iter().map(|(path, more)| {
         format!("[[routes]]\npath = '{path}'\nupstream = 'ai'\ncredits = 5\n{more}\n")
@@ -32,8 +33,8 @@ fn in_routes(routes: &[(&str, &str)]) -> Vec<String> {
     mistakes(&toml.collect::<String>()).into_iter().map(|mistake| mistake.key).collect()
 }
 
-/// The keys of the mistakes found in `packs`; each pack is its id, its price and further lines of
-/// TOML.
+/// The keys of the mistakes in `packs`. Each pack is given as its id, its price, and further lines
+/// of TOML.
 fn in_packs(packs: &[(&str, &str, &str)]) -> Vec<String> {
     let toml = packs.iter().map(|(id, price, more)| {
         let credits = if more.contains("credits") { "" } else { "credits = 100" };
@@ -170,4 +171,10 @@ fn own_costs_are_in_the_packs_currency() {
     );
     assert_eq!(found[0].key, "routes[0].cost");
     assert!(found[0].hint.contains("EUR"));
+    let found = mistakes(
+        "[[routes]]\npath = '/a'\nupstream = 'ai'\nmeter = 'openai'
+         price = { image = 4, cost = { image = '0.04 USD' } }
+         [[packs]]\nid = 'p'\ncredits = 1\nprice = '1 EUR'",
+    );
+    assert_eq!(found[0].key, "routes[0].price.cost.image");
 }

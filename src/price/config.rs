@@ -12,7 +12,7 @@ use crate::usage::MeterKind;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RouteConfig {
-    /// An exact path, or a pattern with `{name}` for one segment and `{*rest}` for the rest. Where
+    /// An exact path, or a pattern with `{name}` for one segment and `{*rest}` for the rest. If
     /// several rules match a path, the most exact one applies.
     pub path: String,
     /// The label that people read in place of the path, such as "Image, HD".
@@ -22,31 +22,32 @@ pub struct RouteConfig {
     pub methods: Option<Vec<String>>,
     /// The name of an `[[upstreams]]`; only a route with `answer` has none.
     pub upstream: Option<String>,
-    /// The fixed price of a call; a free call is written as 0. A route has one of `credits`, `price`
-    /// and `answer`, and no default.
+    /// The fixed price of a call, which is 0 for a free call. Each route has exactly one of
+    /// `credits`, `price` and `answer`; none of them has a default.
     pub credits: Option<Credits>,
     /// The price by usage.
     pub price: Option<PriceConfig>,
-    /// Farebox's own answer, free and without an upstream.
+    /// The answer that Farebox itself gives, free and without an upstream.
     pub answer: Option<OwnAnswer>,
-    /// How usage is read. This and the keys down to `max_overrun` are for routes with `price`.
+    /// How usage is read. Only routes with `price` have this key and the following ones down to
+    /// `max_overrun`.
     pub meter: Option<MeterKind>,
-    /// The credits that are held at least where the price has a kind that the request does not bound,
-    /// such as seconds.
+    /// The least amount that is held, if the price has a kind that the request does not limit, such
+    /// as seconds.
     pub hold: Option<Credits>,
     /// The largest body of a request.
     pub max_body: Option<Size>,
     /// Top-level members of a request that are refused.
     pub deny: Option<Vec<String>>,
-    /// The charge for an answer that does not say what was used.
+    /// The charge for an answer that does not report its usage.
     pub on_missing_usage: Option<OnMissingUsage>,
-    /// The charge for usage that is worth more than the hold.
+    /// The charge if the usage costs more than the hold.
     pub on_overrun: Option<OnOverrun>,
-    /// The answer to a call whose account cannot pay the hold.
+    /// The action if the account cannot pay the hold.
     pub on_short: Option<OnShort>,
-    /// The multiple of the hold above which usage is not believed.
+    /// Usage that costs more than this many times the hold is not believed.
     pub max_overrun: Option<u32>,
-    /// The operator's own cost of a call, for the margin report; in the packs' currency.
+    /// The operator's own cost of a call, for the margin report. Its currency is the packs'.
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
     #[serde(default = "StatusClass::charged_by_default")]
@@ -60,6 +61,17 @@ pub struct RouteConfig {
     /// The longest time that the upstream may send nothing. Overrides the upstream's own
     /// `read_timeout` on this route.
     pub read_timeout: Option<Span>,
+}
+
+impl RouteConfig {
+    /// The own cost of each unit, where the route has unit prices of its own.
+    pub(super) fn unit_costs(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
+        let units = match &self.price {
+            Some(PriceConfig::Units(units)) => Some(units),
+            _ => None,
+        };
+        units.into_iter().flat_map(|units| units.cost.units())
+    }
 }
 
 /// A class of HTTP status codes.
@@ -107,7 +119,8 @@ pub enum OnClientAbort {
     Charge,
     /// The hold is released.
     Release,
-    /// The answer is read to its end all the same, and charged by its usage. For routes with `price`.
+    /// The answer is still read to its end, and charged by its usage. Only routes with `price`
+    /// allow this.
     Drain,
 }
 

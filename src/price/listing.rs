@@ -13,13 +13,13 @@ use crate::price::money::Price;
 use crate::price::route::Route;
 use crate::price::table::PriceTable;
 
-/// A line of `GET /credits/prices`: a route has `path`, a model has `model`.
+/// An element of `GET /credits/prices`. A route has `path`, a model has `model`.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Listed<'a> {
     /// A route.
     Route(ListedPrice<'a>),
-    /// A model, which routes with `"price":"models"` serve.
+    /// A model, for routes with `"price":"models"`.
     Model(ListedModel<'a>),
 }
 
@@ -38,11 +38,11 @@ pub struct ListedPrice<'a> {
     /// The price by usage.
     #[serde(skip_serializing_if = "Option::is_none")]
     price: Option<ListedUsage<'a>>,
-    /// True where WebSocket connections are allowed, at the same price.
+    /// True if WebSocket connections are allowed, at the same price.
     websocket: bool,
 }
 
-/// The price of a route by usage.
+/// The price by usage of a route.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum ListedUsage<'a> {
@@ -52,18 +52,18 @@ pub enum ListedUsage<'a> {
     Units(&'a UnitPrices),
 }
 
-/// The prices of a model: tokens by the million, other units by the piece.
+/// The prices of a model. Those of tokens are for a million tokens, the others for one unit.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedModel<'a> {
     model: &'a str,
-    /// True where calls cost nothing.
+    /// Whether calls cost nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     free: bool,
     prices: &'a UnitPrices,
-    /// The prices that replace others above a number of tokens of input.
+    /// The prices that replace others if the input has more than a number of tokens.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     above: Vec<ListedTier<'a>>,
-    /// The prices that replace others for certain requests; the first that holds counts.
+    /// The prices that replace others for certain requests. The first entry that matches counts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     when: Vec<ListedWhen<'a>>,
 }

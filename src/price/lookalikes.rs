@@ -1,20 +1,20 @@
 //! The rules that a path resembles: rules that would match it in another ASCII case, or with one
 //! trailing slash more or less.
 //!
-//! The price table treats `/api/hd`, `/API/HD` and `/api/hd/` as three paths. Where only `/api/hd`
-//! has a rule of its own, a `/{*rest}` prices the other two. But many upstreams ignore case or a
-//! trailing slash, and serve the same resource under all three. So where a pattern with parameters
-//! prices a call, the call costs at least as much as every rule that its path resembles: spelling a
-//! path in another way never makes a call cheaper.
+//! The price table treats `/api/hd`, `/API/HD` and `/api/hd/` as three paths. If only `/api/hd` has
+//! a rule of its own, a `/{*rest}` prices the other two. But many upstreams ignore case or a
+//! trailing slash, and serve the same resource under all three. So if a pattern with parameters
+//! prices a call, the call costs at least as much as every rule that its path resembles. Another
+//! spelling of a path never makes a call cheaper.
 //!
-//! A path resembles a rule if the rule's pattern does not match the path as it stands, but matches
+//! A path resembles a rule if the rule's pattern does not match the path as it is, but matches
 //! another spelling of it: with some letters in the other case, with one `/` more or less at its
-//! end, or both. `{name}` stands for any one segment and `{*rest}` for any rest, as always, so only
-//! the literal segments of a pattern, and the text behind a `{name}`, are compared. `/v1/x/HD` and
+//! end, or both. `{name}` still stands for any one segment, and `{*rest}` for any rest. So only the
+//! literal segments of a pattern, and the text after a `{name}`, are compared. `/v1/x/HD` and
 //! `/V1/x/hd/` resemble `/v1/{model}/hd`; `/v1/x/y/hd` does not.
 //!
-//! A pattern that matches the path as it stands does not count as resembled, even if a more exact
-//! pattern wins over it. The order of the price table decides between those two.
+//! A pattern that matches the path as it is does not count as resembled, even if a more exact
+//! pattern wins. The order of the price table decides between those two.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ use crate::price::pattern::{Segment, ends_with};
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
-    /// The patterns with `{name}text`, by that text.
+    /// The patterns whose next segment is `{name}text`, by that text.
     endings: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
     /// The places of the patterns whose `{*rest}` starts here. There can be several, because
@@ -69,8 +69,7 @@ impl Lookalikes {
     /// end. There is only one way through the tree to each node, so no path makes this visit more
     /// nodes than the table has.
     fn walk(&self, path: Option<&str>, found: &mut dyn FnMut(usize)) {
-        // At the end of the path, patterns with and without a trailing slash count, whichever was
-        // sent.
+        // At the end of the path, patterns with and without a trailing slash both count.
         let Some(path) = path.filter(|path| !path.is_empty()) else {
             let after_slash = self.literals.get("").map_or(&[][..], |tree| &tree.ends);
             self.ends.iter().chain(after_slash).for_each(|place| found(*place));

@@ -6,7 +6,7 @@ use crate::price::metered::{OwnCost, Rates, UnitPrice};
 use crate::price::money::UnitAmount;
 use crate::price::route::Route;
 
-/// The margin of one call of a route, or of one unit of a model. A field is `None` where the config
+/// The margin of one call of a route, or of one unit of a model. A field is `None` if the config
 /// lacks a value for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Margin {
@@ -15,8 +15,9 @@ pub struct Margin {
     pub revenue: Option<UnitAmount>,
     /// The operator's own cost, in the currency of the config.
     pub cost: Option<UnitAmount>,
-    /// (revenue - cost) / cost in whole percent, halves rounded up; negative for a call sold at a
-    /// loss. `None` where a part is, where the cost is zero, and between currencies without a rate.
+    /// (revenue - cost) / cost in whole percent, with halves rounded up. Negative for a call that
+    /// is sold at a loss. `None` if the revenue or the cost is missing, if the cost is zero, or if
+    /// their currencies have no rate between them.
     pub percent: Option<i128>,
 }
 
@@ -32,7 +33,7 @@ impl Margin {
         Self::between(route.price.fixed().and_then(value), route.cost, rates)
     }
 
-    /// The margin of a unit that is sold for `price` and costs `cost`, where it has a cost.
+    /// The margin of a unit that is sold for `price` and costs `cost`.
     pub fn of_unit(
         price: UnitPrice,
         cost: Option<UnitAmount>,
@@ -43,8 +44,8 @@ impl Margin {
         Self::between(revenue, cost, rates)
     }
 
-    /// The margin of a model's calls that were charged `credits` together; `cost` is their own cost, where
-    /// it is known.
+    /// The margin of calls of a model that were charged `credits` in all. `cost` is their own cost,
+    /// if it is known.
     pub fn of_calls(
         credits: Credits,
         cost: Option<&OwnCost>,
@@ -83,7 +84,8 @@ pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount
     value_of(pack, credits.micros().into(), 1)
 }
 
-/// The price of `count` parts of a credit as a part of `pack`, where a micro-credit has `parts` of them.
+/// The price of `count` parts of a micro-credit, as a part of the price of `pack`. A micro-credit
+/// has `parts` parts.
 fn value_of(pack: &PackConfig, count: u128, parts: u128) -> Option<UnitAmount> {
     let value = i128::try_from(pack.price.nanos().checked_mul(count)?).ok()?;
     let all = i128::try_from(u128::from(pack.credits.micros()).checked_mul(parts)?).ok()?;
@@ -99,8 +101,8 @@ fn percent(revenue: UnitAmount, cost: UnitAmount) -> Option<i128> {
     divide_half_up(revenue.checked_sub(cost)?.checked_mul(100)?, cost)
 }
 
-/// `value / by`, rounded to the nearest integer, halves upwards: the floor of the quotient plus a
-/// half. `None` unless `by` is above zero.
+/// `value / by`, rounded to the nearest integer, with halves rounded up: the floor of the quotient
+/// plus one half. `None` unless `by` is above zero.
 fn divide_half_up(value: i128, by: i128) -> Option<i128> {
     if by <= 0 {
         return None;

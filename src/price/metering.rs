@@ -1,4 +1,4 @@
-//! The part of a price rule that only a metered route has.
+//! The settings that only a metered route has.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::usage::{Kind, MeterKind};
 /// The price of a route's calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RoutePrice {
-    /// Each call costs the same.
+    /// All calls cost the same.
     Fixed(Credits),
-    /// A call costs what its usage does, at the prices of its model.
+    /// A call costs what its usage costs at the prices of its model.
     Models(Metering),
-    /// A call costs what its usage does, at the prices of the route.
+    /// A call costs what its usage costs at the prices of the route.
     Units(Arc<Tariff>, Metering),
-    /// Farebox answers itself, and the call is free.
+    /// Farebox itself answers, and the call is free.
     Answer(OwnAnswer),
 }
 
@@ -29,23 +29,23 @@ pub enum RoutePrice {
 pub struct Metering {
     /// How usage is read.
     pub meter: MeterKind,
-    /// The credits that are held at least where the price has a kind that the request does not bound.
+    /// The least amount that is held if the price has a kind that the request does not limit.
     pub hold: Credits,
     /// The largest body of a request, in bytes.
     pub max_body: u64,
     /// Top-level members of a request that are refused.
     pub deny: Box<[Box<str>]>,
-    /// The charge for an answer that does not say what was used.
+    /// The charge for an answer that does not report its usage.
     pub on_missing_usage: OnMissingUsage,
-    /// The charge for usage that is worth more than the hold.
+    /// The charge if the usage costs more than the hold.
     pub on_overrun: OnOverrun,
-    /// The answer to a call whose account cannot pay the hold.
+    /// The action if the account cannot pay the hold.
     pub on_short: OnShort,
-    /// The multiple of the hold above which usage is not believed.
+    /// Usage that costs more than this many times the hold is not believed.
     pub max_overrun: u32,
 }
 
-/// The keys of a route that are mistaken where it has no `price`.
+/// The keys that a route without `price` must not have.
 pub const KEYS_BESIDE_PRICE: [&str; 10] = [
     "credits",
     "meter",
@@ -63,8 +63,8 @@ pub const KEYS_BESIDE_PRICE: [&str; 10] = [
 const MAX_MEMBER_BYTES: usize = 64;
 
 impl RoutePrice {
-    /// The price of each call where it is known before the request's body: 0 for Farebox's own
-    /// answers, `None` for metered routes.
+    /// The price of each call, if it is known before the request's body is read. It is 0 for
+    /// Farebox's own answers, and `None` for metered routes.
     pub fn fixed(&self) -> Option<Credits> {
         match self {
             Self::Fixed(credits) => Some(*credits),
@@ -73,12 +73,12 @@ impl RoutePrice {
         }
     }
 
-    /// True where each call has one price and goes to an upstream.
+    /// Whether all calls have the same price and go to an upstream.
     pub fn is_fixed(&self) -> bool {
         matches!(self, Self::Fixed(_))
     }
 
-    /// How the route is metered; `None` where it is not.
+    /// How the route is metered; `None` if it is not.
     pub fn metering(&self) -> Option<&Metering> {
         match self {
             Self::Models(metering) | Self::Units(_, metering) => Some(metering),
@@ -86,7 +86,8 @@ impl RoutePrice {
         }
     }
 
-    /// The price of the route at `key` in the config. `None` where [`mistakes`] has the reason.
+    /// Reads the price of a route from the config. `None` if it is mistaken; [`mistakes`] then has
+    /// the reason.
     pub(super) fn read(config: &RouteConfig) -> Option<Self> {
         if let Some(credits) = config.credits {
             return Some(Self::Fixed(credits));
@@ -111,8 +112,8 @@ impl RoutePrice {
     }
 }
 
-/// The mistakes in the price of a route, and in the keys that go with it. `key` makes the path of a
-/// key of the route.
+/// The mistakes in the price of a route, and in the keys that belong to it. `key` returns the path
+/// of a key of the route in the config.
 pub(super) fn mistakes(key: &dyn Fn(&str) -> String, config: &RouteConfig) -> Vec<Mistake> {
     let mut found = Vec::new();
     let mut wrong = |name: &str, message: String, hint: &str| {
@@ -170,7 +171,7 @@ pub(super) fn mistakes(key: &dyn Fn(&str) -> String, config: &RouteConfig) -> Ve
     found
 }
 
-/// The mistakes in a route with a price by usage.
+/// The mistakes in a route that is priced by usage.
 fn metered_mistakes(
     config: &RouteConfig,
     price: &PriceConfig,
@@ -185,7 +186,8 @@ fn metered_mistakes(
         wrong("websocket", "a WebSocket is not metered".to_owned(), hint);
     }
     if config.cost.is_some() {
-        let hint = "write the cost of each kind into the model: cost = { input = \"2.50 USD\" }";
+        let hint = "write the cost of each kind beside its price, in the model or in `price`: \
+                    cost = { input = \"2.50 USD\" }";
         wrong("cost", "`cost` is the cost of a call with a fixed price".to_owned(), hint);
     }
     if config.hold.is_some_and(Credits::is_zero) {
@@ -232,7 +234,7 @@ fn metered_mistakes(
     }
 }
 
-/// The keys that only a route with a price by usage has.
+/// The keys that only a route that is priced by usage may have.
 fn out_of_place(config: &RouteConfig, wrong: &mut dyn FnMut(&str, String, &str)) {
     let keys = [
         ("meter", config.meter.is_some()),

@@ -22,7 +22,7 @@ pub struct Price {
 }
 
 /// The revenue or cost of one call. One call can be worth less than a cent, so this counts
-/// billionths of the currency's unit where [`Price`] counts cents. The text form is `0.0004 EUR`.
+/// billionths of the currency's unit, while [`Price`] counts cents. The text form is `0.0004 EUR`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UnitAmount {
@@ -125,8 +125,8 @@ fn split(text: &str) -> Result<(&str, Currency), MoneyError> {
     Ok((decimal, code.parse()?))
 }
 
-/// Reads `decimal` as an integer that counts units of 10^-`decimals`: `1.5` with two decimals is
-/// 150. `text` is the whole amount, for the errors.
+/// Reads `decimal` as an integer that counts units of 10^-`decimals`. For example, `1.5` with two
+/// decimals is 150. `text` is the whole amount, for the errors.
 fn scaled(text: &str, decimal: &str, decimals: u32) -> Result<u64, MoneyError> {
     let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
@@ -216,8 +216,9 @@ impl Currency {
         self.0
     }
 
-    /// The number of decimals of Stripe's `amount` in this currency. It is ISO 4217's, except that
-    /// Stripe uses two for ISK and UGX, where ISO has none, and none for MGA, where ISO has two.
+    /// The number of decimals of Stripe's `amount` in this currency. It is the number in ISO 4217,
+    /// with these exceptions: for ISK and UGX Stripe uses two while ISO has none, and for MGA
+    /// Stripe uses none while ISO has two.
     pub fn decimals(self) -> u32 {
         match self.0 {
             "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF"

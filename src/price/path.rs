@@ -8,15 +8,15 @@ use percent_encoding::percent_decode_str;
 /// The longest path, in bytes, both as sent and as canonical.
 pub const MAX_PATH_BYTES: usize = 8 * 1024;
 
-/// A path in its one canonical spelling. It starts with `/`, and has no `.` or `..` segment and no
-/// empty segment but the last. Every byte that RFC 3986 allows in a segment (`pchar`) is written as
-/// it is; every other byte is written as `%XX` with capital digits. So two paths that a
-/// percent-decoding upstream reads alike are the same bytes here, and no spelling of a path gets
-/// another price.
+/// A path in its one canonical spelling. It starts with `/`. It has no `.` or `..` segment, and
+/// only its last segment may be empty. Every byte that RFC 3986 allows in a segment (`pchar`) is
+/// written as it is; every other byte is written as `%XX` with capital digits. So two paths that a
+/// percent-decoding upstream reads alike are the same bytes here, and no other spelling of a path
+/// gets another price.
 ///
-/// RFC 3986 6.2.2.2 decodes unreserved characters only. This type goes one step further and also
-/// decodes `!$&'()*+,:@=`, which mean nothing inside a segment: otherwise `models/m%3Agenerate`
-/// would be another route than `models/m:generate`.
+/// RFC 3986, 6.2.2.2, decodes unreserved characters only. This type also decodes `!$&'()*+,:@=`,
+/// which have no meaning inside a segment. Otherwise `models/m%3Agenerate` would be another route
+/// than `models/m:generate`.
 ///
 /// Case and a trailing slash are kept, and are significant: `/a/` and `/A` are not `/a`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -90,9 +90,10 @@ impl CanonicalPath {
         Ok(Self(text))
     }
 
-    /// This path with `text` in place of the bytes `range`, which are within one segment. `text` is the
-    /// operator's own, from the config: what cannot stand plain in a segment is encoded, a slash too.
-    /// `None` where the segment would become empty, `.` or `..`, and for a range outside the path.
+    /// This path with `text` in place of the bytes `range`, which must be within one segment.
+    /// `text` is the operator's own, from the config. Characters of it that cannot stand in a
+    /// segment, a slash too, are encoded. `None` if the segment would become empty, `.` or `..`, or
+    /// if the range is outside the path.
     pub(super) fn replaced(&self, range: Range<usize>, text: &str) -> Option<Self> {
         let (before, after) = (self.0.get(..range.start)?, self.0.get(range.end..)?);
         let mut path = before.to_owned();
@@ -153,7 +154,7 @@ fn respell(raw: &[u8]) -> Result<Box<str>, PathRefusal> {
     if !ascii {
         let decoded = percent_decode_str(&canonical).decode_utf8();
         let decoded = decoded.map_err(|_| PathRefusal::NotUtf8)?;
-        // U+0080 to U+009F are control characters too.
+        // U+0080 to U+009F are control characters as well.
         if decoded.chars().any(char::is_control) {
             return Err(PathRefusal::ControlCharacter);
         }

@@ -9,14 +9,15 @@ use crate::price::path::{CanonicalPath, PathRefusal};
 
 /// A parsed `path` of a rule.
 ///
-/// `{name}` stands for one segment that is not empty, `{*rest}`, at the end only, for one or more.
-/// Both need a segment: `/a/{x}` and `/a/{*rest}` do not match `/a/`. Text may follow `{name}` in its
-/// segment, as in `/models/{model}:generate`; it stands for at least one byte before that text.
+/// `{name}` stands for one segment that is not empty. `{*rest}` stands for one or more segments,
+/// and may only be at the end. So `/a/{x}` and `/a/{*rest}` do not match `/a/`. Text may follow
+/// `{name}` in its segment, as in `/models/{model}:generate`. The parameter then stands for at
+/// least one byte before that text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     text: Box<str>,
     segments: Box<[Segment]>,
-    /// The segment whose parameter is named `model`.
+    /// The index of the segment whose parameter is named `model`.
     model: Option<usize>,
 }
 
@@ -54,7 +55,7 @@ pub enum PatternError {
     /// No request can have this literal segment, because such a request is refused.
     #[error("`{segment}` can never match: a request with it is refused, because {why}")]
     NeverMatches {
-        /// The segment as written.
+        /// The segment as it was written.
         segment: String,
         /// The reason why a request with it is refused.
         why: PathRefusal,
@@ -62,7 +63,7 @@ pub enum PatternError {
     /// A literal segment is not in the canonical spelling.
     #[error("`{segment}` is not the canonical spelling, so no request would match it")]
     NotCanonical {
-        /// The segment as written.
+        /// The segment as it was written.
         segment: String,
         /// The canonical spelling.
         canonical: String,
@@ -92,7 +93,7 @@ impl Pattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`PatternError`] where it is malformed, or where no canonical path can match it.
+    /// [`PatternError`] if the text is malformed, or if no canonical path can match it.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let path = text.strip_prefix('/').ok_or(PatternError::NotRooted)?;
         let mut names = HashSet::new();
@@ -130,7 +131,7 @@ impl Pattern {
         &self.segments
     }
 
-    /// True where the pattern matches `path` as it is spelled.
+    /// True if the pattern matches `path` as it is spelled.
     pub(super) fn matches(&self, path: &str) -> bool {
         let mut left = path.strip_prefix('/');
         for segment in &self.segments {
@@ -150,12 +151,12 @@ impl Pattern {
         left.is_none()
     }
 
-    /// True where the path names the request's model: the pattern has `{model}`.
+    /// Whether the path names the request's model: the pattern then has `{model}`.
     pub fn has_model(&self) -> bool {
         self.model.is_some()
     }
 
-    /// The bytes of a matching path that `{model}` stands for.
+    /// The range of bytes in a matching path for which `{model}` stands.
     pub(super) fn model_in(&self, path: &CanonicalPath) -> Option<Range<usize>> {
         let place = self.model?;
         let mut start = 1;
@@ -185,13 +186,13 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// True where `segment` is `text` with something before it, which does not end within an escape.
+/// Whether `segment` is `text` with something before it that does not end within an escape.
 pub(super) fn ends_with(segment: &str, text: &str) -> bool {
     let before = segment.strip_suffix(text).map(str::as_bytes).unwrap_or_default();
     !before.is_empty() && !before.iter().rev().take(2).any(|byte| *byte == b'%')
 }
 
-/// The segment and its name for `{name}`, `{name}text` and `{*rest}`; `None` for literal text.
+/// For `{name}`, `{name}text` and `{*rest}`, the segment and its name; `None` for literal text.
 fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     if !piece.contains(['{', '}']) {
         return Ok(None);
@@ -213,9 +214,9 @@ fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     Ok(Some((segment, name)))
 }
 
-/// The text behind `{name}`, which is in canonical form as a literal segment is.
+/// Reads the text after `{name}`. It must be in canonical form, like a literal segment.
 fn ending(text: &str) -> Result<Segment, PatternError> {
-    // With a letter before it, since `.` alone would be a segment of another kind.
+    // A letter is put before the text, because `.` alone would be another kind of segment.
     let without = |whole: &str| whole.strip_prefix('x').unwrap_or(whole).to_owned();
     match literal(&format!("x{text}"), true) {
         Ok(_) => Ok(Segment::Ending(text.into())),
@@ -230,8 +231,8 @@ fn ending(text: &str) -> Result<Segment, PatternError> {
     }
 }
 
-/// Reads a literal segment. It must be spelled as in a [`CanonicalPath`]: no request would match
-/// another spelling, and calls meant for this rule would have no price, or a wildcard's.
+/// Reads a literal segment. It must be spelled as in a [`CanonicalPath`]. No request would match
+/// another spelling, so calls meant for this rule would have no price, or a wildcard's price.
 fn literal(piece: &str, last: bool) -> Result<Segment, PatternError> {
     let never = |why| PatternError::NeverMatches { segment: piece.to_owned(), why };
     if piece.is_empty() {

@@ -11,7 +11,7 @@ use crate::price::money::UnitAmount;
 use crate::price::table::PriceTable;
 use crate::usage::Kind;
 
-/// A column: its title, and whether it is aligned to the right, as figures are.
+/// A column: its title, and whether it is aligned to the right, as numbers are.
 type Column = (&'static str, bool);
 
 const ROUTE_COLUMNS: [Column; 6] = [
@@ -50,8 +50,8 @@ const PACK_COLUMNS: [Column; 6] = [
     ("BEST VALUE", false),
 ];
 
-/// The price table with own costs and margins, the prices by usage and the packs below it, as aligned
-/// text that ends with a line break. `-` stands for a missing value.
+/// The report as aligned text that ends with a line break: the price table with own costs and
+/// margins, then the prices by usage, then the packs. `-` stands for a missing value.
 pub fn render_report(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> String {
     let routes = table.routes().iter().map(|route| {
         let margin = Margin::of(route, packs, rates);
@@ -113,19 +113,17 @@ pub fn render_models(models: &Models) -> String {
     render(&MODEL_COLUMNS, rows.collect())
 }
 
-/// A row for each price by usage, of models and of routes with prices of their own.
+/// One row for each price by usage, of models and of routes with unit prices of their own.
 fn by_usage(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> Vec<[String; 6]> {
-    let no_cost = CostConfig::default();
     let routes = table.routes().iter().filter_map(|route| match &route.price {
-        RoutePrice::Units(tariff, _) => Some((route.label(), &**tariff, &no_cost)),
+        RoutePrice::Units(tariff, _) => Some((route.label(), &**tariff)),
         _ => None,
     });
-    let models = table.models().all().iter();
-    let models = models.map(|model| (&*model.label, &*model.tariff, &model.cost));
+    let models = table.models().all().iter().map(|model| (&*model.label, &*model.tariff));
     let mut rows = Vec::new();
-    for (name, tariff, cost) in models.chain(routes) {
-        for (prices, condition) in variants(tariff) {
-            for (unit, price, cost) in units(prices, cost) {
+    for (name, tariff) in models.chain(routes) {
+        for (prices, cost, condition) in variants(tariff) {
+            for (unit, price, cost) in units(prices, &cost) {
                 let margin = Margin::of_unit(price, cost, packs, rates);
                 rows.push([
                     name.to_owned(),
@@ -145,18 +143,19 @@ fn by_usage(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> Vec<[Str
     rows
 }
 
-/// The prices of a tariff, each with the words for when they apply.
-fn variants(tariff: &Tariff) -> Vec<(&UnitPrices, String)> {
-    let mut all = vec![(tariff.base(), String::new())];
-    for (wanted, prices) in tariff.whens() {
+/// The prices of a tariff with their costs, and the words for when they apply.
+fn variants(tariff: &Tariff) -> Vec<(&UnitPrices, CostConfig, String)> {
+    let mut all = vec![(tariff.base(), tariff.cost().clone(), String::new())];
+    for ((wanted, prices), cost) in tariff.whens().zip(tariff.when_costs()) {
         let wanted = wanted.iter().map(|(name, value)| format!("{name} = {value}"));
-        all.push((prices, format!(", {}", wanted.collect::<Vec<_>>().join(" and "))));
+        all.push((prices, cost, format!(", {}", wanted.collect::<Vec<_>>().join(" and "))));
     }
-    all.extend(tariff.tiers().map(|(bound, prices)| (prices, format!(", above {bound}"))));
+    let tiers = tariff.tiers().zip(tariff.tier_costs());
+    all.extend(tiers.map(|((bound, prices), cost)| (prices, cost, format!(", above {bound}"))));
     all
 }
 
-/// Each price that is written, with its unit and the own cost of that unit.
+/// Each price that is set, with its unit and the own cost of that unit.
 fn units<'p>(
     prices: &'p UnitPrices,
     cost: &'p CostConfig,
@@ -235,14 +234,14 @@ pack-500  pack-500      500  79.00 EUR   0.158 EUR  yes
     fn prices_by_usage_are_shown_with_the_margin_of_each_unit() {
         let file: File = toml::from_str(
             "[[routes]]\npath = '/chat'\nmethods = ['POST']\nupstream = 'ai'\nmeter = 'openai'\nprice = 'models'
-             [[routes]]\npath = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4 }
+             [[routes]]\npath = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4, cost = { image = '0.04 EUR' } }
              [[packs]]\nid = 'p'\ncredits = 100\nprice = '19.00 EUR'",
         )
         .unwrap();
         let models = [
             "match = 'gpt-5'\ninput = 250\noutput = 1000\ncost = { input = '2.50 USD', output = '10 EUR' }
-             above = [{ input_tokens = 200000, input = 500 }]
-             when = [{ if = { service_tier = 'flex' }, output = 500 }]",
+             above = [{ input_tokens = 200000, input = 500, cost = { input = '5 USD' } }]
+             when = [{ if = { service_tier = 'flex' }, output = 500, cost = { output = '5 EUR' } }]",
             "match = 'llama-*'\nupstream = 'own'\nrename = 'llama-4'\nfree = true",
         ];
         let models = models.map(|text| toml::from_str(text).unwrap());
@@ -257,11 +256,11 @@ ROUTE  METHODS   CREDITS  PRICE  OWN COST  MARGIN
 BY USAGE  UNIT                                   CREDITS       PRICE   OWN COST  MARGIN
 gpt-5     input / million                            250   47.50 EUR   2.50 USD  2109 %
 gpt-5     output / million                          1000  190.00 EUR  10.00 EUR  1800 %
-gpt-5     output / million, service_tier = flex      500   95.00 EUR  10.00 EUR   850 %
-gpt-5     input / million, above 200000              500   95.00 EUR   2.50 USD  4319 %
+gpt-5     output / million, service_tier = flex      500   95.00 EUR   5.00 EUR  1800 %
+gpt-5     input / million, above 200000              500   95.00 EUR   5.00 USD  2109 %
 llama-*   free                                         0           -          -       -
 /draw     request                                    0.5   0.095 EUR          -       -
-/draw     image                                        4    0.76 EUR          -       -
+/draw     image                                        4    0.76 EUR   0.04 EUR  1800 %
 
 PACK  NAME  CREDITS      PRICE  PER CREDIT  BEST VALUE
 p     p         100  19.00 EUR    0.19 EUR  -

@@ -28,7 +28,7 @@ pub struct Route {
     pub display_label: Option<Box<str>>,
     /// The methods of the rule.
     pub methods: Methods,
-    /// The name of the upstream; `None` where Farebox answers itself.
+    /// The name of the upstream; `None` if Farebox answers itself.
     pub upstream: Option<Box<str>>,
     /// The price of a call.
     pub price: RoutePrice,
@@ -57,7 +57,7 @@ pub(super) fn is_short_line(text: &str, max: usize) -> bool {
 pub enum Methods {
     /// Every method but CONNECT, TRACE and TRACK, which are never forwarded.
     All,
-    /// These methods, and HEAD wherever GET is among them.
+    /// These methods. If GET is among them, HEAD is as well.
     Listed(Box<[Method]>),
 }
 
@@ -84,26 +84,26 @@ impl Route {
         self.pattern.as_str()
     }
 
-    /// True where a call with the answer `status` is charged.
+    /// True if a call with the answer `status` is charged.
     pub fn charges_for(&self, status: u16) -> bool {
         StatusClass::of(status).is_some_and(|class| self.charge_on.contains(&class))
     }
 
-    /// How the route is metered; `None` where it is not.
+    /// How the route is metered; `None` if it is not.
     pub fn metering(&self) -> Option<&Metering> {
         self.price.metering()
     }
 
-    /// The model that `path` names, decoded, where the rule's path has `{model}` and `path` matches
-    /// it. It is not checked: it may be no name of a model.
+    /// The model that `path` names, decoded, if the rule's path has `{model}` and matches `path`.
+    /// It is not checked, so it may not be a valid name of a model.
     pub fn model_in<'p>(&self, path: &'p CanonicalPath) -> Option<Cow<'p, str>> {
         let model = path.as_str().get(self.pattern.model_in(path)?)?;
-        // A canonical path is UTF-8 once decoded.
+        // A canonical path is always UTF-8 once it is decoded.
         Some(percent_decode_str(model).decode_utf8_lossy())
     }
 
-    /// `path` with `model` in the place of `{model}`, for an upstream that has another name for it.
-    /// `None` where the rule's path has no `{model}`, or `model` cannot stand in a path.
+    /// `path` with `model` in place of `{model}`, for an upstream that knows the model by another
+    /// name. `None` if the rule's path has no `{model}`, or if `model` cannot stand in a path.
     pub fn with_model(&self, path: &CanonicalPath, model: &str) -> Option<CanonicalPath> {
         path.replaced(self.pattern.model_in(path)?, model)
     }
@@ -142,9 +142,8 @@ impl Route {
     }
 }
 
-/// The classes of answers that are charged. A free rule may list none. Even so, a call of a free
-/// rule has a price if its path resembles a paid rule; such a call is charged for the default
-/// classes.
+/// The classes of answers that are charged. A free rule may list none. Still, a call of a free rule
+/// has a price if its path resembles a paid rule. Such a call is charged for the default classes.
 fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     if config.charge_on.is_empty() {
         StatusClass::charged_by_default().into()
@@ -153,7 +152,7 @@ fn charged(config: &RouteConfig) -> Box<[StatusClass]> {
     }
 }
 
-/// Finds values that are out of range, or contradict each other.
+/// Finds values that are out of range, and values that contradict each other.
 fn nonsense(
     key: &dyn Fn(&str) -> String,
     config: &RouteConfig,
@@ -208,12 +207,12 @@ impl Methods {
         if mistakes.is_empty() { Ok(Self::Listed(methods.into())) } else { Err(mistakes) }
     }
 
-    /// True where the rule covers `method`. A rule for GET covers HEAD as well.
+    /// True if the rule covers `method`. A rule for GET covers HEAD as well.
     pub fn accept(&self, method: &Method) -> bool {
         self.name(method) || method == Method::HEAD && self.name(&Method::GET)
     }
 
-    /// True where the rule names `method` itself. A rule for GET does not name HEAD.
+    /// True if the rule names `method` itself. A rule for GET does not name HEAD.
     pub(super) fn name(&self, method: &Method) -> bool {
         match self {
             Self::All => !NEVER.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)),

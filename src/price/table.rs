@@ -18,18 +18,21 @@ use crate::price::route::Route;
 /// Every price rule. The table is built once for each version of the config, and every call uses
 /// it.
 ///
-/// The most exact pattern wins: segment by segment from the left, a literal beats `{name}text`, the
-/// longer text first, that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner counts. Where
-/// it has no rule for the method, the call is refused, and no less exact pattern is tried. So a path
-/// with a price of its own is never served at a wildcard's price, whatever the method.
+/// The most exact pattern wins. Segment by segment from the left, a literal beats `{name}text`, of
+/// which the longer text wins; that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner
+/// counts. If it has no rule for the method, the call is refused, and no less exact pattern is
+/// tried. So a path with a price of its own is never served at a wildcard's price, whatever the
+/// method.
 ///
-/// Where a pattern with parameters wins, the call costs the highest price of its rule and of those
-/// that the path resembles (see `lookalikes.rs`). Where the path resembles rules and none of them
-/// is for the method, or the matching rule or one of them is metered, the call is refused.
+/// If a pattern with parameters wins, the call costs the highest price of its rule and of those
+/// that the path resembles (see `lookalikes.rs`). The call is refused in two cases: the path
+/// resembles rules, none of which is for the method; or the matching rule or a resembled one is
+/// metered.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,
-    /// The patterns, each with its rules for different methods. A place is an index in this list.
+    /// The patterns, each with its rules for different methods. An index in this list is called a
+    /// place.
     places: Vec<Vec<Arc<Route>>>,
     /// The places of patterns without parameters, by their path. No other pattern beats one of
     /// them.
@@ -47,8 +50,8 @@ pub struct PriceTable {
 pub struct Quote {
     /// The matching rule, with the upstream, label and options of the call.
     pub route: Arc<Route>,
-    /// The most that the call can cost. This is above the rule's own price where the path resembles
-    /// a more expensive rule. `None` for a metered call, whose price needs its body.
+    /// The most that the call can cost. It is above the rule's own price if the path resembles a
+    /// more expensive rule. `None` for a metered call, whose price depends on its body.
     pub credits: Option<Credits>,
 }
 
@@ -117,7 +120,7 @@ impl PriceTable {
         &self.models
     }
 
-    /// The table, adapted to `[api] exact_paths`: with `exact`, a call costs the price of its
+    /// This table, adapted to `[api] exact_paths`. With `exact`, a call costs the price of its
     /// matching rule, whatever other rules its path resembles. This is for upstreams that
     /// distinguish every spelling.
     #[must_use]
@@ -125,11 +128,11 @@ impl PriceTable {
         if exact { Self { lookalikes: None, ..self } } else { self }
     }
 
-    /// The quote for a call. HEAD costs what GET costs. A rule of its own for HEAD has the same
-    /// price; [`check_routes`] makes sure of that.
+    /// The quote for a call. HEAD costs what GET costs. If there is a rule for HEAD,
+    /// [`check_routes`] makes sure that it has the same price.
     ///
     /// # Errors
-    /// [`QuoteRefusal`] where no rule covers the call. Such a call is never free.
+    /// [`QuoteRefusal`] if no rule covers the call. Such a call is never free.
     pub fn quote(&self, method: &Method, path: &CanonicalPath) -> Result<Quote, QuoteRefusal> {
         let path = path.as_str();
         if let Some(&place) = self.exact.get(path) {
@@ -158,7 +161,7 @@ impl PriceTable {
     /// The rules that `path` resembles. `winner` is the place of the pattern that matches `path`.
     ///
     /// # Errors
-    /// Refuses a call whose path resembles rules of which none is for `method`.
+    /// Refuses a call whose path resembles rules, none of which is for `method`.
     fn resembled(
         &self,
         winner: usize,
@@ -200,11 +203,11 @@ impl PriceTable {
 
 /// The rules that a path resembles.
 enum Resembled {
-    /// There are none.
+    /// The path resembles no rule.
     Nothing,
-    /// Their highest price.
+    /// The path resembles rules with fixed prices, of which this is the highest.
     Fixed(Credits),
-    /// One of them is metered.
+    /// The path resembles a metered rule.
     Metered,
 }
 
@@ -212,7 +215,7 @@ enum Resembled {
 #[derive(Debug, Default)]
 struct Tree {
     literals: HashMap<Box<str>, Tree>,
-    /// The patterns with `{name}text`, from the longest text to the shortest.
+    /// The patterns whose next segment is `{name}text`, from the longest text to the shortest.
     endings: Vec<(Box<str>, Tree)>,
     one: Option<Box<Tree>>,
     /// The place of the pattern whose `{*rest}` starts here.

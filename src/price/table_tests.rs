@@ -129,7 +129,7 @@ fn a_config_with_a_mistake_makes_no_table() {
     assert!(PriceTable::new(&configs("* /a 1"), &["other"]).is_err());
 }
 
-/// True where a pattern matches a path, written straight from the definition of patterns.
+/// True if a pattern matches a path, written straight from the definition of patterns.
 fn matches(pattern: &[Segment], path: &[&str]) -> bool {
     match (pattern, path) {
         ([], []) => true,
@@ -224,7 +224,8 @@ fn a_method_without_a_rule_gets_none_by_another_spelling() {
     assert_eq!(price(&table, Method::PUT, "/b/HD"), Err(QuoteRefusal::NoRuleForMethod));
 }
 
-/// The prices of a metered rule and of a fixed one cannot be compared, so neither is a way around the other.
+/// The prices of a metered rule and of a fixed one cannot be compared, so a path that resembles
+/// both is refused.
 #[test]
 fn a_path_that_resembles_a_metered_rule_has_no_price() {
     let metered = |path: &str| {
@@ -280,8 +281,8 @@ fn the_model_of_a_path_is_read_and_replaced() {
     assert_eq!(rule("/m/{name}").model_in(&path("/m/a")), None);
 }
 
-/// A free rule may leave `charge_on` empty. A call that costs more because of the rules that its
-/// path resembles is charged all the same.
+/// A free rule may leave `charge_on` empty. If a call costs more because its path resembles other
+/// rules, it is still charged.
 #[test]
 fn a_free_rule_charges_for_paths_that_resemble_a_paid_one() {
     let mut configs = configs("* /api/hd 10\n* /{*rest} 0");

@@ -1,15 +1,16 @@
-//! The version of a price table, which each metered entry of the ledger names.
+//! The version of a price table. Each metered entry of the ledger names it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-/// The bytes of the hash that a version shows.
+/// The number of bytes of the hash that are shown.
 const SHOWN_BYTES: usize = 8;
 
 /// The version of a price table: the first 16 hexadecimal digits of the SHA-256 of its listing, as
-/// `GET /credits/prices` answers it. A kept listing so shows which prices an old call had.
+/// `GET /credits/prices` answers it. If the listing is kept, it shows which prices applied to an
+/// old call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PricesVersion(Arc<str>);
 

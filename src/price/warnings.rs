@@ -18,8 +18,9 @@ pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
     })
 }
 
-/// Warnings for rules with different prices, for the same method, whose paths differ only in case
-/// or in a trailing slash. Where one of them has parameters, its calls cost the higher price.
+/// Warnings for rules that have different prices for the same method although their paths differ
+/// only in case or in a trailing slash. If one of them has parameters, its calls cost the higher
+/// price.
 pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
     let routes = configs.iter().enumerate();
     let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();
@@ -68,9 +69,9 @@ fn without_case(segments: &[Segment]) -> Vec<Segment> {
     lower.filter(|segment| *segment != Segment::Literal("".into())).collect()
 }
 
-/// Warns of paths that write a parameter as other gateways and frameworks do: `*`, `**`, `:name`,
-/// `<name>`. Farebox takes these characters literally, so such a rule does not match the requests
-/// that it was meant for.
+/// Warns of paths whose parameters are written as in other gateways and frameworks: `*`, `**`,
+/// `:name`, `<name>`. Farebox takes these characters literally, so such a rule does not match the
+/// requests that it was meant for.
 pub fn foreign_patterns(routes: &[RouteConfig]) -> Vec<Mistake> {
     let found = routes.iter().enumerate().filter_map(|(index, route)| {
         let odd = route.path.split('/').find(|piece| is_foreign(piece))?;
@@ -93,7 +94,7 @@ fn is_foreign(piece: &str) -> bool {
         || piece.starts_with('<') && piece.ends_with('>')
 }
 
-/// The path in our syntax, as it was probably meant.
+/// The path in Farebox's syntax, as it was probably meant.
 fn in_our_words(path: &str) -> String {
     let last = path.split('/').count().saturating_sub(1);
     let pieces = path.split('/').enumerate().map(|(place, piece)| {

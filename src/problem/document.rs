@@ -13,7 +13,7 @@ use crate::problem::texts;
 /// The members that only a 402 has.
 #[derive(Clone, Debug)]
 pub struct Offer {
-    /// The price of the call. `None` where the call was refused before its price was known.
+    /// The price of the call. `None` if the call was refused before its price was known.
     pub required: Option<Credits>,
     /// The credits that the account has.
     pub available: SignedCredits,
@@ -144,6 +144,18 @@ impl Problem {
     /// 422: the idempotency key was already used for another request.
     pub fn other_payload(detail: Text) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict, detail)
+    }
+
+    /// 409: the first call under the idempotency key is not settled yet.
+    pub fn in_progress() -> Self {
+        let (status, detail) = (StatusCode::CONFLICT, texts::IN_PROGRESS);
+        let problem = Self::new(status, Code::IdempotencyInProgress, detail);
+        Self { retry_after_secs: Some(1), ..problem }
+    }
+
+    /// 409: the first call under the idempotency key was charged, and its answer was not kept.
+    pub fn not_kept() -> Self {
+        Self::new(StatusCode::CONFLICT, Code::IdempotencyNotKept, texts::NOT_KEPT)
     }
 
     /// 422: the request can be read, but its values make no sense.

@@ -11,11 +11,11 @@ use arc_swap::ArcSwap;
 /// that reaches no address fails within `MAX_ATTEMPTS` times `connect_timeout`.
 pub(super) const MAX_ATTEMPTS: usize = 16;
 
-/// A call begins no further attempt once this time has passed since its first failed one.
+/// A call begins no further attempt once this long has passed since its first failed attempt.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
-/// How long an address is tried last after a connection to it failed. Once this time is over, one
-/// call tries the address again, while the others still avoid it.
+/// How long an address is tried only after all others, once a connection to it has failed. After
+/// this time, one call tries the address in its turn again, while the other calls still avoid it.
 const AVOID_MS: u64 = 10_000;
 
 /// The addresses of one upstream; empty until its name is resolved. Successive calls begin at
@@ -30,15 +30,15 @@ pub(super) struct Addresses {
 #[derive(Debug)]
 struct Address {
     socket: SocketAddr,
-    /// The time until which the address is tried last, in milliseconds since `opened`. 0 if the
-    /// last connection to it succeeded.
+    /// Until this time the address is tried only after all others, in milliseconds since `opened`.
+    /// 0 if the last connection to it succeeded.
     avoid_until_ms: AtomicU64,
 }
 
 /// The addresses that one call has tried.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    /// The index of the address at which this call begins. `None` where there is only one address.
+    /// The index of the address at which this call begins. `None` if there is only one address.
     turn: Option<usize>,
     failed: Vec<SocketAddr>,
     first_failure: Option<Instant>,
@@ -146,8 +146,9 @@ impl Address {
         Self { socket, avoid_until_ms: AtomicU64::new(avoid_until_ms) }
     }
 
-    /// Whether the address may be tried in its turn. False for [`AVOID_MS`] after a failure. Then
-    /// it is true for a single call; the outcome of that attempt decides for the others.
+    /// Whether the address may be tried in its turn. For [`AVOID_MS`] after a failure it may not.
+    /// After that, one call may try it, and the outcome of that attempt decides for the other
+    /// calls.
     fn is_worth_trying(&self, now_ms: impl Fn() -> u64) -> bool {
         let until = self.avoid_until_ms.load(Ordering::Relaxed);
         if until == 0 {
@@ -205,7 +206,8 @@ mod tests {
                     once.sort();
                     once.dedup();
                     assert_eq!(once.len(), tried.len(), "each is tried once: {tried:?}");
-                    // Each dead address is tried once in its turn, and last from then on.
+                    // Each dead address is tried once in its turn. From then on it is tried after
+                    // the others.
                     let met_all = number >= all.len();
                     assert!(alive == 0 || !met_all || tried.len() == 1, "{subset:b}: {tried:?}");
                 }
@@ -243,7 +245,7 @@ mod tests {
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
             assert_eq!(call(&addresses, dead, now_ms), all[1..], "at {now_ms} ms");
         }
-        // The address is still dead. One of two calls finds that out, whichever has the turn.
+        // The address is still dead. Only one of the two calls tries it.
         let again = [call(&addresses, dead, AVOID_MS), call(&addresses, dead, AVOID_MS)];
         assert_eq!(again.iter().filter(|tried| tried.contains(&all[0])).count(), 1, "{again:?}");
         // The address works again, and has its turns as before.

@@ -1,5 +1,5 @@
-//! The body of an answer over HTTP/2: small parts become one frame, and what the client's window has
-//! no room for waits here.
+//! The body of an answer over HTTP/2. Small parts are gathered into one frame, and bytes wait here
+//! while the client's window has no room for them.
 
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -10,7 +10,8 @@ use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use super::stall::Stall;
 
-/// How much is gathered before it is sent without a flush, in bytes: the usual largest frame.
+/// Once this many bytes are gathered, they are sent without waiting for a flush. It is the usual
+/// limit on a frame.
 const GATHERED: usize = 16 * 1024;
 
 /// The sending half of one stream.
@@ -18,9 +19,9 @@ pub(super) struct AnswerBody {
     stream: SendStream<Bytes>,
     /// The parts that were written since the last flush.
     gathered: Vec<u8>,
-    /// The parts before them that are not sent yet.
+    /// Earlier parts that are not sent yet.
     unsent: Bytes,
-    /// Nothing follows what was written.
+    /// Whether the last part of the body was written.
     ends: bool,
     has_ended: bool,
     is_blocked: bool,
@@ -28,7 +29,7 @@ pub(super) struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// The body that follows a head. `has_ended`: the answer has no body.
+    /// Creates the body that follows a head. `has_ended` is true if the answer has no body.
     pub fn new(stream: SendStream<Bytes>, has_ended: bool) -> Self {
         Self {
             stream,
@@ -41,7 +42,7 @@ impl AnswerBody {
         }
     }
 
-    /// Takes a part of the body, and with `end` its end. A flush sends it.
+    /// Accepts a part of the body, which a flush sends. `end` is true if the body ends with it.
     pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
         if self.ends {
             return match part {
@@ -61,7 +62,7 @@ impl AnswerBody {
         }
     }
 
-    /// Ready once all bytes have been sent within the client's window.
+    /// Ready once all bytes have been sent, for which the client's window must have room.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             if self.unsent.is_empty() {

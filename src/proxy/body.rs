@@ -19,8 +19,8 @@ use super::body_memory::{BodyMemory, Reserved};
 use super::client::Client;
 use crate::account::AccountId;
 
-/// In bytes. A body of at most this declared length is read whole before its call is forwarded. A
-/// longer body counts as sent once at most this much of it is missing.
+/// The largest small body, in bytes. A body of at most this declared length is read whole before
+/// its call is forwarded. A longer body counts as sent once at most this much of it is missing.
 const SMALL: u64 = 64 * 1024;
 
 /// The length of a request, as far as its head tells.
@@ -120,7 +120,7 @@ pub(super) struct Buffered {
 }
 
 impl Buffered {
-    /// Other bytes in place of the whole body. False where there is no memory for them.
+    /// Replaces the whole body with other bytes. Returns false if there is no memory for them.
     #[must_use]
     pub fn replace(&mut self, bytes: Bytes, memory: &Arc<BodyMemory>, account: &AccountId) -> bool {
         if bytes.len() > SMALL as usize {
@@ -151,7 +151,7 @@ pub(super) enum Unread {
 pub(super) struct Room<'a> {
     /// The number of bytes after which reading stops. The last part that arrives may exceed it.
     pub most: usize,
-    /// How long the body is by its head, in bytes; 0 where the head does not say.
+    /// The length of the body that the head declares, in bytes; 0 if it declares none.
     pub expected: usize,
     /// The longest silence of the client.
     pub silence: Duration,
@@ -209,7 +209,7 @@ pub(super) async fn read_ahead(client: &mut Client, room: Room<'_>) -> Result<Bu
 /// of free calls are read in the same way, so that an upstream cannot tell the difference. The
 /// returned [`Sent`] counts from now on how much of the request is handed over.
 ///
-/// Where the body is read here, this function also answers `Expect: 100-continue`. Otherwise the
+/// If the body is read here, this function also answers `Expect: 100-continue`. Otherwise the
 /// header is left for the upstream, except over HTTP/1.0, where a 100 cannot reach the client.
 ///
 /// # Errors
@@ -241,7 +241,7 @@ pub(super) async fn read_small(
     Ok((read_ahead(client, room).await?, sent))
 }
 
-/// The length of a body, whatever the method, where the head says it.
+/// The length of the body that the head declares, whatever the method; `None` if it declares none.
 pub(super) fn declared_length(client: &mut Client) -> Option<u64> {
     match Length::of_body(client) {
         Length::Declared(length) => Some(length),

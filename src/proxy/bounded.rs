@@ -24,8 +24,8 @@ use super::watch::HeadWatch;
 use crate::ledger::CallId;
 use crate::problem::{Language, Problem, Rendered};
 
-/// How much is read behind a head that is refused, so that its client is not cut off before it has
-/// read why, in bytes. A deadline bounds it in time.
+/// The most bytes that are still read after a head was refused. If the client were cut off while it
+/// sends, it might never read the refusal. A deadline also limits the time.
 pub(super) const LINGER_BYTES: usize = 128 * 1024;
 
 /// The session's end of a [`Link`], which refuses a head that is too long.

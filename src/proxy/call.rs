@@ -13,6 +13,7 @@ use super::client::Client;
 use super::cors::Cors;
 use super::live::{Destination, Outcome, PricedRoute};
 use super::metered::Metered;
+use super::retries::Repeatable;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
 use crate::metrics::NO_ROUTE;
@@ -53,11 +54,14 @@ pub(super) struct Admitted {
     /// The rule that prices the call, from the config as it was when the call began. A reload does
     /// not change it.
     pub route: Arc<PricedRoute>,
-    /// `None` where the call is free.
+    /// `None` if the call is free.
     pub hold: Option<Hold>,
-    /// How the call is priced by its usage, where it is.
+    /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
-    /// The path that goes upstream: the one that was priced, with the model's other name in it.
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
+    /// The path that is sent upstream: the path that was priced, with the model's name replaced if
+    /// the upstream knows the model by another name.
     pub path: CanonicalPath,
     /// The query that follows the path, with its `?`.
     pub query: String,
@@ -71,8 +75,10 @@ pub(super) struct Forwarded {
     pub route: Arc<PricedRoute>,
     pub method: Method,
     pub hold: Option<Hold>,
-    /// How the call is priced by its usage, where it is.
+    /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
     /// How much of the request has been handed over.
     pub sent: Sent,
     /// The upstream's final status. 101 counts as one.
@@ -82,25 +88,26 @@ pub(super) struct Forwarded {
 }
 
 impl Admitted {
-    /// Where the call goes.
+    /// The upstream that the call goes to.
     ///
     /// # Errors
-    /// Where there is no such place, which the config's check rules out.
+    /// The route has no upstream. The config's check rules this out.
     pub fn destination(&self) -> Result<&Destination> {
         destination(&self.route, self.metered.as_deref())
     }
 }
 
 impl Forwarded {
-    /// Where the call goes, as [`Admitted::destination`].
+    /// The upstream that the call goes to.
     ///
     /// # Errors
-    /// As there.
+    /// The same as those of [`Admitted::destination`].
     pub fn destination(&self) -> Result<&Destination> {
         destination(&self.route, self.metered.as_deref())
     }
 
-    /// Counts how the attempt ended that sent the request, where that is the upstream's doing.
+    /// Counts the outcome of the attempt that sent the request, if the upstream is responsible for
+    /// it. Returns that outcome.
     pub fn count_attempt(&self, error: Option<&BError>) -> Option<Outcome> {
         use ErrorType::{ReadTimedout, WriteTimedout};
         let is_answered = self.status.map(Outcome::of_status);
@@ -163,7 +170,7 @@ pub(super) struct Figures {
     /// The metric `farebox_requests_total`.
     requests: IntCounterVec,
     started: Instant,
-    /// The route that the call is counted under, once it is known.
+    /// The route under which the call is counted, once it is known.
     pub route: Option<Arc<PricedRoute>>,
     /// The time at which the call was handed over to the upstream's connection.
     pub forwarded: Option<Instant>,
@@ -171,7 +178,7 @@ pub(super) struct Figures {
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
-    /// The shape of the problems that the client is told.
+    /// The shape in which the client is sent problems.
     pub shape: Shape,
     _in_flight: InFlight,
 }

@@ -139,7 +139,7 @@ impl Client {
         Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
 
-    /// The call begins: its head was read.
+    /// Begins a call: its head has been read.
     pub fn begin_call(&mut self) {
         if let Self::Http1(Http1 { session, link }) = self {
             link.begin_call();
@@ -164,8 +164,9 @@ impl Client {
         }
     }
 
-    /// Takes the request's head out, and leaves what the session still reads of it: the method, the
-    /// version, and whether it asks for an upgrade. Whether it asks for a close has been read.
+    /// Takes the request's head out of the session. The session keeps the parts that it still
+    /// needs: the method, the version, and whether the request asks for an upgrade. It has already
+    /// noted whether the request asks to close the connection.
     pub fn take_head(&mut self) -> Result<RequestHeader> {
         // The session reads the body's framing from the head. This call makes it do so before the
         // head is taken out.
@@ -271,7 +272,7 @@ impl Client {
         .map_err(|error| error.into_down())
     }
 
-    /// Resolves when the client has left. Meanwhile it sends bytes that were written before.
+    /// Resolves when the client has left. Until then it sends the bytes that were written.
     pub async fn left(&mut self) -> BError {
         let (incoming, mut outgoing) = self.halves();
         let mut incoming = pin!(incoming.next(true, false));
@@ -345,7 +346,7 @@ impl Client {
         .map_err(|error| error.into_down())
     }
 
-    /// Sends a part of the answer's body. `end`: the body ends with it.
+    /// Sends a part of the answer's body. `end` is true if the body ends with it.
     pub fn write_body(&mut self, part: &[u8], end: bool) -> Result<()> {
         self.write_part(part, end).map_err(|error| error.into_down())
     }

@@ -48,13 +48,13 @@ impl Connector {
         Self { tls: TransportConnector::new(Some(options)), pool: Pool::new(most_idle) }
     }
 
-    /// Closes idle connections whose time is up. Runs until it is dropped.
+    /// Closes idle connections whose time is up. Runs until the future is dropped.
     pub async fn keep_swept(&self) {
         self.pool.keep_swept(SWEEP_EVERY).await;
     }
 
-    /// A connection for a call. Only connecting is tried again, at the next address:
-    /// nothing was sent.
+    /// Returns a connection for a call. If an address cannot be connected to, the next one is
+    /// tried; nothing of the request was sent by then.
     ///
     /// # Errors
     /// No address can be connected to, or the client has left meanwhile.
@@ -81,12 +81,12 @@ impl Connector {
         Ok(Connection::new(link.end(), link, address, false))
     }
 
-    /// Moves a request to a new connection: its own broke before a byte of it was sent
-    /// ([`Connection::has_lost`]). A kept connection may be reset between its last probe and the
-    /// first write.
+    /// Moves a request to a new connection, after its connection broke before a byte of the request
+    /// was sent ([`Connection::has_lost`]). This happens when an upstream resets an idle connection
+    /// between its last probe and the first write.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// The same as those of [`connect`](Self::connect).
     pub async fn save(
         &self,
         connection: &mut Connection,
@@ -180,16 +180,11 @@ impl Connector {
     /// followed the answer. Otherwise closes it.
     pub fn give_back(&self, mut connection: Connection, upstream: &Upstream) {
         let Connection { session, link, address, .. } = &mut connection;
-        session.respect_keepalive();
         let is_sent = matches!(link.flush_now(), Poll::Ready(Ok(())));
-        if !session.will_keepalive() || !is_sent {
+        if !keeps_connection(session) || !is_sent {
             return;
         }
         let headers = session.resp_header().map(|head| &head.headers);
-        // Pingora looks only at the first `connection` header.
-        if headers.is_some_and(hop::asks_to_close) {
-            return;
-        }
         let theirs = headers.and_then(hop::keep_alive_secs).map(shorter_than);
         let keep = upstream.keepalive_timeout().min(theirs.unwrap_or(Duration::MAX));
         if keep.is_zero() {
@@ -205,8 +200,16 @@ impl Connector {
     }
 }
 
-/// How long to keep an idle connection that its upstream keeps for `secs`: shorter, or calls are
-/// lost on connections that it is just closing.
+/// Whether the upstream keeps its connection open after the answer whose head was read.
+pub(super) fn keeps_connection(session: &mut HttpSession) -> bool {
+    session.respect_keepalive();
+    // Pingora looks only at the first `connection` header.
+    let asks = session.resp_header().is_some_and(|head| hop::asks_to_close(&head.headers));
+    session.will_keepalive() && !asks
+}
+
+/// How long to keep an idle connection that its upstream keeps for `secs` seconds. The result is
+/// shorter, because a call is lost if its connection is closed while it is sent.
 fn shorter_than(secs: u64) -> Duration {
     let theirs = Duration::from_secs(secs);
     theirs.saturating_sub(Duration::from_secs(1).min(theirs / 2))
@@ -219,9 +222,9 @@ impl Connection {
         Self { session: HttpSession::new(stream), link, address, was_kept }
     }
 
-    /// Sends what was written, as far as that is possible at once. True where a kept connection
-    /// broke before a byte of the request was sent, so that the request may be sent on another
-    /// one.
+    /// Sends the written bytes, as far as that is possible at once. True if a connection from the
+    /// pool broke before a byte of the request was sent. The request may then be sent on another
+    /// connection.
     pub fn has_lost(&self) -> bool {
         self.was_kept && self.link.flush_now().is_ready() && self.link.has_lost()
     }

@@ -78,8 +78,7 @@ impl Server {
             match read {
                 Ok(true) => head.begins(),
                 Ok(false) => return,
-                // After any other error than a malformed head the client is gone, so it gets no
-                // answer.
+                // Only a malformed head is answered. After any other error the client is gone.
                 Err(error) if *error.etype() != ErrorType::InvalidHTTPHeader => return,
                 Err(_) => {
                     head.begins();
@@ -112,10 +111,10 @@ impl Server {
     }
 }
 
-/// Says that nothing more is sent, and reads what still comes, until the client has closed its end,
-/// has sent more than `most` bytes, or [`DRAIN_TIMEOUT`] is over. A connection that is closed while
-/// bytes lie unread is reset, and a reset may take the last answer from a client that has not read
-/// it yet (RFC 9112, 9.6).
+/// Shuts the connection down for writing, then reads and drops bytes until the client has closed
+/// its end, has sent more than `most` bytes, or [`DRAIN_TIMEOUT`] is over. A connection that is
+/// closed while bytes lie unread is reset, and a reset may take the last answer from a client that
+/// has not read it yet (RFC 9112, 9.6).
 async fn linger(link: &Link, most: usize) {
     let (mut is_shut, mut read) = (false, 0);
     let reading = poll_fn(|cx| {

@@ -1,27 +1,27 @@
 //! The steps of a call: identify → price → hold → forward → meter → settle.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_error::{BError, ErrorSource, Result};
 use pingora_http::ResponseHeader;
-use tokio::sync::watch;
 
 use super::addresses::Attempts;
-use super::body::{self, Buffered, Sent, Unread};
+use super::body::{self, Buffered, Sent};
 use super::body_memory::BodyMemory;
 use super::call::{About, Admitted, Arrived, CLIENT_LEFT, CallsInFlight, Figures, Forwarded};
 use super::client::Client;
 use super::connect::Connector;
-use super::cors::Cors;
 use super::failure::Failed;
 use super::headers::{self, Onward};
 use super::live::{Live, Outcome, PricedRoute};
 use super::metered::{self, Admission, Refused};
+use super::options::GateOptions;
 use super::relay::{Relay, Silences};
+use super::retries::Repeatable;
 use super::target::{self, Target};
 use super::{hop, own, reply, settle};
 use crate::account::AccountId;
@@ -32,50 +32,32 @@ use crate::ledger::CallId;
 use crate::price::RoutePrice;
 use crate::problem::{Problem, texts};
 
-/// The settings of a [`Gate`].
-#[derive(Clone, Debug)]
-pub struct GateOptions {
-    /// The path below which Farebox's own routes are.
-    pub prefix: String,
-    /// The browser origins that may call.
-    pub cors: Cors,
-    /// The largest request head, in bytes.
-    pub max_header_bytes: usize,
-    /// The longest time for the body of a call to one of Farebox's own routes.
-    pub own_body_timeout: Duration,
-    /// The longest time that a client may send nothing in the body of a forwarded call.
-    pub body_timeout: Duration,
-    /// The most memory for bodies that are read before their call is forwarded, in bytes.
-    pub body_memory: usize,
-    /// The most idle connections to upstreams that are kept.
-    pub upstream_idle: usize,
-    /// Turns true when the gateway stops.
-    pub stop: watch::Receiver<bool>,
-}
-
 /// Serves every call of the public listener.
 pub struct Gate {
     pub(super) app: Arc<App>,
     live: Arc<ArcSwap<Live>>,
     own: Router,
-    options: GateOptions,
+    pub(super) options: GateOptions,
     in_flight: CallsInFlight,
-    memory: Arc<BodyMemory>,
+    pub(super) memory: Arc<BodyMemory>,
     connector: Connector,
 }
 
-/// How much the request of `/check` has beside the body that it asks about, in bytes.
+/// The most bytes that a request to `/check` has beside the body that it asks about.
 const CHECK_ENVELOPE: usize = 64 * 1024;
 
 /// A call that was identified, on a route that was found.
-struct Called {
-    account: AccountId,
-    route: Arc<PricedRoute>,
-    /// The fixed price; 0 where there is none.
-    credits: Credits,
-    /// The config of a call whose price is not fixed, or that Farebox answers itself.
+pub(super) struct Called {
+    pub account: AccountId,
+    pub route: Arc<PricedRoute>,
+    /// The fixed price; 0 if the route has none.
+    pub credits: Credits,
+    /// The config, for a call that is metered or that Farebox answers itself; `None` for other
+    /// calls.
     live: Option<Arc<Live>>,
-    target: Target,
+    pub target: Target,
+    /// Where a retry may be answered with the answer of this call, or this call is a retry.
+    repeatable: Option<Box<Repeatable>>,
 }
 
 /// The fate of the client's connection after a call.
@@ -186,44 +168,64 @@ impl Gate {
             figures.status = Some(Box::pin(answered).await?);
             return Ok(());
         }
-        let called = match self.find(client, about, figures, target).await {
+        let mut called = match self.find(client, about, figures, target).await {
             Ok(called) => called,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
         if let Some(live) = called.live {
-            let Called { account, route, target, .. } = called;
+            let Called { account, route, target, repeatable, .. } = called;
             if route.metered.is_none() {
                 return self.list_models(client, about, figures, &live);
             }
             let (memory, silence) = (&self.memory, self.options.body_timeout);
             let app = &*self.app;
-            let admission = Admission { app, live, route, account, target, memory, silence };
+            let admission =
+                Admission { app, live, route, account, target, repeatable, memory, silence };
             return Box::pin(self.pass_metered(client, unheld, about, figures, admission)).await;
+        }
+        if let Some(repeatable) = called.repeatable.take() {
+            let passed = self.pass_repeatable(client, unheld, about, figures, called, repeatable);
+            return Box::pin(passed).await;
         }
         let mut call = match self.admit(client, unheld, called).await {
             Ok(call) => call,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
         let (memory, silence) = (&self.memory, self.options.body_timeout);
-        let problem = match body::read_small(client, memory, &call.account, silence).await {
+        match body::read_small(client, memory, &call.account, silence).await {
             Ok((mut body, sent)) => {
-                return self.forward(client, about, figures, &mut call, &mut body, sent).await;
+                self.forward(client, about, figures, &mut call, &mut body, sent).await
             }
-            Err(Unread::Silent) => Problem::request_timeout(),
-            Err(Unread::Overloaded) => Problem::overloaded(),
-            Err(Unread::Failed(error)) => match settle::problem_of(&error, false) {
-                Some(problem) => problem,
-                None => return Err(error),
-            },
-        };
-        // Nothing was forwarded, so the hold is released. The rest of the body may still arrive, so
-        // no other request can be read from this connection.
-        drop(call);
-        client.close_afterwards();
-        self.refuse(client, about, figures, &problem)
+            Err(unread) => {
+                // Nothing was forwarded, so the hold is released.
+                drop(call);
+                Box::pin(self.turn_away(client, about, figures, unread.into())).await
+            }
+        }
     }
 
-    /// The rest of the way of a metered call.
+    /// Answers a call that goes no further.
+    pub(super) async fn turn_away(
+        &self,
+        client: &mut Client,
+        about: &About,
+        figures: &mut Figures,
+        refused: Refused,
+    ) -> Result<()> {
+        match refused {
+            Refused::Told(problem) => self.refuse(client, about, figures, &problem),
+            Refused::Last(problem) => {
+                // The rest of the body may still arrive, so no other request can be read from this
+                // connection.
+                client.close_afterwards();
+                self.refuse(client, about, figures, &problem)
+            }
+            Refused::Left(error) => Err(error),
+            Refused::Answered(replay) => self.replay(client, about, figures, *replay).await,
+        }
+    }
+
+    /// Serves a metered call, from its body to its end.
     async fn pass_metered(
         &self,
         client: &mut Client,
@@ -236,12 +238,7 @@ impl Gate {
             Ok((mut call, mut body, sent)) => {
                 self.forward(client, about, figures, &mut call, &mut body, sent).await
             }
-            Err(Refused::Told(problem)) => self.refuse(client, about, figures, &problem),
-            Err(Refused::Last(problem)) => {
-                client.close_afterwards();
-                self.refuse(client, about, figures, &problem)
-            }
-            Err(Refused::Left(error)) => Err(error),
+            Err(refused) => self.turn_away(client, about, figures, refused).await,
         }
     }
 
@@ -271,7 +268,8 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// The longest body of an own route, where it is longer than usual: `/check` takes the body of a metered call.
+    /// The length that the body of an own route may have beyond the usual limit, in bytes; 0 for
+    /// the usual limit. `/check` takes the body of a metered call.
     fn longest_own_body(&self, path: &str) -> usize {
         if path.strip_prefix(&self.options.prefix) != Some("/check") {
             return 0;
@@ -279,7 +277,7 @@ impl Gate {
         self.app.largest_metered_body().saturating_add(CHECK_ENVELOPE)
     }
 
-    /// Identify, and find the price.
+    /// Identifies the caller, and finds the price of the call.
     async fn find(
         &self,
         client: &Client,
@@ -298,7 +296,7 @@ impl Gate {
         {
             figures.shape = route(quote.route.index)?.shape();
         }
-        let account = identified?.account;
+        let identity = identified?;
         let quote = quote.map_err(refuse_quote)?;
         let route = route(quote.route.index)?.clone();
         figures.shape = route.shape();
@@ -309,10 +307,17 @@ impl Gate {
         figures.route = Some(route.clone());
         let is_own = matches!(route.rule.price, RoutePrice::Answer(_));
         let live = (route.metered.is_some() || is_own).then(|| Arc::clone(&live));
-        Ok(Called { account, route, credits: quote.credits.unwrap_or_default(), live, target })
+        let credits = quote.credits.unwrap_or_default();
+        let is_priced = route.metered.is_some() || !credits.is_zero();
+        let repeatable = match self.options.retries.as_ref().filter(|_| is_priced) {
+            Some(retries) => retries.begin(client, &identity, &target, &self.memory)?,
+            None => None,
+        };
+        Ok(Called { account: identity.account, route, credits, live, target, repeatable })
     }
 
-    /// Hold the credits of a call with a fixed price. A call that is refused here never reaches an upstream.
+    /// Holds the credits of a call with a fixed price. A call that is refused here never reaches an
+    /// upstream.
     async fn admit(
         &self,
         client: &Client,
@@ -333,10 +338,12 @@ impl Gate {
             Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?)
         };
         let Target { path, query, nominated } = target;
-        Ok(Admitted { account, route, hold, metered: None, path, query, nominated })
+        let (metered, repeatable) = (None, None);
+        Ok(Admitted { account, route, hold, metered, repeatable, path, query, nominated })
     }
 
-    /// The refusal of a price above the client's own limit; a frozen account is told that first.
+    /// The problem for a call whose price is above the client's own limit. If the account is
+    /// frozen, the problem says that instead.
     async fn refuse_price(&self, account: &AccountId, price: Credits, limit: Credits) -> Problem {
         match self.app.ledger.balance(account).await {
             Ok(Some(balance)) if balance.frozen => Problem::account_frozen(),
@@ -346,7 +353,7 @@ impl Gate {
     }
 
     /// Answers with `problem`.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         client: &mut Client,
         about: &About,
@@ -363,7 +370,7 @@ impl Gate {
     }
 
     /// Forwards the call and settles it.
-    async fn forward(
+    pub(super) async fn forward(
         &self,
         client: &mut Client,
         about: &About,
@@ -380,6 +387,7 @@ impl Gate {
             is_websocket: call.route.rule.websocket
                 && client.asks_for_upgrade()
                 && hop::is_websocket(&head.headers),
+            passes_key: self.options.retries.is_none(),
         };
         let mut written = headers::towards_upstream(&mut head, call, about, onward);
         if call.metered.is_some() {
@@ -390,6 +398,7 @@ impl Gate {
             method: head.method.clone(),
             hold: call.hold.take(),
             metered: call.metered.take(),
+            repeatable: call.repeatable.take(),
             sent,
             status: None,
             is_whole: false,
@@ -412,7 +421,7 @@ impl Gate {
             let mut relay = Relay { client, call, about, figures, cors, silences };
             let state = relay.send(&mut connection, head, body)?;
             if connection.has_lost() {
-                // While a new connection is opened nothing counts as sent.
+                // Nothing counts as sent while a new connection is opened.
                 let sent = std::mem::take(&mut relay.call.sent);
                 sent_to = None;
                 let (client, to) = (&mut *relay.client, relay.call.destination()?);
@@ -429,7 +438,7 @@ impl Gate {
         .await;
         let Err(error) = ended else {
             forwarded.count_attempt(None);
-            return Ok(());
+            return conclude(client, &mut forwarded).await;
         };
         let failed = Failed {
             about,
@@ -453,6 +462,7 @@ impl Gate {
         failed: &Failed<'_>,
     ) -> Result<()> {
         settle::settle(call, failed.about, Some(&error), client.has_stalled());
+        let concluded = conclude(client, call).await;
         // Failed attempts to connect were counted when they failed.
         let outcome = match failed.sent_to {
             Some(_) => call.count_attempt(Some(&error)),
@@ -467,6 +477,7 @@ impl Gate {
             let status = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
             failed.log(&error, outcome, status);
         }
+        concluded?;
         let Some(problem) = problem else { return Err(error) };
         client.close_afterwards();
         self.refuse(client, failed.about, figures, &problem)?;
@@ -477,7 +488,15 @@ impl Gate {
     }
 }
 
-/// The name of the upstream that a call has gone to.
+/// Stores the answer of a call for its retries, charges it, and sends the client the end of the answer.
+async fn conclude(client: &mut Client, call: &mut Forwarded) -> Result<()> {
+    match &mut call.repeatable {
+        None => Ok(()),
+        Some(repeatable) => Box::pin(repeatable.conclude(client)).await,
+    }
+}
+
+/// The name of the upstream that the call went to.
 fn upstream_of(call: &Forwarded) -> String {
     call.destination().map_or_else(|_| String::new(), |to| to.upstream.name().to_owned())
 }

@@ -7,6 +7,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
 use super::hop;
+use super::retries::IDEMPOTENCY_KEY;
 use super::upstream::Upstream;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
@@ -20,9 +21,9 @@ const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
 const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
 
-/// The credits that a call may cost at most, as its client says.
+/// The client's limit on the cost of its call, in credits.
 pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
-/// Asks for the report at the end of a stream.
+/// With this header the client asks for a report of the cost at the end of a stream.
 pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -79,6 +80,9 @@ pub(super) struct Onward {
     pub is_tls: bool,
     /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
+    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it: an upstream
+    /// that reads it too would take the equal keys of two accounts for one.
+    pub passes_key: bool,
 }
 
 /// Turns the client's request head into the one that is sent upstream, over HTTP/1.1. Farebox's own
@@ -91,8 +95,11 @@ pub(super) fn towards_upstream(
 ) -> Result<()> {
     let upstream = &call.destination()?.upstream;
     let host = hop::host(head);
-    let goes_no_further =
-        |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
+    let goes_no_further = |name: &&HeaderName| {
+        is_dropped(name, upstream)
+            || call.nominated.contains(name)
+            || !onward.passes_key && *name == IDEMPOTENCY_KEY
+    };
     let dropped: Vec<HeaderName> = head.headers.keys().filter(goes_no_further).cloned().collect();
     for name in &dropped {
         head.remove_header(name);
@@ -160,12 +167,27 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
+/// With these a client asks for a part of an answer, for a difference, or for nothing where it has the answer already
+/// (RFC 9110, 13.1 and 14.2; RFC 3229). The usage would not be in such an answer.
+const ASKING_FOR_LESS: [HeaderName; 7] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("a-im"),
+];
+
 /// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
-/// from: no other parser is to read it as something else. The answer is asked for unencoded, since its usage
-/// is read.
+/// from: no other parser is to read it as something else. The answer is asked for whole and unencoded, since its
+/// usage is read.
 pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&header::CONTENT_ENCODING);
+    for name in &ASKING_FOR_LESS {
+        head.remove_header(name);
+    }
     head.insert_header(CONTENT_LENGTH, body_bytes)?;
     let is_json = |value: &HeaderValue| {
         value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes())
@@ -177,33 +199,34 @@ pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Resu
     head.insert_header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
 }
 
-/// The credits that an answer's head speaks of.
+/// The credits that are shown in the head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Told {
     /// The call is not charged, or not for this answer.
     Nothing,
     /// The charge, and the credits that are available after it.
-    Charged { cost: Credits, remaining: SignedCredits },
-    /// The charge is not known yet: the credits that are held for it.
+    Charged { cost: Credits, remaining: Option<SignedCredits> },
+    /// The charge is not known yet. These credits are held for it.
     Held(Credits),
 }
 
 impl Told {
-    /// The head of an answer with a fixed price.
+    /// The credits for the head of an answer with a fixed price.
     pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
         match hold.filter(|_| is_charged) {
             Some(hold) => {
-                Self::Charged { cost: hold.amount(), remaining: hold.after().available() }
+                Self::Charged { cost: hold.amount(), remaining: Some(hold.after().available()) }
             }
             None => Self::Nothing,
         }
     }
 }
 
-/// Our words on the upstream's answer. Headers of the upstream under our names are dropped.
+/// Adds Farebox's headers to the upstream's answer. Headers of the upstream under Farebox's names
+/// are dropped.
 ///
 /// # Errors
-/// Where the answer has a framing that clients may read in two ways. The upstream is at fault.
+/// The answer has a framing that clients may read in two ways. The upstream is at fault.
 pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Told) -> Result<()> {
     drop_ours(head);
     one_framing(head)?;
@@ -218,16 +241,19 @@ pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Tol
         Told::Nothing => {}
         Told::Charged { cost, remaining } => {
             head.insert_header(X_CREDITS_COST, cost.to_string())?;
-            head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            if let Some(remaining) = remaining {
+                head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            }
         }
         Told::Held(held) => head.insert_header(X_CREDITS_HELD, held.to_string())?,
     }
     Ok(())
 }
 
-/// Leaves an answer one framing. No transfer coding but `chunked` was asked for (RFC 9112, 6.1): where
-/// the body ends behind another one, the client and we could disagree. A length that is told
-/// several times, which Pingora has found to be the same, is told once (RFC 9110, 8.6).
+/// Reduces the framing of an answer to one kind. Farebox asks for no transfer coding but `chunked`
+/// (RFC 9112, 6.1). With another one, the client and Farebox could disagree on where the body ends.
+/// A length that is declared several times, which Pingora has found to be equal, is declared once
+/// (RFC 9110, 8.6).
 pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next()
@@ -248,7 +274,7 @@ pub(super) fn one_framing(head: &mut ResponseHeader) -> Result<()> {
     Ok(())
 }
 
-/// Frames an answer that has a body and no end of its own: in chunks.
+/// Makes an answer chunked if it has a body and declares no end for it.
 pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     let is_framed =
         head.headers.contains_key(CONTENT_LENGTH) || head.headers.contains_key(TRANSFER_ENCODING);
@@ -258,8 +284,9 @@ pub(super) fn frame_answer(head: &mut ResponseHeader) -> Result<()> {
     head.insert_header(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
 }
 
-/// Drops what the upstream says under our names, and the framing of an answer that has no body by its
-/// status: a client that went by it would take the next answer for the body (RFC 9110, 8.6).
+/// Drops the upstream's headers under Farebox's names, and the framing of an answer whose status
+/// rules out a body. A client that relied on that framing would take the next answer for the body
+/// (RFC 9110, 8.6).
 pub(super) fn drop_ours(head: &mut ResponseHeader) {
     if head.status.is_informational() || head.status == StatusCode::NO_CONTENT {
         head.remove_header(&CONTENT_LENGTH);

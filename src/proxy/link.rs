@@ -1,5 +1,5 @@
-//! A connection whose writes never wait. Bytes are written into a buffer, which reads and flushes
-//! send.
+//! A connection whose writes never wait. A write puts bytes into a buffer. Each read and each flush
+//! sends bytes from the buffer.
 //!
 //! A session of Pingora cannot be read and written at once, and if one of its writes is dropped
 //! half-way, bytes are lost. Here a write is complete as soon as it is called. So one task can
@@ -38,7 +38,7 @@ const KEPT: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Link {
     io: Mutex<Io>,
-    // Each session copies these when it begins.
+    // Each session copies these facts when it begins.
     tls: Option<Arc<SslDigest>>,
     socket: Option<Arc<SocketDigest>>,
     alpn: Option<ALPN>,
@@ -51,13 +51,13 @@ struct Io {
     /// The written bytes. The bytes before `sent` have been sent already.
     out: Vec<u8>,
     sent: usize,
-    /// Whether the stream may hold bytes of its own: TLS encrypts into a buffer.
+    /// Whether the stream itself may hold unsent bytes: TLS encrypts into a buffer of its own.
     is_dirty: bool,
     /// Whether the last attempt to send left bytes unsent.
     is_blocked: bool,
-    /// The error that sending failed with. Nothing is sent after it.
+    /// The error with which sending failed. Nothing is sent after it.
     broken: Option<io::ErrorKind>,
-    /// The stream took a byte of this call.
+    /// Whether the stream has taken a byte of this call.
     has_taken: bool,
     stall: Stall,
 }
@@ -74,11 +74,11 @@ impl Link {
     /// A link to an upstream.
     pub fn over(stream: Transport) -> Arc<Self> {
         let io = Mutex::new(Io::new(stream));
-        // Nobody asks for these of an upstream.
+        // These facts are only asked for on clients' connections.
         Arc::new(Self { io, tls: None, socket: None, alpn: None, id: 0 })
     }
 
-    /// The end for a session, which reads and writes it.
+    /// The end that a session reads and writes.
     pub fn end(self: &Arc<Self>) -> Stream {
         Box::new(LinkEnd(self.clone()))
     }
@@ -87,9 +87,9 @@ impl Link {
         self.io.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends as much of the written bytes as the other side takes, then reads. A failure to send is
-    /// not returned here, because the other side may have sent the reason, which is to be read
-    /// first. [`poll_flush`](Self::poll_flush) returns it.
+    /// Sends as much of the written bytes as the other side takes, then reads. If sending fails,
+    /// reading goes on, because the other side may have sent the reason.
+    /// [`poll_flush`](Self::poll_flush) returns the failure.
     pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut io = self.io();
         let _ = io.poll_flush(cx);
@@ -130,7 +130,7 @@ impl Link {
         if io.is_blocked { io.stall.waiting_since() } else { None }
     }
 
-    /// A call begins: see [`Stall::begin_call`] and [`has_lost`](Self::has_lost).
+    /// Records that a call begins: see [`Stall::begin_call`] and [`has_lost`](Self::has_lost).
     pub fn begin_call(&self) {
         let mut io = self.io();
         io.stall.begin_call();
@@ -138,13 +138,13 @@ impl Link {
         io.has_taken = false;
     }
 
-    /// Whether sending has failed before a byte of this call was sent. All that was written is
-    /// still here, and [another stream](Self::move_to) may send it.
+    /// Whether sending has failed before a byte of this call was sent. All written bytes are still
+    /// in the buffer then, and [another stream](Self::move_to) may send them.
     pub fn has_lost(&self) -> bool {
         self.io().has_lost()
     }
 
-    /// Goes on over another stream, on which nothing was sent yet.
+    /// Replaces the stream with another one, on which nothing was sent yet.
     pub fn move_to(&self, stream: Transport) {
         let mut io = self.io();
         io.stream = stream;
@@ -278,7 +278,8 @@ impl Io {
         Poll::Ready(Ok(()))
     }
 
-    /// Nothing more is sent from now on, unless all of it can be sent on another stream.
+    /// Records that sending failed. Nothing more is sent, unless another stream can send all of the
+    /// call.
     fn fail(&mut self, error: &io::Error) {
         self.broken = Some(error.kind());
         self.is_blocked = false;

@@ -75,7 +75,8 @@ async fn an_idle_connection_is_quiet_until_it_is_closed_or_dirty() {
     assert!(!link.is_quiet(), "unsent");
 }
 
-/// A link over a socket, as a call on a kept connection has it, and the other end.
+/// A link over a socket on which a call has begun, as on a connection from the pool, and the other
+/// end of the socket.
 async fn connected() -> (Arc<Link>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -130,7 +131,7 @@ async fn a_request_of_which_a_byte_was_sent_is_not_lost_but_broken() {
     assert!(matches!(link.flush_now(), Poll::Ready(Err(_))));
     assert!(!link.has_lost(), "its first byte may have done something");
     assert!(end.write_all(b"more").await.is_err());
-    // Bytes of an earlier call are no bytes of this one.
+    // Bytes of an earlier call do not count for this one.
     let (link, mut far) = connected().await;
     link.end().write_all(b"first").await.unwrap();
     poll_fn(|cx| link.poll_flush(cx)).await.unwrap();

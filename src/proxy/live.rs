@@ -19,7 +19,7 @@ pub struct Live {
     /// The prices and packs.
     pub catalogue: Arc<Catalogue>,
     routes: Vec<Arc<PricedRoute>>,
-    /// The upstream of each model, where it has one of its own.
+    /// The upstream of each model that has one of its own, by the index of the model.
     models: Vec<Option<Arc<Destination>>>,
     listing: Bytes,
 }
@@ -30,8 +30,8 @@ pub struct PricedRoute {
     pub rule: Arc<Route>,
     /// The rule's label, which every hold shares.
     pub label: Arc<str>,
-    /// Where its calls go, unless their model has an upstream of its own. `None` where no call is forwarded to
-    /// the route's own upstream.
+    /// The upstream that calls of this route go to, unless their model has one of its own. `None`
+    /// if no call needs it.
     pub destination: Option<Arc<Destination>>,
     /// The parts of a metered route.
     pub(super) metered: Option<MeteredRoute>,
@@ -113,7 +113,7 @@ impl AttemptCounters {
 }
 
 impl PricedRoute {
-    /// The shape of the problems that a client of this route is told.
+    /// The shape in which clients of this route are sent problems.
     pub fn shape(&self) -> Shape {
         match self.metered.as_ref().map(|metered| &metered.meter) {
             Some(MeterKind::Anthropic) => Shape::Anthropic,
@@ -126,7 +126,7 @@ impl Live {
     /// Joins the rules of a catalogue with their upstreams.
     ///
     /// # Errors
-    /// The name of an upstream that a route or a model names and that is not there.
+    /// A route or a model names an upstream that does not exist. The error is its name.
     pub fn new(
         catalogue: Arc<Catalogue>,
         upstreams: &[Arc<Upstream>],
@@ -173,7 +173,7 @@ impl Live {
         self.routes.get(index)
     }
 
-    /// The upstream of the model at `index` of the table, where it has one of its own.
+    /// The upstream of the model at `index` of the table; `None` if the model has none of its own.
     pub(super) fn destination_of_model(&self, index: usize) -> Option<&Arc<Destination>> {
         self.models.get(index)?.as_ref()
     }

@@ -31,16 +31,17 @@ const MAX_BODY_BYTES: usize = 512 * 1024;
 /// Headers of the router's answer that are dropped: Pingora sets the framing.
 const HOP_BY_HOP: [HeaderName; 2] = [header::CONNECTION, header::TRANSFER_ENCODING];
 
-/// How long the body of a call to an own route is awaited, and how much of it is read.
+/// The limits on the body of a call to an own route.
 pub(super) struct Wait<'a> {
-    /// The longest time, from the moment at which the route asks for the body.
+    /// The longest time until the whole body has arrived, from the moment at which the route asks
+    /// for it.
     pub time: Duration,
     /// Turns true when the gateway stops, which ends the wait.
     pub stop: watch::Receiver<bool>,
-    /// The longest body, in bytes, where it is longer than that of any other own route: a metered call's body
-    /// within the request of `/check`.
+    /// The largest body, in bytes, if it is larger than [`MAX_BODY_BYTES`]: a request to `/check`
+    /// contains the body of a metered call.
     pub longest: usize,
-    /// The memory for such a body.
+    /// The memory that such a large body is counted in.
     pub memory: &'a Arc<BodyMemory>,
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 pub(super) struct OwnBody {
     chunks: mpsc::Receiver<Bytes>,
     wanted: Arc<Notify>,
-    /// Whether the feeder was asked for the next chunk already.
+    /// Whether the feeder was already asked for the next chunk.
     has_asked: bool,
 }
 

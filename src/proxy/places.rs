@@ -12,10 +12,10 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::watch::HeadWatch;
 
-/// How long a connection may always wait for its request before it can be closed for another one.
+/// How long each connection may wait for its request before it can be closed to make room.
 const GRACE: Duration = Duration::from_millis(250);
 
-/// The list of open connections is cleared of ended ones only once it has this many.
+/// Ended connections are removed from the list only once the list has this many entries.
 const FEW: usize = 64;
 
 /// The connections of one listener. Each connection is a task.

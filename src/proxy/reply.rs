@@ -10,7 +10,7 @@ use super::cors::Cors;
 use super::headers::X_REQUEST_ID;
 use crate::problem::{Problem, Shape};
 
-/// Writes a problem, in the shape that the client's SDK reads.
+/// Answers with a problem, in the shape that the client's SDK can read.
 pub(super) fn problem(
     client: &mut Client,
     about: &About,

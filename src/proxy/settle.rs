@@ -7,9 +7,10 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::{About, Figures, Forwarded};
 use super::metered::{Metered, MeteredRoute, Settled};
+use super::retries::Repeatable;
 use crate::app::{Usage, log_usage};
 use crate::credits::Credits;
-use crate::ledger::{Hold, Settlement};
+use crate::ledger::{Hold, Overrun, Settlement};
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 
@@ -20,8 +21,8 @@ enum Verdict {
     Release,
 }
 
-/// Charges or releases the call's hold, if that was not done yet. `client_stalled`: the client has
-/// recently made a write of its answer wait for a second or more.
+/// Charges or releases the call's hold, unless that was done before. `client_stalled` is true if
+/// the client has recently made a write of its answer wait for a second or more.
 pub(super) fn settle(
     call: &mut Forwarded,
     about: &About,
@@ -37,17 +38,28 @@ pub(super) fn settle(
         is_whole: call.is_whole,
         has_usage: call.metered.as_ref().is_some_and(|metered| metered.has_final_usage()),
     });
+    let repeatable = call.repeatable.as_deref_mut();
     match (judge(failure, answer, call.sent.counts(), rule.on_client_abort), &mut call.metered) {
         (Verdict::Release, _) => hold.release(),
-        (Verdict::Charge, None) => charge(hold, about),
+        (Verdict::Charge, None) => charge(hold, repeatable, about),
         (Verdict::Charge, Some(metered)) => {
             let counters = call.route.metered.as_ref();
-            charge_usage(hold, metered, call.is_whole, counters, about);
+            charge_usage(hold, metered, repeatable, call.is_whole, counters, about);
         }
     }
 }
 
-fn charge(hold: Hold, about: &About) {
+/// Charges a hold: at once, or once the answer of the call is stored.
+fn capture(hold: Hold, repeatable: Option<&mut Repeatable>, settlement: Settlement) {
+    match repeatable.filter(|repeatable| repeatable.keeps()) {
+        Some(repeatable) => repeatable.charge_later(hold, settlement),
+        None => {
+            hold.settle(settlement);
+        }
+    }
+}
+
+fn charge(hold: Hold, repeatable: Option<&mut Repeatable>, about: &About) {
     log_usage(&Usage {
         account: hold.account(),
         route: hold.route(),
@@ -56,14 +68,15 @@ fn charge(hold: Hold, about: &About) {
         available_after: hold.after().available(),
         request_id: about.id.as_str(),
     });
-    let amount = hold.amount();
-    hold.capture(amount);
+    let (amount, overrun, usage) = (hold.amount(), Overrun::Cap, None);
+    capture(hold, repeatable, Settlement { amount, overrun, usage });
 }
 
-/// Charges a metered call by its usage.
+/// Charges a metered call for its usage.
 fn charge_usage(
     hold: Hold,
     metered: &mut Metered,
+    repeatable: Option<&mut Repeatable>,
     is_whole: bool,
     counters: Option<&MeteredRoute>,
     about: &About,
@@ -76,11 +89,10 @@ fn charge_usage(
     let (account, route) = (hold.account().clone(), hold.route().to_owned());
     let before = hold.after().available().checked_add(held.signed());
     let record = metered.record(&cost, held);
-    let charged = hold.settle(Settlement {
-        amount: cost.credits,
-        overrun: cost.overrun,
-        usage: Some(record),
-    });
+    let settlement =
+        Settlement { amount: cost.credits, overrun: cost.overrun, usage: Some(record) };
+    let charged = settlement.charge(held);
+    capture(hold, repeatable, settlement);
     let remaining = before.and_then(|before| before.checked_sub(charged.signed()));
     let remaining = remaining.unwrap_or_default();
     if !charged.is_zero() {
@@ -96,7 +108,7 @@ fn charge_usage(
     metered.settled(Settled { cost: charged, remaining, usage: cost.usage });
 }
 
-/// Counts what a call of a free model used.
+/// Counts the usage of a call of a free model.
 fn count_free(call: &mut Forwarded, about: &About) {
     let is_counted = call.is_whole && call.status.is_some_and(|s| call.route.rule.charges_for(s));
     let (Some(metered), Some(counters)) = (call.metered.as_deref_mut(), &call.route.metered) else {
@@ -109,21 +121,22 @@ fn count_free(call: &mut Forwarded, about: &About) {
     }
 }
 
-/// The answer's body has ended, or it has none: the call is settled here, so that nothing that
-/// comes later takes back what is due.
+/// Settles a call whose answer's body has ended, or which has no body. The call is settled at once,
+/// so that no later event takes the charge back.
 pub(super) fn answer_ended(call: &mut Forwarded, about: &About, figures: &mut Figures) {
     call.is_whole = true;
     figures.ended = Some(Instant::now());
     settle(call, about, None, false);
 }
 
-/// The last event of a stream is here, so its usage is known although its body has not ended.
+/// Settles a stream whose last event has arrived. Its usage is known, although its body has not
+/// ended.
 pub(super) fn usage_known(call: &mut Forwarded, about: &About) {
     call.is_whole = true;
     settle(call, about, None, false);
 }
 
-/// The stream ends here for its client: the part that was delivered is charged.
+/// Settles a stream that ends early for its client. The delivered part is charged.
 pub(super) fn cut_short(call: &mut Forwarded, about: &About, figures: &mut Figures) {
     figures.ended = Some(Instant::now());
     settle(call, about, None, false);
@@ -136,7 +149,7 @@ struct Answer {
     is_tunnel: bool,
     /// Whether the body has ended.
     is_whole: bool,
-    /// A metered stream has told its final usage.
+    /// Whether a metered stream has reported its final usage.
     has_usage: bool,
 }
 
@@ -157,7 +170,8 @@ fn is_waiting_for_client(error: &Error, request_ended: bool) -> bool {
 }
 
 /// Decides whether a call is charged. `failure` is the side at fault, if the call failed.
-/// `request_sent`: the request counts as sent ([`Sent::counts`](super::body::Sent::counts)).
+/// `request_sent` says whether the request counts as sent
+/// ([`Sent::counts`](super::body::Sent::counts)).
 fn judge(
     failure: Option<&ErrorSource>,
     answer: Option<Answer>,
@@ -176,7 +190,7 @@ fn judge(
         // so a client could otherwise take the whole answer for free by never sending the last
         // byte.
         (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
-        // Nothing that could still come would change the price.
+        // Whatever the upstream could still send, it would not change the price.
         (Some(ErrorSource::Upstream), Some(Answer { has_usage: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();
@@ -190,8 +204,8 @@ fn judge(
     }
 }
 
-/// The error that the client is sent; `None` if the client is gone. `request_ended`: the whole
-/// request had been sent.
+/// The problem that the client is sent; `None` if the client is gone. `request_ended` says whether
+/// the whole request had been sent.
 pub(super) fn problem_of(error: &Error, request_ended: bool) -> Option<Problem> {
     use ErrorType::{
         ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, TLSHandshakeTimedout,

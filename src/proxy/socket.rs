@@ -1,7 +1,7 @@
-//! Sockets towards upstreams, of which the kernel can be asked whether they are still open.
+//! Sockets towards upstreams. The kernel can be asked whether they are still open.
 //!
-//! Pingora's connector does not hand the socket out that it opened, and its TLS does not hand out
-//! the one that it runs over. So sockets are opened here. One below TLS is shared with Pingora.
+//! Pingora's connector gives no access to the socket that it opens, nor to the socket below a TLS
+//! session. So Farebox opens the sockets itself, and shares the one below TLS with Pingora.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use tokio::net::TcpStream;
 /// Opens a plain socket.
 ///
 /// # Errors
-/// Where nobody takes the connection in time.
+/// The address does not accept the connection in time.
 pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
     let said = || format!("Fail to connect to {address}");
     let socket = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
@@ -42,7 +42,8 @@ pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpSt
         }
         Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, said())),
     };
-    // Small requests must not wait for more; where it cannot be set they do.
+    // Small requests should be sent without delay. If the option cannot be set, they are only
+    // slower.
     let _ = socket.set_nodelay(true);
     Ok(socket)
 }
@@ -50,7 +51,7 @@ pub(super) async fn open(address: SocketAddr, timeout: Duration) -> Result<TcpSt
 /// Opens a socket and a TLS session over it, and keeps a handle on the socket.
 ///
 /// # Errors
-/// As [`open`], and where the handshake fails.
+/// The same as those of [`open`], and a handshake that fails.
 pub(super) async fn open_tls(
     connector: &TransportConnector,
     mut peer: HttpPeer,
@@ -65,8 +66,8 @@ pub(super) async fn open_tls(
     }
 }
 
-/// Whether a socket is open, and nothing waits to be read. The kernel is asked: tokio knows only
-/// of events that it has seen.
+/// Whether a socket is open and has no bytes to be read. The kernel is asked, because tokio knows
+/// only the events that it has polled for.
 pub(super) fn is_quiet(socket: &TcpStream) -> bool {
     let peeked = recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
     peeked.is_err_and(|error| error == rustix::io::Errno::AGAIN)
@@ -98,7 +99,7 @@ pub(super) struct SharedSocket(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     socket: TcpStream,
-    /// A byte was sent since [`SharedSocket::begin_call`].
+    /// Whether a byte was sent since [`SharedSocket::begin_call`].
     has_sent: bool,
 }
 
@@ -111,17 +112,17 @@ impl SharedSocket {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the socket is open, and no bytes of TLS wait to be read.
+    /// Whether the socket is open and has no bytes of TLS to be read.
     pub fn is_quiet(&self) -> bool {
         is_quiet(&self.inner().socket)
     }
 
-    /// A call begins: bytes of earlier calls and of the handshake no longer count.
+    /// Begins a call: bytes of earlier calls and of the handshake no longer count.
     pub fn begin_call(&self) {
         self.inner().has_sent = false;
     }
 
-    /// Whether the kernel took any byte of this call.
+    /// Whether the kernel has taken any byte of this call.
     pub fn has_sent(&self) -> bool {
         self.inner().has_sent
     }
@@ -159,7 +160,7 @@ impl AsyncWrite for SharedSocket {
 }
 
 impl VirtualSocket for SharedSocket {
-    /// Sets nothing: [`open`] has set what upstreams need.
+    /// Does nothing: [`open`] has already set the options that upstreams need.
     fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
         Ok(())
     }
@@ -185,16 +186,17 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    /// An upstream on a thread of its own, which takes one TLS connection.
+    /// An upstream on a thread of its own. It accepts one TLS connection.
     struct Upstream {
         address: SocketAddr,
-        /// Has it go on, and drop the connection where it waits for the second time.
+        /// Tells the upstream to go on; where it waits a second time, to drop the connection.
         goes_on: mpsc::Sender<()>,
         said: mpsc::Receiver<()>,
     }
 
     impl Upstream {
-        /// Answers one byte with another, then does `then`: at once, or when it is told to.
+        /// The upstream answers one byte with another, and then calls `then`: at once, or when it
+        /// is told to go on.
         fn start(at_once: bool, then: fn(&mut Served)) -> Self {
             let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -225,7 +227,7 @@ mod tests {
             Self { address, goes_on, said }
         }
 
-        /// A link to it, on which one call has ended.
+        /// A link to the upstream, on which one call has ended.
         async fn link(&self) -> (Arc<Link>, SharedSocket) {
             let connector = TransportConnector::new(Some(ConnectorOptions::new(1)));
             let mut peer = HttpPeer::new(self.address, true, "localhost".to_owned());
@@ -239,8 +241,8 @@ mod tests {
         }
     }
 
-    /// Waits until a probe of the link says no more that it is quiet. Tokio sees no event
-    /// meanwhile.
+    /// Waits until a probe finds that the link is no longer quiet. Tokio sees no event during this
+    /// time.
     fn becomes_loud(link: &Link) -> bool {
         let limit = Instant::now() + LIMIT;
         while link.is_quiet() {
@@ -257,7 +259,7 @@ mod tests {
         stream.conn.write_tls(&mut stream.sock).unwrap();
     }
 
-    /// What an upstream does.
+    /// An action of the upstream.
     type Act = fn(&mut Served);
 
     #[tokio::test]
@@ -280,7 +282,8 @@ mod tests {
             upstream.said.recv_timeout(LIMIT).unwrap();
             assert!(becomes_loud(&link), "{what}");
         }
-        // TLS may have read it with the answer, so that the kernel knows nothing of it.
+        // TLS may have read these bytes together with the answer. The kernel then knows nothing of
+        // them.
         for (what, then) in &cases[..4] {
             let upstream = Upstream::start(true, *then);
             upstream.goes_on.send(()).unwrap();
@@ -294,7 +297,7 @@ mod tests {
     async fn a_request_over_tls_is_lost_only_while_the_kernel_has_taken_nothing_of_it() {
         for (before, has_lost) in [("", true), ("half of ", false)] {
             let upstream = Upstream::start(false, |stream| {
-                // With unread bytes the connection is reset when it is closed.
+                // A socket that is closed while it has unread bytes resets its connection.
                 while stream.sock.peek(&mut [0; 64]).unwrap() < 10 {}
             });
             let (link, socket) = upstream.link().await;

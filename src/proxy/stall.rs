@@ -1,8 +1,8 @@
-//! Records how long one side of a connection has not taken the bytes written to it.
+//! Records for how long one side of a connection has not taken the bytes written to it.
 
 use std::time::{Duration, Instant};
 
-/// The time from which a pending write counts as a pause of the reader.
+/// A write that is pending for this long counts as a pause of the reader.
 const STALL: Duration = Duration::from_secs(1);
 
 /// The most bytes of an answer that may be in the buffers of both machines. If an upstream has sent

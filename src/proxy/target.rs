@@ -75,7 +75,7 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
         None if client.head().version == Version::HTTP_11 => {
             return Err(Problem::bad_request(texts::NO_HOST));
         }
-        // The upstream is told of it.
+        // The host is forwarded to the upstream, so it must be valid.
         Some(host) if !is_host(host.as_bytes()) => {
             return Err(Problem::bad_request(texts::BAD_HOST));
         }
@@ -86,7 +86,7 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     if raw.len() > max_header_bytes {
         return Err(Problem::head_too_large(max_header_bytes));
     }
-    // If a head has both framing headers, Pingora keeps only one of them, so they are counted in
+    // If a head has both framing headers, Pingora keeps only one of them. So they are counted in
     // the raw bytes.
     let sent =
         |name: &str| raw.split(|b| *b == b'\n').filter(|line| names(line, name.as_bytes())).count();
@@ -101,7 +101,8 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     Ok(())
 }
 
-/// Whether this is a host with or without a port (RFC 3986, 3.2.2 and 3.2.3). It may be empty.
+/// Whether the value is a host with or without a port (RFC 3986, 3.2.2 and 3.2.3). An empty host is
+/// allowed.
 fn is_host(host: &[u8]) -> bool {
     let is_end = |rest: &[u8]| match rest {
         [] => true,
@@ -119,7 +120,7 @@ fn is_host(host: &[u8]) -> bool {
     name.iter().all(is_of_name) && is_end(rest)
 }
 
-/// Whether a header line is of this name.
+/// Whether a line of the head is a header with this name.
 fn names(line: &[u8], name: &[u8]) -> bool {
     let field = line.split(|b| *b == b':').next().unwrap_or_default();
     field.len() < line.len() && field.trim_ascii().eq_ignore_ascii_case(name)

@@ -67,8 +67,8 @@ impl TlsFiles {
         Ok(Arc::new(Self { config: config.clone(), current }))
     }
 
-    /// Loads the files again whenever they change. If they cannot be used, this is logged, and the
-    /// earlier certificate stays in use. Runs until it is dropped.
+    /// Loads the files again whenever they change. If the new files cannot be used, this is logged,
+    /// and the earlier certificate stays in use. Runs until the future is dropped.
     pub async fn watch(self: Arc<Self>) {
         let mut seen = self.modified();
         loop {

@@ -23,36 +23,37 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// Whether the stream is open, and nothing waits to be read. Towards upstreams the kernel is
-    /// asked: tokio knows only of events that it has seen.
+    /// Whether the stream is open and has no bytes to be read. Towards upstreams the kernel is
+    /// asked, because tokio knows only the events that it has polled for.
     pub fn is_quiet(&mut self) -> bool {
         match self {
             Self::Tcp(socket) => socket::is_quiet(socket),
-            // The kernel's answer comes first: what TLS has read is no longer there.
+            // The kernel is asked first: bytes that TLS has already read are no longer in the
+            // kernel.
             Self::Tls(stream, socket) => socket.is_quiet() && has_nothing(stream),
             Self::Pingora(stream) => has_nothing(stream),
         }
     }
 
-    /// A call begins: see [`has_sent`](Self::has_sent).
+    /// Begins a call: see [`has_sent`](Self::has_sent).
     pub fn begin_call(&self) {
         if let Self::Tls(_, socket) = self {
             socket.begin_call();
         }
     }
 
-    /// Whether a write of this call that failed may have sent a part of its bytes.
+    /// Whether a write of this call that failed may have sent some of its bytes.
     pub fn has_sent(&self) -> bool {
         match self {
             Self::Tcp(_) => false,
-            // One write may become several records.
+            // One write may become several TLS records.
             Self::Tls(_, socket) => socket.has_sent(),
             Self::Pingora(_) => true,
         }
     }
 }
 
-/// Whether a stream has nothing to read, not even its end.
+/// Whether a stream has nothing to be read, not even its end.
 fn has_nothing(stream: &mut Stream) -> bool {
     let cx = &mut Context::from_waker(Waker::noop());
     Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending()

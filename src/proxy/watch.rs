@@ -12,9 +12,9 @@ use super::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct HeadWatch {
     opened: Instant,
-    /// The time from which on a head is awaited, in milliseconds since `opened`. 0 before the first
-    /// head. [`BUSY`] from the end of a head until the call is over and the rest of its body was
-    /// read.
+    /// The time since which a head has been awaited, in milliseconds after `opened`. 0 before the
+    /// first head. [`BUSY`] from the end of a head until its call is over and the rest of its body
+    /// was read.
     waiting_since_ms: AtomicU64,
     /// The number of bytes of the head that have been read.
     bytes: AtomicUsize,
@@ -41,12 +41,13 @@ impl HeadWatch {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Records that a whole head has arrived.
+    /// Records that a whole head was read.
     pub fn begins(&self) {
         self.set(BUSY);
     }
 
-    /// Records that the next head is awaited from now on. For the first head this is not needed.
+    /// Records that from now on the connection waits for its next head. A new connection waits for
+    /// its first head without this.
     pub fn awaits_next(&self) {
         if self.is_busy() {
             self.set(self.elapsed_ms().max(1));
@@ -60,8 +61,8 @@ impl HeadWatch {
         OpenStream(self.clone())
     }
 
-    /// Records that bytes were sent. If they belong to an answer whose call has ended already, the
-    /// connection begins to wait only now.
+    /// Records that bytes were sent. If they belong to an answer whose call has already ended, the
+    /// connection counts as waiting only from now on.
     pub fn sends(&self) {
         let since = self.waiting_since_ms();
         if since != BUSY && since != 0 {
@@ -104,7 +105,7 @@ impl HeadWatch {
     }
 
     /// Resolves once the client has taken longer than `limits` allow. This runs in the connection's
-    /// own task, so no head can arrive while it decides.
+    /// own task, so no head can be read while it decides.
     pub async fn too_slow(&self, limits: Limits) {
         let shortest = limits.header_timeout.min(limits.keepalive_timeout);
         loop {
@@ -131,8 +132,8 @@ pub(crate) struct OpenStream(Arc<HeadWatch>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let watch = &self.0;
-        // The time is set before the count: when another task sees that no call runs, the time is
-        // right.
+        // The time is set before the count, so that another task which sees a count of 0 sees the
+        // right time.
         watch.set(watch.elapsed_ms().max(1));
         watch.streams.fetch_sub(1, Ordering::AcqRel);
     }

@@ -9,10 +9,11 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use crate::config::{Mistake, Secret};
 use crate::ledger::{BackendKind, LedgerConfig};
 
-/// The schemes that the Redis client understands; each may have `-sentinel` behind it.
+/// The schemes that the Redis client understands. Each may also end with `-sentinel`.
 const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
 
-/// Finds mistakes in the addresses, without connecting. [`LedgerConfig::check`] reports an empty one.
+/// Finds mistakes in the addresses, without connecting. An empty address is not reported here, but
+/// by [`LedgerConfig::check`].
 pub fn check_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     let mut found = Vec::from_iter(check_redis(config));
     for (name, url) in postgres_urls(config) {
@@ -21,7 +22,7 @@ pub fn check_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     found
 }
 
-/// Warns where the address of a Postgres on another machine does not say whether to use TLS.
+/// Warns if the address of a Postgres on another machine does not say whether to use TLS.
 pub fn warn_of_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     if config.backend != BackendKind::Redis {
         return Vec::new();
@@ -57,7 +58,8 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
         let message = "`redis_url` is not the address of a Redis that Farebox can use";
         return Some(Mistake::new("ledger.redis_url", message, hint));
     }
-    // The address is read as one without TLS, because for TLS the library would look for certificates.
+    // The address is read with a scheme without TLS, because with TLS the library would look for
+    // certificates.
     let plain = url.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
     if Config::from_url(&plain).is_err() {
         let hint = "write redis://:password@host:6379; in a password write `@`, `/`, `:` and `%` as \
@@ -85,7 +87,8 @@ fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
     Some(Mistake::new(format!("ledger.{name}"), message, hint))
 }
 
-/// True for a Postgres on another machine where neither the address nor PGSSLMODE says whether to use TLS.
+/// Whether the address is that of a Postgres on another machine, and neither it nor PGSSLMODE says
+/// whether to use TLS.
 fn leaves_tls_open(url: &str) -> bool {
     let Ok(options) = PgConnectOptions::from_str(url) else { return false };
     let host = options.get_host();

@@ -1,4 +1,4 @@
-//! The client libraries' errors as errors of the ledger.
+//! Converts the client libraries' errors into errors of the ledger.
 
 use std::path::Path;
 
@@ -9,7 +9,8 @@ use crate::ledger::{LedgerError, StoreFailure};
 /// SQLite's primary result codes for a database that is read-only or cannot be opened.
 const SQLITE_READ_ONLY: [u32; 2] = [8, 14];
 
-/// Postgres's codes for a transaction that it ended because it took too long: in a statement, or between two.
+/// Postgres's codes for a transaction that it ended because a statement, or the pause between two
+/// statements, took too long.
 const POSTGRES_TIMEOUT: [&str; 2] = ["57014", "25P03"];
 
 /// The beginnings of Postgres's codes for an outage: Postgres starts or stops, or has no connection
@@ -39,11 +40,11 @@ impl From<fred::error::Error> for LedgerError {
 }
 
 impl LedgerError {
-    /// Names the file where SQLite could not open or write the ledger at `path`.
+    /// Names the file, if SQLite could not open or write the ledger at `path`.
     pub(crate) fn on_opening(self, path: &Path) -> Self {
         let (Self::Database(failure) | Self::Migration(failure)) = &self else { return self };
         let code = failure.code().and_then(|code| code.parse::<u32>().ok());
-        // The low byte is the primary code, the rest is detail.
+        // The low byte is the primary code. The rest is detail.
         match code.map(|code| code & 0xff) {
             Some(code) if SQLITE_READ_ONLY.contains(&code) => {
                 Self::ReadOnly { path: path.to_owned(), what: failure.text.clone() }
@@ -52,7 +53,7 @@ impl LedgerError {
         }
     }
 
-    /// Turns the error of a transaction that Postgres ended because it took too long into
+    /// Turns the error of a transaction that took too long, so that Postgres ended it, into
     /// [`LedgerError::Slow`].
     pub(crate) fn of_a_transaction(self) -> Self {
         let Self::Database(failure) = &self else { return self };
@@ -73,7 +74,7 @@ fn refusal(text: String) -> StoreFailure {
     StoreFailure { text, code: None, is_outage: false }
 }
 
-/// True where the database could not be reached or does not answer; false where it refused.
+/// Whether the database could not be reached or does not answer; false if it refused.
 fn is_outage(error: &sqlx::Error, code: Option<&str>) -> bool {
     match error {
         sqlx::Error::Database(_) => {

@@ -1,7 +1,7 @@
 //! The ledger's backends: the only place that speaks SQL or Redis.
 //!
-//! `sqlite` is the embedded ledger, `cluster` the one that gateways share on Redis and Postgres, and
-//! `sql` the queries that both databases answer.
+//! `sqlite` is the embedded ledger, `cluster` the ledger that several gateways share on Redis and
+//! Postgres, and `sql` has the queries that both databases use.
 
 mod addresses;
 pub(crate) mod cluster;
@@ -10,13 +10,15 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 
 pub use addresses::{check_addresses, warn_of_addresses};
+pub use cluster::answers::ClusterAnswers;
 pub use cluster::import::{ImportError, Imported, import};
 pub use cluster::ledger::ClusterLedger;
 pub use cluster::reader::ClusterReader;
 pub use cluster::recovery_plan::{ChangedAccount, RecoveryPlan, plan_recovery, recover_cluster};
 pub use cluster::repair::repair_cluster;
 pub use cluster::setup::migrate_cluster;
-pub use sqlite::backup::backup;
+pub use sqlite::answers::SqliteAnswers;
+pub use sqlite::backup::{backup, backup_answers};
 pub use sqlite::export::SourceError;
 pub use sqlite::ledger::SqliteLedger;
 pub use sqlite::read::SqliteReader;

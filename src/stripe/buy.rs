@@ -41,7 +41,7 @@ impl BuyKey<'_> {
     }
 }
 
-/// Why a purchase could not begin. Nothing was charged.
+/// The reason why a purchase could not begin. Nothing was charged.
 #[derive(Debug, thiserror::Error)]
 pub enum BuyError {
     /// A request to Stripe failed.
@@ -128,8 +128,8 @@ impl Sales {
         Ok(bought)
     }
 
-    /// The open session in which the account can already pay for the pack at the same price, if a
-    /// gateway of this ledger has recently made one.
+    /// The open session in which the account can already pay for the pack at the same price. `None`
+    /// unless a gateway of this ledger has made one recently.
     async fn open_before(
         &self,
         account: &AccountId,
@@ -153,8 +153,8 @@ impl Sales {
             Ok(found) if found.status.as_deref() == Some("open") => {
                 Ok(found.url.map(|url| Bought { session, url }))
             }
-            // Either the session was paid or has expired, and its event is on the way, or it belongs to
-            // the other mode (test, live).
+            // The session was paid or has expired, and its event is on the way; or it belongs to
+            // the other mode (test or live).
             Ok(_) | Err(ApiError::Refused { status: 400 | 404, .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -169,7 +169,7 @@ impl Sales {
     ) -> Result<Bought, BuyError> {
         let customer = self.customer(client, account, key, None).await?;
         let session = match self.ask_for_session(client, account, pack, key, &customer).await {
-            // Either the customer was deleted, or it belongs to the other mode (test, live).
+            // The customer was deleted, or belongs to the other mode (test or live).
             Err(BuyError::Api(ApiError::Refused {
                 status: 400 | 404, param: Some(param), ..
             })) if param == "customer" => {
@@ -178,8 +178,8 @@ impl Sales {
             }
             answer => answer?,
         };
-        // A `stripe_price` may have another amount or currency than the one that buyers see. No buyer
-        // is charged that.
+        // A `stripe_price` may have another amount or currency than the price that buyers see. No
+        // buyer may be charged that.
         let code = pack.price.currency().code();
         let is_other = session.amount_subtotal.is_some_and(|asked| asked != pack.price.minor())
             || session.currency.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(code));
@@ -240,9 +240,9 @@ impl Sales {
         }
     }
 
-    /// The account's customer at Stripe: the stored one, or a new one. Two first purchases at the same
-    /// time make two customers, and the ledger stores one of them. `gone` is a customer that Stripe
-    /// does not know any more.
+    /// The account's customer at Stripe: the stored one, or a new one. If an account begins its
+    /// first two purchases at the same time, two customers are made, and the ledger stores one of
+    /// them. `gone` is a customer that Stripe no longer knows.
     async fn customer(
         &self,
         client: &Client,
@@ -259,8 +259,8 @@ impl Sales {
             (metadata_key::ACCOUNT, account.to_string()),
         ];
         let request = NewCustomer { metadata: metadata.into() };
-        // The key is made from the purchase's key. A key made from the account alone would repeat a
-        // failure for ever, since Stripe repeats it to the same key.
+        // The key is made from the purchase's key. If it were made from the account alone, a
+        // failure would last for ever, because Stripe repeats its answer for the same key.
         let key = idempotency_key(&["customer", key, gone.as_deref().unwrap_or_default()]);
         let made = client.create_customer(&request, &key).await?;
         Ok(self.ledger.record_customer(account.clone(), made.id, gone).await?)
@@ -278,7 +278,7 @@ fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
     }
 }
 
-/// Stripe's own price where the config names one, or else a price that is made for this session.
+/// Stripe's own price if the config names one. Otherwise a price that is made for this session.
 fn line_item(pack: &PackConfig) -> LineItem<'_> {
     let price = match &pack.stripe_price {
         Some(price) => LinePrice::Price(price),
@@ -291,7 +291,7 @@ fn line_item(pack: &PackConfig) -> LineItem<'_> {
     LineItem { quantity: 1, price }
 }
 
-/// A pack's currency as Stripe writes it: in small letters.
+/// A pack's currency in lower case, as Stripe writes it.
 pub(super) fn currency(pack: &PackConfig) -> String {
     pack.price.currency().code().to_ascii_lowercase()
 }

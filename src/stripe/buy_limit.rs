@@ -12,10 +12,10 @@ use crate::account::AccountId;
 /// The time after which an account may begin another purchase.
 const ONE_EVERY: Duration = Duration::from_secs(10);
 
-/// The number of purchases that an account may begin at once, after a pause.
+/// The number of purchases that an account may begin at once after a pause.
 const AT_ONCE: u32 = 6;
 
-/// The number of remembered accounts above which those without a recent purchase are forgotten.
+/// If more accounts than this are remembered, those without a recent purchase are forgotten.
 const MANY: usize = 1024;
 
 /// The accounts that have begun purchases lately.
@@ -35,7 +35,8 @@ impl BuyLimit {
     /// Counts a purchase that begins at `now`.
     ///
     /// # Errors
-    /// The time to wait, where the account has begun too many purchases. Such an attempt is not counted.
+    /// The time to wait, if the account has begun too many purchases. The attempt is then not
+    /// counted.
     pub fn begin(&self, account: &AccountId, now: Instant) -> Result<(), Duration> {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let due = recent.due.get(account).copied().unwrap_or(now).max(now);
@@ -53,7 +54,7 @@ impl BuyLimit {
         Ok(())
     }
 
-    /// Uncounts a purchase that was paid. A buyer who pays is never limited.
+    /// Takes back the count of a purchase that was paid. A buyer who pays is never limited.
     pub fn paid(&self, account: &AccountId) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(due) = recent.due.get_mut(account)

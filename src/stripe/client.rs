@@ -30,7 +30,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// The longest idempotency key that Stripe takes.
 const MAX_KEY_BYTES: usize = 255;
 
-/// Why a request to Stripe failed.
+/// The reason why a request to Stripe failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// No client can be made from `[stripe]`.
@@ -67,7 +67,7 @@ pub enum ApiError {
 }
 
 impl ApiError {
-    /// True where the same request may succeed later.
+    /// True if the same request may succeed later.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Timeout | Self::Unreachable(_) | Self::KeyInUse => true,
@@ -103,7 +103,7 @@ impl From<reqwest::Error> for ApiError {
     }
 }
 
-/// The text of an error and its causes, down to the refused connection or the name that does not
+/// The text of an error and of all its causes, such as a refused connection or a name that does not
 /// resolve.
 fn reasons(error: reqwest::Error) -> String {
     let error = error.without_url();
@@ -148,8 +148,8 @@ impl Client {
     /// A client with the key and the address of `config`. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`ApiError::Setup`] where the key cannot be sent in a header, `api_base` is not an address, or this
-    /// system trusts no certificate authority.
+    /// [`ApiError::Setup`] if the key cannot be sent in a header, if `api_base` is not an address,
+    /// or if this system trusts no certificate authority.
     pub fn new(config: &StripeConfig) -> Result<Self, ApiError> {
         let bearer = format!("Bearer {}", config.secret_key.expose());
         let mut authorization = HeaderValue::try_from(bearer).map_err(|_| {
@@ -189,9 +189,9 @@ impl Client {
         self.send(|| self.http.request(Method::GET, url.clone())).await
     }
 
-    /// Makes or changes the object at `path`. Stripe does so once, however many requests have the same
-    /// `key`. After a broken connection, the request is sent once more, since the first one may not
-    /// have arrived.
+    /// Makes or changes the object at `path`. Stripe does so once, however many requests have the
+    /// same `key`. If the connection breaks, the request is sent once more, because the first one
+    /// may not have arrived.
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -211,8 +211,8 @@ impl Client {
         .await
     }
 
-    /// Every object of the list at `path`, read page by page. `id` returns an object's id, after which
-    /// the next page begins.
+    /// Reads every object of the list at `path`, page by page. `id` returns the id of an object,
+    /// which is where the next page begins.
     pub(super) async fn list<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -287,7 +287,7 @@ struct Page<'a, F> {
 }
 
 /// Parameters in the form that Stripe reads, nested in brackets: `line_items[0][quantity]=1`. Equal
-/// parameters give equal text, as a retry under the same idempotency key must have.
+/// parameters give equal text. A retry under the same idempotency key needs that.
 fn form(parameters: &impl Serialize) -> Result<String, ApiError> {
     serde_qs::Config::new()
         .use_form_encoding(true)

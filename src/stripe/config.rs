@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::config::{Mistake, Secret};
 use crate::ledger::OnDispute;
 
-/// The section `[stripe]`. Without it packs are shown and cannot be bought.
+/// The section `[stripe]`. Without it, packs are shown but cannot be bought.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StripeConfig {
@@ -44,11 +44,11 @@ pub struct StripeConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckoutConfig {
-    /// Stripe Tax computes the tax.
+    /// Whether Stripe Tax computes the tax.
     pub automatic_tax: bool,
-    /// Stripe writes an invoice.
+    /// Whether Stripe writes an invoice.
     pub invoice_creation: bool,
-    /// Buyers may enter a promotion code.
+    /// Whether buyers may enter a promotion code.
     pub allow_promotion_codes: bool,
     /// The language of the page; `auto` follows the browser.
     pub locale: String,
@@ -81,7 +81,7 @@ pub fn is_live(secret_key: &Secret) -> bool {
 
 impl StripeConfig {
     /// The section that the demo uses, without Stripe. `secret_key` is the key that is set on this
-    /// machine, if there is one: beside a live key the sandbox refuses to start.
+    /// machine, if there is one. The sandbox refuses to start beside a live key.
     pub fn sandbox(secret_key: Option<Secret>) -> Self {
         Self {
             secret_key: secret_key.unwrap_or_else(|| Secret::new("sk_test_sandbox")),
@@ -95,12 +95,12 @@ impl StripeConfig {
         }
     }
 
-    /// True where real money moves.
+    /// True if real money moves.
     pub fn is_live(&self) -> bool {
         is_live(&self.secret_key)
     }
 
-    /// A warning where the sandbox is on.
+    /// A warning if the sandbox is on.
     pub fn warn(&self) -> Option<Mistake> {
         self.sandbox.then(|| {
             let message = "the sandbox gives credits away: pressing its button counts as paying";

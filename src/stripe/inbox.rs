@@ -14,8 +14,8 @@ use crate::ledger::{EventState, LedgerError, NewEvent, Refusal, StripeEvent};
 /// The number of stored events that are read at a time.
 const PAGE: u32 = 200;
 
-/// Bodies up to this size are hashed on the thread that received them, in a fraction of a millisecond. Stripe's
-/// events are smaller.
+/// A body up to this size is hashed on the thread that received it, which takes a fraction of a
+/// millisecond. Stripe's events are smaller.
 const HASHED_IN_PLACE_BYTES: usize = 64 * 1024;
 
 /// The most characters of a failure's reason that are stored.
@@ -26,11 +26,11 @@ const MAX_NOTE: usize = 500;
 pub struct Receipt {
     /// The state of the event now.
     pub state: EventState,
-    /// False where the event was stored before.
+    /// False if the event was stored before.
     pub new: bool,
 }
 
-/// Why an event was not stored.
+/// The reason why an event was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// The signature is wrong. If Stripe did send the event, `webhook_secret` or this machine's clock
@@ -88,15 +88,15 @@ impl Sales {
             count(&event.kind, "duplicate");
             return Ok(receipt);
         }
-        // If applying fails, Stripe need not send the event again: the event is stored, and is applied
-        // later.
+        // If applying fails, Stripe need not send the event again, because it is stored and will be
+        // applied later.
         let state = self.apply(&event.id, &event.payload).await.unwrap_or(EventState::Received);
         count(&event.kind, state.as_str());
         Ok(Receipt { state, ..receipt })
     }
 
     /// Checks a body's signature. Anybody may send a body of half a megabyte. So large bodies are
-    /// hashed on other threads, a few at a time, and never on the threads that serve calls.
+    /// hashed on threads of their own, a few at a time, and not on those that serve calls.
     async fn verify(
         &self,
         payload: &Bytes,
@@ -112,7 +112,7 @@ impl Sales {
         let _turn = self.hashing.acquire().await;
         let (payload, secrets) = (payload.clone(), secrets.clone());
         let hashed = tokio::task::spawn_blocking(move || claim.verify(&payload, &secrets)).await;
-        // The hashing has panicked, so nothing is known about the sender.
+        // The hashing has panicked, so it is unknown whether the signature is right.
         hashed.unwrap_or(Err(SignatureError::Wrong))
     }
 
@@ -120,7 +120,7 @@ impl Sales {
     /// moved again.
     ///
     /// # Errors
-    /// [`Refusal::UnknownEvent`], or where the ledger cannot be read or written.
+    /// [`Refusal::UnknownEvent`], and failures to read or write the ledger.
     pub async fn replay(&self, id: &str) -> Result<EventState, LedgerError> {
         let event = self.ledger.read().event(id).await?.ok_or(Refusal::UnknownEvent)?;
         Ok(self.apply(&event.id, &event.payload).await?)

@@ -1,5 +1,6 @@
-//! Stripe's objects, with the members that Farebox reads, in events of any API version and in answers.
-//! Other members are not parsed, so a change in them cannot break anything.
+//! Stripe's objects, reduced to the members that Farebox reads. They are the same in events of any
+//! API version and in answers. Other members are not parsed, so a change in them cannot break
+//! anything.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ pub(super) struct Envelope<'a> {
     pub data: EventData<'a>,
 }
 
-/// The members that identify one of Stripe's thin events (pings are thin events too). A thin event
-/// names an object and does not contain it.
+/// The members that identify one of Stripe's thin events, of which pings are a kind. A thin event
+/// names an object but does not contain it.
 #[derive(Debug, Deserialize)]
 pub(super) struct Thin {
     object: Arc<str>,
@@ -112,7 +113,7 @@ pub(super) struct Dispute {
 /// A movement on the seller's balance, for a dispute.
 #[derive(Debug, Deserialize)]
 pub(super) struct BalanceTransaction {
-    /// The amount in minor units of the seller's balance, without the fee. Negative where money was
+    /// The amount in minor units of the seller's balance, without the fee. Negative if money was
     /// withdrawn.
     pub amount: i64,
     pub currency: Arc<str>,

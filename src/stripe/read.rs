@@ -1,4 +1,5 @@
-//! Turns an event, or an object that Stripe was asked for, into facts about a payment. Pure: no I/O.
+//! Turns an event, or an object that was read from Stripe, into facts about a payment. This is
+//! pure: no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -49,19 +50,19 @@ const OLD_REFUND_UPDATE: &str = "charge.refund.updated";
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     pub facts: Facts,
-    /// The source of the facts, in the words that go into the ledger's entries.
+    /// The source of the facts, in words for the ledger's entries.
     pub because: Arc<str>,
 }
 
 /// The longest id that is accepted.
 const MAX_ID_BYTES: usize = 255;
 
-/// Reads an event; `None` where its kind moves no credits. A session that another ledger began gives
-/// facts without a sale.
+/// Reads an event; `None` if its kind moves no credits. If another ledger began the session, the
+/// facts have no sale.
 ///
 /// # Errors
-/// The kind is one that is read, and the event lacks a member or has an impossible one, such as a
-/// refund of a negative amount.
+/// The event is of a kind that is read, but lacks a member or has an impossible one, such as a
+/// negative amount of a refund.
 pub(super) fn read(
     event: &Envelope<'_>,
     ledger_id: &str,
@@ -92,8 +93,8 @@ pub(super) fn read(
             let dispute: Dispute = parse(object)?;
             let stage = match kind {
                 "charge.dispute.funds_withdrawn" => Stage::Standing,
-                // The dispute is lost, and a part came back: the part that had been refunded before the
-                // bank took everything.
+                // The dispute is lost, but a part came back: the part that had been refunded before
+                // the bank took the whole amount.
                 "charge.dispute.funds_reinstated" if dispute.is_lost() => Stage::Lost,
                 "charge.dispute.funds_reinstated" => Stage::Won,
                 _ => Stage::Inquiry,
@@ -131,8 +132,8 @@ pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str)
     }
 }
 
-/// The sale, from the session's metadata. The ledger may not have it, because the event came first or because the
-/// ledger was restored from a backup.
+/// The sale, from the session's metadata. The ledger may not know the sale, because the event came
+/// first or because the ledger was restored from a backup.
 fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     let metadata = session.metadata.as_ref()?;
     let text = |key: &str| metadata.get(key).map(String::as_str);
@@ -152,8 +153,8 @@ fn sale(session: &Session, ledger_id: &str) -> Option<Sale> {
     })
 }
 
-/// The names of a session's metadata. With it, an event shows what was sold even where the ledger does
-/// not have the sale.
+/// The names in a session's metadata. With the metadata, an event shows what was sold even if the
+/// ledger does not have the sale.
 pub(super) mod metadata_key {
     pub const LEDGER: &str = "farebox";
     pub const ACCOUNT: &str = "account";
@@ -183,7 +184,7 @@ pub(super) fn of_refund(refund: &Refund) -> Facts {
     }
 }
 
-/// The facts of a charge: the amount that was refunded, and the refunds where the charge lists them.
+/// The facts of a charge: the amount that was refunded, and the refunds if the charge lists them.
 fn of_charge(charge: &Charge) -> Facts {
     let mut facts = Facts {
         names: names([charge.payment_intent.as_ref(), Some(&charge.id)]),
@@ -197,15 +198,15 @@ fn of_charge(charge: &Charge) -> Facts {
     facts
 }
 
-/// The facts of a dispute. Its event tells a stage, and its status another one; the later of the two
-/// counts.
+/// The facts of a dispute. Its event tells one stage, and its status may tell another. The later of
+/// the two counts.
 pub(super) fn of_dispute(dispute: &Dispute, stage: Stage) -> Facts {
     let by_status = match dispute.status.as_deref() {
         Some("won") => Stage::Won,
         Some("lost") => Stage::Lost,
         Some("prevented") => Stage::Inquiry,
         Some(status) if status.starts_with("warning_") => Stage::Inquiry,
-        // This status comes from a later API version. The money may be on its way out, so it counts as
+        // This status is from a later API version. The money may be on its way out, so it counts as
         // gone.
         _ => Stage::Standing,
     };
@@ -226,12 +227,12 @@ impl Dispute {
         self.status.as_deref() == Some("lost")
     }
 
-    /// The part of the disputed amount that came back, in minor units of the dispute; `None` where the dispute lists
-    /// no money that came back.
+    /// The part of the disputed amount that came back, in minor units of the dispute. `None` if the
+    /// dispute lists no money that came back.
     ///
-    /// The seller's balance may be in another currency, and the exchange rate may change between the
-    /// two movements. So a dispute that is won counts as given back whole. Otherwise the part is the
-    /// money that came back divided by the money that was withdrawn.
+    /// The seller's balance may be in another currency, and the exchange rate may change between
+    /// the two movements. So if a dispute is won, all of its amount counts as given back. Otherwise
+    /// the part is the money that came back, divided by the money that was withdrawn.
     fn returned(&self) -> Option<u64> {
         let moves = self.balance_transactions.as_deref()?;
         let sum = |came_back: bool| -> u128 {

@@ -9,7 +9,7 @@ use crate::account::AccountId;
 use crate::credits::Credits;
 use crate::ledger::{Facts, PaymentChange, Progress, Refusal, Stage};
 
-/// Why the comparison stopped early. The facts that it had applied until then stay applied.
+/// The reason why the comparison stopped early. The facts that it had applied until then stay applied.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// The checkout is the sandbox, so there is nothing at Stripe to compare with.

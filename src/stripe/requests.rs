@@ -1,6 +1,6 @@
 //! The requests that Farebox makes of Stripe's API, with their parameters.
 //!
-//! Each parameter has Stripe's own name and is left out where it is `None`. The tests check every
+//! Each parameter has Stripe's own name, and is left out if it is `None`. The tests check every
 //! request against the types of Stripe's SDK.
 
 use std::collections::BTreeMap;
@@ -217,7 +217,7 @@ pub(super) struct Enabled {
 }
 
 impl Enabled {
-    /// The option where `on` is true; `None` leaves it out of the request.
+    /// `Some` if `on` is true; `None` leaves the option out of the request.
     pub fn when(on: bool) -> Option<Self> {
         on.then_some(Self { enabled: true })
     }

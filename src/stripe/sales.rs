@@ -14,13 +14,13 @@ use crate::config::Secret;
 use crate::ledger::{Facts, Ledger, LedgerError, OnDispute, PaymentChange, Refusal, TakeFacts};
 use crate::metrics::Metrics;
 
-/// The number of large webhook bodies that are hashed at a time, on threads of their own.
+/// The most large webhook bodies that are hashed at a time, on threads of their own.
 const HASHED_AT_ONCE: usize = 2;
 
-/// How often the inbox is searched for events that were stored and not applied.
+/// How often the inbox is searched for events that were stored but not applied.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Why a gateway cannot sell.
+/// The reason why a gateway cannot sell.
 #[derive(Debug, thiserror::Error)]
 pub enum SalesError {
     /// The sandbox is on, and a live key of Stripe's is set.
@@ -54,8 +54,8 @@ pub struct Sales {
     pub(super) checkout: Checkout,
     pub(super) ledger: Ledger,
     pub(super) metrics: Metrics,
-    /// The id that marks this ledger's sessions, so that they differ from those of other ledgers on the
-    /// same Stripe account.
+    /// The id that marks this ledger's sessions. It distinguishes them from those of other ledgers
+    /// on the same Stripe account.
     pub(super) ledger_id: Arc<str>,
     /// Limits how many signatures of large webhooks are checked at a time.
     pub(super) hashing: Semaphore,
@@ -163,7 +163,8 @@ impl Sales {
     }
 }
 
-/// Warns the operator where credits moved because of money in another currency than the buyer paid in.
+/// Warns the operator if credits moved because of money in another currency than the buyer had paid
+/// in.
 fn warn_of_currency(change: &PaymentChange) {
     let payment = &change.payment;
     let moved = !change.clawed_back.is_zero() || !change.reinstated.is_zero();

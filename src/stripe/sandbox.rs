@@ -19,7 +19,7 @@ pub struct SandboxPage {
 }
 
 impl Sales {
-    /// True where buyers pay on the sandbox's page.
+    /// True if buyers pay on the sandbox's page.
     pub fn is_sandbox(&self) -> bool {
         matches!(self.checkout, Checkout::Sandbox { .. })
     }
@@ -31,7 +31,7 @@ impl Sales {
         (!url.is_empty()).then_some(url)
     }
 
-    /// The page of a session; `None` where there is no such session.
+    /// The page of a session; `None` if there is no such session.
     ///
     /// # Errors
     /// The ledger cannot be read.

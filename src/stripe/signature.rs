@@ -1,8 +1,8 @@
 //! Stripe's signature of a webhook: `t=<seconds>,v1=<HMAC-SHA256 of "t.body" in hexadecimal>`.
 //!
-//! Anybody can send a webhook, so the work for one is bounded. The time is checked first, a header may
-//! have only a handful of signatures, and the body is hashed once for each of our secrets, however many
-//! signatures there are.
+//! Anybody can send a webhook, so the work for each is limited. The time is checked first, a header
+//! may have only a few signatures, and the body is hashed once for each of the seller's secrets,
+//! however many signatures there are.
 
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
@@ -17,7 +17,7 @@ const TOLERANCE_SECS: i64 = 300;
 /// and two while a secret is being replaced.
 const MAX_CANDIDATES: usize = 8;
 
-/// Why a webhook's signature is refused.
+/// The reason why a webhook's signature is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// The header is missing, or has no time or no signature.
@@ -26,18 +26,18 @@ pub enum SignatureError {
     /// The header has more signatures than Stripe sends.
     #[error("the Stripe-Signature header has more than {MAX_CANDIDATES} signatures")]
     TooMany,
-    /// None of the signatures was made with one of our secrets.
+    /// None of the signatures was made with one of the seller's secrets.
     #[error("no signature was made with one of the webhook secrets")]
     Wrong,
-    /// The webhook is a replay of an old one, or one of the clocks is wrong.
+    /// The webhook is a repetition of an old one, or one of the clocks is wrong.
     #[error("the signature is more than 300 seconds old or ahead")]
     Stale,
 }
 
-/// A header whose time was accepted and whose signatures are still to be compared.
+/// A header whose time was accepted and whose signatures are not compared yet.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The time as the sender wrote it, because the signature is over that text.
+    /// The time as the sender wrote it. The signature covers this text.
     time: String,
     candidates: Vec<Tag>,
 }
@@ -60,8 +60,8 @@ impl Claim {
         Ok(Self { time: time.to_owned(), candidates })
     }
 
-    /// Checks the signatures over `payload`, which is the body byte for byte as it arrived. Each secret
-    /// costs one hash of the body. The comparison takes constant time.
+    /// Checks the signatures over `payload`, which must be the body exactly as it arrived. Each
+    /// secret costs one hash of the body. The comparison takes constant time.
     ///
     /// # Errors
     /// [`SignatureError::Wrong`].

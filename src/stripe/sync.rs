@@ -113,8 +113,9 @@ fn pack_metadata(pack: &PackConfig) -> Metadata {
     [(metadata_key::PACK, pack.id.clone())].into()
 }
 
-/// An idempotency key for one request of this run. It is random, since Stripe would repeat a failure to
-/// the same key. A later run finds the objects of this one by their lookup key or address.
+/// A new idempotency key, for one request of this run. It is random, because Stripe would repeat a
+/// failure for the same key. A later run finds the objects of this one by their lookup key or
+/// address.
 fn fresh_key() -> String {
     format!("farebox-{}", uuid::Uuid::new_v4())
 }
@@ -126,12 +127,12 @@ pub struct SyncedWebhook {
     pub id: String,
     /// The action that was taken, in words.
     pub done: &'static str,
-    /// The signing secret, where the endpoint was made now. Stripe tells the secret only then.
+    /// The signing secret, if the endpoint was just made. Stripe tells it only then.
     pub secret: Option<Secret>,
 }
 
-/// Makes or updates a webhook endpoint at `url`, so that Stripe sends it the events that Farebox needs.
-/// Other events that the endpoint receives already stay selected.
+/// Makes or updates a webhook endpoint at `url`, so that Stripe sends it the events that Farebox
+/// needs. If other events are selected for the endpoint, they stay selected.
 ///
 /// # Errors
 /// A request to Stripe failed.

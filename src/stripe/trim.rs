@@ -38,8 +38,9 @@ struct Data<'a> {
     object: Object<'a>,
 }
 
-/// Every member of a session, refund, charge or dispute that `read.rs` needs. Amounts and words stay as Stripe
-/// wrote them, so that a later version can replay an event that this version cannot read.
+/// Every member of a session, refund, charge or dispute that `read.rs` needs. Amounts and words
+/// stay as Stripe wrote them, so that a later version can replay an event that this version cannot
+/// read.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default)]
 struct Object<'a> {
@@ -120,7 +121,8 @@ struct Moved<'a> {
     currency: Option<&'a RawValue>,
 }
 
-/// A text or a number as Stripe wrote it. An object or a list in its place is dropped.
+/// A text or a number as Stripe wrote it. If an object or a list stands in its place, it is
+/// dropped.
 fn scalar<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     let raw = Option::<&'de RawValue>::deserialize(deserializer)?;
     Ok(raw.filter(|raw| !raw.get().starts_with(['{', '['])))
@@ -134,8 +136,8 @@ mod tests {
 
     const LEDGER: &str = "ledger-1";
 
-    /// Objects that have every member that is read, in each form in which Stripe sends it, and data
-    /// about a buyer.
+    /// Objects that have all members that are read, in each form in which Stripe sends them,
+    /// together with data about a buyer.
     fn objects() -> Vec<Value> {
         let buyer = json!({ "name": "Jane Buyer", "email": "jane@example.org",
             "phone": "+33 6 12", "address": { "line1": "12 Rue du Secret" } });

@@ -20,19 +20,19 @@ pub enum Kind {
     InputImage,
     /// Tokens of the answer that are of no other kind.
     Output,
-    /// Tokens that the model thought with; the client may not see them.
+    /// Tokens that the model used for thinking. The client may not see them.
     Reasoning,
     /// Audio in the answer, in tokens.
     OutputAudio,
     /// Images in the answer, in tokens.
     OutputImage,
-    /// Images that were made, in pieces.
+    /// Images that the answer has, counted one by one.
     Image,
-    /// Audio or video, in seconds.
+    /// Seconds of audio or video.
     Second,
     /// Characters, for example of a text that was read aloud.
     Character,
-    /// Searches that a server tool made.
+    /// Searches of a tool that the provider runs.
     Search,
 }
 
@@ -91,7 +91,7 @@ impl Kind {
         names
     };
 
-    /// The kind whose price this kind has where it has none of its own.
+    /// The kind whose price applies to this kind if it has none of its own.
     pub const fn parent(self) -> Option<Self> {
         match self {
             Self::CachedInput | Self::CacheWrite | Self::InputAudio | Self::InputImage => {
@@ -108,18 +108,19 @@ impl Kind {
         }
     }
 
-    /// True for tokens of the request, of every kind.
+    /// Whether this is a kind of tokens in the request.
     pub const fn is_input(self) -> bool {
         (self as usize) <= (Self::InputImage as usize)
     }
 
-    /// True for tokens of the answer, of every kind.
+    /// Whether this is a kind of tokens in the answer.
     pub const fn is_output(self) -> bool {
         (self as usize) >= (Self::Output as usize)
             && (self as usize) <= (Self::OutputImage as usize)
     }
 
-    /// True for tokens, whose prices are for a million; the others have a price each.
+    /// Whether the kind counts tokens. Prices of tokens are for a million; other kinds have a price
+    /// for each unit.
     pub const fn is_token(self) -> bool {
         (self as usize) <= (Self::OutputImage as usize)
     }
@@ -129,7 +130,7 @@ impl Kind {
     }
 }
 
-/// Reads the name of a kind, as a key of a table. Another name is an unknown key.
+/// Reads the name of a kind, as the key of a table. Any other name is an unknown key.
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;

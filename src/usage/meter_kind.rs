@@ -1,4 +1,4 @@
-//! How usage is read from requests and answers: the `meter` of a route.
+//! The ways in which usage is read from requests and answers: the `meter` of a route.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ pub enum MeterKind {
     OpenAi,
     /// Anthropic's messages.
     Anthropic,
-    /// Any JSON answer whose counts stand at fixed places.
+    /// A JSON answer of any shape, whose counts stand at fixed places.
     Pointers(Arc<Pointers>),
 }
 
 /// The places of the counts in a JSON answer, each with the kind that is counted there. Kinds never
-/// overlap, so a count is taken as it stands. At least one place; no two are the same.
+/// overlap, so each count is used as it is. There is at least one place, and all differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointers(Box<[(Kind, Pointer)]>);
 
@@ -31,7 +31,8 @@ pub struct Pointer {
     steps: Box<[Box<str>]>,
 }
 
-/// The reason why a text is no JSON pointer. In each message, the text after the semicolon is the remedy.
+/// The reason why a text is not a JSON pointer. In each message, the text after the semicolon is
+/// the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PointerError {
     /// The text does not begin with `/`.
@@ -70,7 +71,7 @@ impl Pointer {
     /// Reads a pointer.
     ///
     /// # Errors
-    /// [`PointerError`] where it is malformed, or names the whole document.
+    /// [`PointerError`] if the text is malformed, or names the whole document.
     pub fn parse(text: &str) -> Result<Self, PointerError> {
         if text.len() > MAX_POINTER_BYTES {
             return Err(PointerError::TooLong);
@@ -85,7 +86,8 @@ impl Pointer {
         &self.text
     }
 
-    /// The names of members, and the indexes of elements as digits, from the top down. At least one.
+    /// The steps from the top down: names of members, and indexes of elements as digits. There is
+    /// at least one.
     pub fn steps(&self) -> &[Box<str>] {
         &self.steps
     }

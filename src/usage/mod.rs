@@ -1,5 +1,5 @@
-//! What a metered request asks for, and what its answer used: plain data that the meters produce, the
-//! price table turns into credits, and the ledger stores.
+//! The usage of metered calls: what a request asks for, and what its answer used. This is plain
+//! data that the meters produce, the price table turns into credits, and the ledger stores.
 
 mod kind;
 mod meter_kind;

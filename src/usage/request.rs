@@ -1,4 +1,5 @@
-//! What the price reads of a request, and what the ledger stores of a call.
+//! The facts of a request that the price depends on, and the record of a call that the ledger
+//! stores.
 
 use std::sync::Arc;
 
@@ -16,59 +17,63 @@ pub enum Scalar {
     Bool(bool),
     /// `null`.
     Null,
-    /// A list or an object: no value that a price names, though some parsers take `["hd"]` for `"hd"`.
+    /// A list or an object. No price names such a value, but some parsers take `["hd"]` for `"hd"`.
     Nested,
 }
 
-/// How much a request asks for at most.
+/// The most that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest of the output limits that are present, in tokens.
     pub output_tokens: Option<u32>,
-    /// The largest of `n`, `best_of` and their like; 1 where none is present, and at least 1.
+    /// The largest of `n`, `best_of` and the like; 1 if the request has none of them or only 0.
     pub answers: u32,
 }
 
-/// What the price reads of a metered request.
+/// The facts of a metered request that its price depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestFacts {
-    /// The model, as the request spells it. `None` where the request names none.
+    /// The model, as the request spells it. `None` if the request names none.
     pub model: Option<Box<str>>,
-    /// The answer will come as a stream.
+    /// Whether the answer will be a stream.
     pub is_stream: bool,
-    /// How much is asked for at most.
+    /// The most that the request asks for.
     pub limits: Limits,
-    /// The bytes that count as text: the whole body less the data of `images`.
+    /// The number of bytes that count as text: the whole body without the data of `images`.
     pub text_bytes: u64,
-    /// Images in the places where their data does not count as text.
+    /// The number of images in places where their data does not count as text.
     pub images: u32,
+    /// The request has images or documents, whose bytes do not bound their tokens.
+    pub expands: bool,
     /// A member that names input that is not in the body, such as `previous_response_id`.
     pub input_elsewhere: Option<&'static str>,
-    /// The request may write to the provider's cache.
+    /// Whether the request may write to the provider's cache.
     pub writes_cache: bool,
-    /// The request sends audio.
+    /// Whether the request sends audio.
     pub sends_audio: bool,
-    /// The request asks for audio.
+    /// Whether the request asks for audio.
     pub asks_for_audio: bool,
+    /// The answer can have sound or images, so its text does not tell how many tokens were delivered.
+    pub makes_media: bool,
     /// The top-level members that the price table names in a `when`, where they are present.
     pub members: Vec<(Box<str>, Scalar)>,
 }
 
-/// What the ledger stores of a metered call beside its amount.
+/// The part of a metered call that the ledger stores beside the amount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageRecord {
-    /// The credits that the hold had at its end.
+    /// The amount of the hold when it ended.
     pub held: Credits,
     /// The model, as the request spelled it. `None` on a route with unit prices of its own.
     pub model: Option<Arc<str>>,
-    /// What was used; an estimate where the answer did not say.
+    /// The usage. It is an estimate if the answer did not report it.
     pub usage: Usage,
-    /// The version of the price table that priced the call: a hash.
+    /// The version of the price table by which the call was priced: a hash.
     pub prices: Arc<str>,
 }
 
 impl UsageRecord {
-    /// A record without usage, for a charge that no price table made.
+    /// A record without usage, for a charge that was not made from a price table.
     pub fn unknown() -> Self {
         Self { held: Credits::ZERO, model: None, usage: Usage::NONE, prices: "".into() }
     }

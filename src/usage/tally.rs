@@ -1,4 +1,4 @@
-//! Usage: how much of each kind.
+//! Usage: an amount for each kind.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::kind::Kind;
 /// The most of one kind that counts as usage: 2^40. A larger number is a mistake or a lie.
 pub const MAX_COUNT: u64 = 1 << 40;
 
-/// How much of each kind a call used. The JSON form has the kinds that are not zero:
+/// The amount of each kind that a call used. The JSON form has only the kinds that are not zero:
 /// `{"input":600,"cached_input":400,"output":300}`.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage([u64; Kind::ALL.len()]);
@@ -21,18 +21,18 @@ pub struct Usage([u64; Kind::ALL.len()]);
 pub struct UsageError;
 
 impl Usage {
-    /// Nothing was used.
+    /// No usage.
     pub const NONE: Self = Self([0; Kind::ALL.len()]);
 
-    /// How much of `kind` was used.
+    /// The amount of `kind`.
     pub const fn of(&self, kind: Kind) -> u64 {
         self.0[kind.index()]
     }
 
-    /// Sets how much of `kind` was used.
+    /// Sets the amount of `kind`.
     ///
     /// # Errors
-    /// [`UsageError`] above [`MAX_COUNT`].
+    /// [`UsageError`] if the count is above [`MAX_COUNT`].
     pub const fn set(&mut self, kind: Kind, count: u64) -> Result<(), UsageError> {
         if count > MAX_COUNT {
             return Err(UsageError);
@@ -41,21 +41,21 @@ impl Usage {
         Ok(())
     }
 
-    /// This usage with `count` of `kind`.
+    /// This usage with `count` as the amount of `kind`.
     ///
     /// # Errors
-    /// [`UsageError`] above [`MAX_COUNT`].
+    /// [`UsageError`] if the count is above [`MAX_COUNT`].
     pub fn with(mut self, kind: Kind, count: u64) -> Result<Self, UsageError> {
         self.set(kind, count)?;
         Ok(self)
     }
 
-    /// The kinds that were used, with how much.
+    /// The kinds that are not zero, with their amounts.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64)> + '_ {
         Kind::ALL.into_iter().map(|kind| (kind, self.of(kind))).filter(|(_, count)| *count > 0)
     }
 
-    /// True where nothing was used.
+    /// Whether no kind was used.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|count| *count == 0)
     }
@@ -71,7 +71,7 @@ impl Usage {
     }
 
     fn sum(&self, counts: impl Fn(Kind) -> bool) -> u64 {
-        // At most ten kinds of at most 2^40 each.
+        // There are at most ten such kinds of at most 2^40 each, so the sum does not overflow.
         self.iter().filter(|(kind, _)| counts(*kind)).map(|(_, count)| count).sum()
     }
 }
@@ -93,8 +93,8 @@ impl Serialize for Usage {
 }
 
 impl<'de> Deserialize<'de> for Usage {
-    /// Reads what [`Usage::serialize`] wrote. A kind of a later version is an error, so that no usage
-    /// is lost in silence.
+    /// Reads the form that [`Usage::serialize`] writes. A kind of a later version is an error, so
+    /// that no usage is lost silently.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Kinds;
         impl<'de> Visitor<'de> for Kinds {

@@ -4,18 +4,19 @@ use serde::ser::{Serialize, Serializer};
 
 use super::kind::Kind;
 
-/// How much of each kind many calls used together. Unlike [`Usage`](super::Usage), it may count more
-/// than one call can use. The JSON form has the kinds that are not zero: `{"input":600,"output":300}`.
+/// The amount of each kind that many calls used together. Unlike [`Usage`](super::Usage), it may be
+/// more than one call can use. The JSON form has only the kinds that are not zero:
+/// `{"input":600,"output":300}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals([u64; Kind::ALL.len()]);
 
 impl Totals {
-    /// How much of `kind` was used.
+    /// The amount of `kind`.
     pub fn of(&self, kind: Kind) -> u64 {
         self.0[kind.index()]
     }
 
-    /// Adds `count` of `kind`. A sum beyond 2^64 stays at the largest number.
+    /// Adds `count` to the amount of `kind`. A sum of 2^64 or more becomes the largest number.
     pub fn add(&mut self, kind: Kind, count: u64) {
         let sum = &mut self.0[kind.index()];
         *sum = sum.saturating_add(count);
@@ -28,7 +29,7 @@ impl Totals {
         }
     }
 
-    /// The kinds that were used, with how much.
+    /// The kinds that are not zero, with their amounts.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64)> + '_ {
         Kind::ALL.into_iter().map(|kind| (kind, self.of(kind))).filter(|(_, count)| *count > 0)
     }

@@ -183,7 +183,7 @@ impl Scrapes {
         let counted = names.iter().filter(|name| !name.contains("_bucket{"));
         let series: Vec<Value> = counted
             .map(|name| {
-                // Where a scrape did not have it, Prometheus has no sample.
+                // If a scrape did not have it, Prometheus has no sample.
                 let values = self.0.iter().map(|seen| match seen.get(*name) {
                     Some(value) => format!("{value}x{}", EACH - 1),
                     None => format!("_x{EACH}"),

@@ -294,7 +294,7 @@ impl Shop {
     }
 }
 
-/// The whole credits of an account; `None` where there is no saying.
+/// The whole credits of an account; `None` if there is no saying.
 fn balance_in(shown: &Answer) -> Option<i64> {
     match shown.status.as_u16() {
         200 => shown.json()["balance"].as_i64(),

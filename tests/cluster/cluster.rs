@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::load::{Load, Shape};
+use crate::metered::TABLES;
 use crate::support::process::{Process, command, config_on_ports};
 use crate::support::random::Random;
 use crate::support::servers::{Bouncer, CutProxy, Disk, Persistence, Postgres, Redis};
@@ -106,7 +107,7 @@ impl Member {
             let url = Postgres::url_at(line.address(), database);
             (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
         }
-        let text = config_on_ports(upstream.address, "");
+        let text = config_on_ports(upstream.address, TABLES);
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
         let text = text.replace(
             "path = \"ledger.db\"",

@@ -55,7 +55,7 @@ async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) 
 
 async fn spending_neither_deadlocks_nor_exhausts_the_database(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
-    let load = cluster.load_of(&Shape { clients: 96, delay_ms: 5, fresh_connections: false });
+    let load = cluster.load_of(&Shape { clients: 96, delay_ms: 5, ..Shape::default() });
     load.serves_within(BACK_WITHIN).await;
     let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
     let mut most = 0;
@@ -80,7 +80,7 @@ async fn what_redis_keeps_does_not_grow_with_the_calls(durability: Durability) {
     load.serves_within(BACK_WITHIN).await;
     let mut calls = load.stop().await;
     while calls.len() < 2_000 {
-        let load = cluster.load_of(&Shape { clients: 48, delay_ms: 0, fresh_connections: false });
+        let load = cluster.load_of(&Shape { clients: 48, delay_ms: 0, ..Shape::default() });
         cluster.some_time(1000, 1001).await;
         calls.extend(load.stop().await);
     }

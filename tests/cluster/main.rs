@@ -37,6 +37,7 @@ mod keys;
 mod kills;
 mod last_credit;
 mod lines;
+mod metered;
 mod outages;
 mod partitions;
 mod plans;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use farebox::ledger::{HoldId, Ledger, NewHold, Operation, Origin, Outcome};
+use farebox::ledger::{Claim, ClaimId, HoldId, Ledger, NewHold, Operation, Origin, Outcome};
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 
@@ -98,9 +98,26 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
         let total: i64 = on_disk.entries.values().sum();
         assert_eq!(credits(&balance).micros() as i64, total);
         ledger.stop().await;
+        claims_are_their_calls(&fixture).await;
         seen = Seen(OnDisk::read(&fixture).await.entries);
     }
     println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
+}
+
+/// Every call of the victim had a claim of its own: it is charged where the call was charged, and gone where
+/// the call was released, so that no key is both the first call's and free.
+async fn claims_are_their_calls(fixture: &TestLedger) {
+    let mut sql = fixture.sql().await;
+    let differ: Vec<String> = sqlx::query_scalar(
+        "SELECT operation FROM entries WHERE kind = 'capture' AND operation NOT IN \
+         (SELECT 'capture:' || hold FROM claims WHERE charged = 1) UNION ALL \
+         SELECT 'claim of ' || hold FROM claims WHERE 'capture:' || hold NOT IN \
+         (SELECT operation FROM entries)",
+    )
+    .fetch_all(&mut sql)
+    .await
+    .unwrap();
+    assert_eq!(differ, [""; 0]);
 }
 
 /// The entries of an earlier round, which never change again.
@@ -145,12 +162,12 @@ impl OnDisk {
 
     /// Adds the rows of a batch that `strict` has in its log, and not yet in the tables.
     fn add_logged(&mut self, batch: &str) {
-        let [holds, entries, _, ended]: [Vec<Vec<serde_json::Value>>; 4] =
-            serde_json::from_str(batch).unwrap();
-        for row in holds.iter().chain(&ended) {
+        let lists: Vec<Vec<Vec<serde_json::Value>>> = serde_json::from_str(batch).unwrap();
+        let [holds, entries, _, ended, ..] = &lists[..] else { panic!("{batch}") };
+        for row in holds.iter().chain(ended) {
             self.holds.insert(row[0].as_str().unwrap().to_owned());
         }
-        for row in &entries {
+        for row in entries {
             let known =
                 self.entries.insert(row[2].as_str().unwrap().into(), row[4].as_i64().unwrap());
             assert_eq!(known, None, "an entry is in the log or in the table");
@@ -234,6 +251,7 @@ async fn call(ledger: &Ledger) {
     let id = HoldId::for_call();
     let asked_us = now_us();
     let alice = account("alice");
+    let claim = ClaimId::new(id.as_str().as_bytes()[4..].try_into().unwrap());
     let hold = Operation::Hold(NewHold {
         id: id.clone(),
         account: alice.clone(),
@@ -241,6 +259,7 @@ async fn call(ledger: &Ledger) {
         route: "/x".into(),
         origin: Origin::Call,
         ttl_ms: HOUR_MS,
+        claim: Some(Claim::Key { id: claim, mark: None, keep_ms: HOUR_MS }),
     });
     let held = ledger.ask(hold).await;
     assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
@@ -254,6 +273,7 @@ async fn call(ledger: &Ledger) {
         origin: Origin::Call,
         may_overrun: true,
         usage: None,
+        claim: Some(claim),
     };
     let captured = ledger.ask(capture).await;
     assert!(matches!(captured, Outcome::Captured { late: false, .. }), "{captured:?}");

@@ -151,6 +151,7 @@ fn abandon(id: &str, amount: &str) -> Operation {
         amount: credits(amount),
         route: "/x".into(),
         after: AfterCrash::Charge,
+        claim: None,
     }
 }
 

@@ -87,10 +87,19 @@ async fn whoever_names_another_account_finds_no_hold(fixture: TestLedger) {
     let named = |operation: Operation, who: &str| match operation {
         Operation::Capture { hold, amount, route, origin, may_overrun, usage, .. } => {
             let account = Some(account(who));
-            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage }
+            Operation::Capture {
+                hold,
+                account,
+                amount,
+                route,
+                origin,
+                may_overrun,
+                usage,
+                claim: None,
+            }
         }
         Operation::Release { hold, origin, .. } => {
-            Operation::Release { hold, account: Some(account(who)), origin }
+            Operation::Release { hold, account: Some(account(who)), origin, claim: None }
         }
         other => other,
     };

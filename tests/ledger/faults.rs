@@ -4,7 +4,11 @@
 use std::pin::pin;
 use std::process::Command;
 
-use farebox::ledger::{Backend as _, Operation, Origin, Outcome, Refusal, Stage};
+use bytes::Bytes;
+use farebox::ledger::{
+    Answers as _, Backend as _, CallId, Claim, ClaimId, ClaimState, HeldOrClaimed, HoldId, Kept,
+    Ledger, Operation, Origin, Outcome, Refusal, Stage,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sqlx::Executor as _;
 
@@ -20,6 +24,8 @@ on_embedded_ledgers!("current_thread":
     a_freeze_that_was_not_written_freezes_nobody,
     a_stop_waits_for_the_disk,
     a_commit_in_doubt_is_settled_by_the_file,
+    a_claim_that_was_not_written_is_free,
+    an_answer_that_was_not_written_is_never_said_to_be_kept,
 );
 
 /// Set in the process that runs a test by itself.
@@ -294,4 +300,86 @@ async fn land_the_capture(disk: &mut sqlx::sqlite::SqliteConnection) {
     )
     .await
     .unwrap();
+}
+
+/// A call of alice's under a key.
+async fn ask(ledger: &Ledger, key: u8) -> Result<HeldOrClaimed, Refusal> {
+    let claim = Claim::Key { id: ClaimId::new([key; 32]), mark: None, keep_ms: HOUR_MS };
+    let (alice, route) = (account("alice"), "/x".into());
+    ledger.hold_claiming(CallId::new(), alice, credits("1"), route, Some(claim)).await
+}
+
+async fn a_claim_that_was_not_written_is_free(fixture: TestLedger) {
+    if !alone(&fixture, "a_claim_that_was_not_written_is_free") {
+        return;
+    }
+    let ledger = fixture.open_with("200").await;
+    let Ok(HeldOrClaimed::Held(charged)) = ask(&ledger, 0).await else { panic!("it is free") };
+    let id = charged.id().clone();
+    ledger.reconciles().await;
+
+    fill_disk();
+    // `relaxed` learns of the disk a moment later, and keeps what it granted until then.
+    let (mut granted, mut key) = (Vec::new(), 0);
+    eventually("holds are refused", async || {
+        key += 1;
+        match ask(&ledger, key).await {
+            Ok(HeldOrClaimed::Held(hold)) => granted.push((key, hold)),
+            Ok(HeldOrClaimed::Claimed(claimed, _)) => panic!("{claimed:?}"),
+            Err(refusal) => return refusal == Refusal::Unavailable,
+        }
+        false
+    })
+    .await;
+    assert!(granted.is_empty() || !fixture.kind.is_strict());
+    charged.capture(credits("1"));
+
+    free_disk();
+    eventually("the refused call's key is free", async || match ask(&ledger, key).await {
+        Ok(HeldOrClaimed::Held(hold)) => {
+            hold.release();
+            true
+        }
+        Ok(HeldOrClaimed::Claimed(claimed, _)) => panic!("{claimed:?}"),
+        Err(_) => false,
+    })
+    .await;
+    for (key, hold) in &granted {
+        let Ok(HeldOrClaimed::Claimed(claimed, _)) = ask(&ledger, *key).await else {
+            panic!("taken")
+        };
+        assert_eq!((&claimed.hold, claimed.state), (hold.id(), ClaimState::Running));
+    }
+    drop(granted);
+    ledger.reconciles().await;
+    ledger.stop().await;
+    let ledger = fixture.open().await;
+    let Ok(HeldOrClaimed::Claimed(claimed, _)) = ask(&ledger, 0).await else { panic!("charged") };
+    assert_eq!((&claimed.hold, claimed.state), (&id, ClaimState::Charged));
+    for key in 1..=key {
+        let Ok(HeldOrClaimed::Held(_)) = ask(&ledger, key).await else { panic!("{key} is free") };
+    }
+    ledger.stop().await;
+}
+
+async fn an_answer_that_was_not_written_is_never_said_to_be_kept(fixture: TestLedger) {
+    if !alone(&fixture, "an_answer_that_was_not_written_is_never_said_to_be_kept") {
+        return;
+    }
+    let ledger = fixture.embedded().await.unwrap();
+    let answers = ledger.answers(1 << 30).await.unwrap();
+    let [before, meanwhile, after] = [(); 3].map(|()| HoldId::for_call());
+    let sealed = |fill| Bytes::from(vec![fill; 9000]);
+    assert_eq!(answers.keep(&before, sealed(1), i64::MAX).await.unwrap(), Kept::Yes);
+    fill_disk();
+    for _ in 0..3 {
+        answers.keep(&meanwhile, sealed(2), i64::MAX).await.unwrap_err();
+    }
+    assert_eq!(answers.read(&before).await.unwrap(), Some(sealed(1)));
+    free_disk();
+    assert_eq!(answers.keep(&after, sealed(3), i64::MAX).await.unwrap(), Kept::Yes);
+    let read = [&before, &meanwhile, &after].map(|id| answers.read(id));
+    let read = futures_util::future::join_all(read).await;
+    let read: Vec<_> = read.into_iter().map(Result::unwrap).collect();
+    assert_eq!(read, [Some(sealed(1)), None, Some(sealed(3))]);
 }

@@ -37,6 +37,7 @@ fn hold_for(who: &str, id: &str, amount: &str) -> Operation {
         route: "/jobs".into(),
         origin: Origin::Api,
         ttl_ms: HOUR_MS,
+        claim: None,
     })
 }
 
@@ -174,6 +175,7 @@ fn long_hold(id: &CallId, route: &Arc<str>) -> Operation {
         route: route.clone(),
         origin: Origin::Call,
         ttl_ms: HOUR_MS,
+        claim: None,
     })
 }
 
@@ -186,6 +188,7 @@ fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
         origin: Origin::Call,
         may_overrun: true,
         usage: None,
+        claim: None,
     }
 }
 

@@ -195,6 +195,7 @@ async fn the_hold_of_a_leaked_call_expires(fixture: TestLedger) {
         route: "/x".into(),
         origin: Origin::Call,
         ttl_ms: 1,
+        claim: None,
     };
     ledger.ask(Operation::Hold(leaked)).await;
     eventually("it expired", async || ledger.has("alice").await.1 == "0").await;

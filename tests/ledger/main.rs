@@ -7,6 +7,10 @@
 #[path = "../support/servers/mod.rs"]
 mod servers;
 
+mod answers;
+mod append;
+mod claims;
+mod claims_cluster;
 mod cluster;
 mod contract;
 mod crash;
@@ -25,10 +29,12 @@ mod metered_cluster;
 mod model;
 mod payments;
 mod plain;
+mod plain_claims;
 mod promptness;
 mod refunds;
 mod screens;
 mod sweep;
+mod syncer;
 mod test_cluster;
 mod test_ledger;
 mod upkeep;

@@ -272,6 +272,7 @@ async fn a_charge_that_may_not_be_above_its_hold_is_refused_there(fixture: TestL
         origin,
         may_overrun,
         usage: None,
+        claim: None,
     };
     for origin in [Origin::Call, Origin::Api] {
         for may_overrun in [false, true] {
@@ -319,7 +320,7 @@ async fn an_extended_hold_that_expires_gives_all_of_it_back(fixture: TestLedger)
     assert!(backend.close().await);
 }
 
-/// Where it was extended before anything was written, and long after.
+/// If it was extended before anything was written, and long after.
 async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
     let opened = async |at: &TestLedger, after_crash| {
         std::fs::create_dir_all(at.dir()).unwrap();

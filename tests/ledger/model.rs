@@ -10,15 +10,15 @@ use std::sync::Arc;
 use farebox::account::AccountId;
 use farebox::credits::{Credits, MAX_MICROS, SignedCredits};
 use farebox::ledger::{
-    Backend as _, EntryKind, Expired, NewHold, OldMonths, Operation, OperationId, Origin, Outcome,
-    Posting,
+    Backend as _, Claim, ClaimId, EntryKind, Expired, HoldId, NewHold, OldMonths, Operation,
+    OperationId, Origin, Outcome, Posting, RequestMark,
 };
 use farebox::usage::{Kind as UsageKind, Usage, UsageRecord};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use crate::plain::{Expected, Model, ROUTE, State};
+use crate::plain::{Expected, Model, ROUTE};
 use crate::test_ledger::{
     AnyBackend, HOUR_MS, Kind, Running, TestLedger, account, hold_id, poll_once, seed,
 };
@@ -158,7 +158,59 @@ fn name(n: u8) -> String {
     format!("hold-{n}")
 }
 
+/// The claim of a call under its key: several holds share a key, and some have none.
+fn key_of(hold: &HoldId) -> Option<ClaimId> {
+    let n = hold.as_str().bytes().last()? - b'0';
+    (n < 7).then(|| ClaimId::new([n % 3; 32]))
+}
+
+fn mark(n: u8) -> RequestMark {
+    RequestMark::new([n; 32])
+}
+
+/// The hash of a request without a key.
+fn request() -> impl Strategy<Value = ClaimId> {
+    (100..102u8).prop_map(|n| ClaimId::new([n; 32]))
+}
+
+/// Gives the operations of calls their claims, or none.
+fn with_claims(mut operation: Operation, marked: u8, request: ClaimId) -> Operation {
+    match &mut operation {
+        Operation::Hold(NewHold { id, origin: Origin::Call, claim, .. }) => {
+            let mark = (marked < 2).then(|| mark(marked));
+            let key = key_of(id).map(|id| Claim::Key { id, mark, keep_ms: HOUR_MS });
+            *claim = key.or((marked > 0).then_some(Claim::Retry { id: request }));
+        }
+        Operation::Capture { hold, origin: Origin::Call, claim, .. }
+        | Operation::Release { hold, origin: Origin::Call, claim, .. } => *claim = key_of(hold),
+        _ => {}
+    }
+    operation
+}
+
+/// Operations on claims alone.
+fn on_claims() -> impl Strategy<Value = Operation> {
+    let hold = || (0..HOLDS).prop_map(|n| hold_id(&name(n)));
+    prop_oneof![
+        (hold(), 0..2u8).prop_map(|(hold, n)| {
+            let claim = key_of(&hold).unwrap_or(ClaimId::new([0; 32]));
+            Operation::MarkClaim { claim, hold, mark: mark(n) }
+        }),
+        (request(), hold(), who()).prop_map(|(id, hold, account)| Operation::Leave {
+            id,
+            hold,
+            account
+        }),
+    ]
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
+    let plain = (without_claims(), 0..3u8, request())
+        .prop_map(|(operation, n, request)| with_claims(operation, n, request));
+    prop_oneof![9 => plain, 1 => on_claims()]
+}
+
+fn without_claims() -> impl Strategy<Value = Operation> {
     let hold = || (0..HOLDS).prop_map(|n| hold_id(&name(n)));
     let kind = prop_oneof![
         6 => Just(EntryKind::Grant),
@@ -182,7 +234,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         ),
         6 => (hold(), who(), amount(), origin()).prop_map(move |(id, account, amount, origin)| {
             let route = route();
-            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms: HOUR_MS })
+            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms: HOUR_MS, claim: None })
         }),
         1 => hold().prop_map(|hold| Operation::Renew { hold, ttl_ms: HOUR_MS }),
         3 => (hold(), who(), amount())
@@ -190,11 +242,11 @@ fn operation() -> impl Strategy<Value = Operation> {
         5 => (hold(), owner(), amount(), origin(), any::<bool>(), usage()).prop_map(
             move |(hold, account, amount, origin, may_overrun, usage)| {
                 let route = route();
-                Operation::Capture { hold, account, amount, route, origin, may_overrun, usage }
+                Operation::Capture { hold, account, amount, route, origin, may_overrun, usage, claim: None }
             }
         ),
         3 => (hold(), owner(), origin())
-            .prop_map(|(hold, account, origin)| Operation::Release { hold, account, origin }),
+            .prop_map(|(hold, account, origin)| Operation::Release { hold, account, origin, claim: None }),
         2 => hold().prop_map(|hold| Operation::Refund { hold, reason: None }),
         2 => (hold(), 0..3u8, amount()).prop_map(|(hold, n, amount)| {
             let id = OperationId::refund_part(&hold, &format!("part-{n}")).unwrap();
@@ -206,7 +258,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 /// Batches straight to the backend.
 async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
-    let mut model = Model::default();
+    let mut model = Model::of(fixture.kind);
     let mut backend = fixture.backend().await;
     let mut reader = backend.reader().await;
     for step in steps {
@@ -296,7 +348,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
         let expected = model.decide(&renew);
         model.agrees(&renew, &expected, &backend.ask(renew.clone()).await);
         if expected == Expected::Outcome(Outcome::Renewed) && !live {
-            model.end(&id, State::Expired);
+            model.expire(&id);
             gone.insert(id);
         }
     }
@@ -305,7 +357,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
 
 /// The same through the pipeline, which makes batches of its own.
 async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
-    let mut model = Model::default();
+    let mut model = Model::of(fixture.kind);
     let mut ledger = fixture.open().await;
     for step in steps {
         let mut everything = true;

@@ -12,6 +12,7 @@ use farebox::ledger::{
 };
 use farebox::usage::UsageRecord;
 
+use crate::plain_claims::Claims;
 use crate::test_ledger::Kind;
 
 /// The model's knowledge of a hold's id.
@@ -89,6 +90,7 @@ pub struct Model {
     /// The captures whose usage is written down.
     used: BTreeSet<String>,
     holds: BTreeMap<String, Fate>,
+    claims: Claims,
     pub batch: usize,
 }
 
@@ -100,6 +102,10 @@ pub enum Expected {
 }
 
 impl Model {
+    pub fn of(kind: Kind) -> Self {
+        Self { claims: Claims::of(kind), ..Self::default() }
+    }
+
     fn total(&self, who: &AccountId) -> i64 {
         self.accounts.get(who).and_then(|lines| lines.last()).map_or(0, |line| line.after)
     }
@@ -181,17 +187,47 @@ impl Model {
                 Some(Fate { state: State::Live, .. }) => Ok(Outcome::Renewed),
                 _ => Err(Refusal::UnknownHold),
             },
-            Operation::Capture { hold, account, amount, origin, may_overrun, usage, .. } => {
+            Operation::Capture {
+                hold, account, amount, origin, may_overrun, usage, claim, ..
+            } => {
                 let amount = amount.micros() as i64;
                 let captured =
                     self.capture(hold.as_str(), account.as_ref(), amount, *origin, *may_overrun);
                 if let Ok(Outcome::Captured { .. }) = captured {
                     self.note_usage(hold.as_str(), usage);
                 }
+                match captured {
+                    Ok(Outcome::Captured { late, .. }) if *origin == Origin::Call => {
+                        self.claims.charge(hold, *claim, late);
+                    }
+                    Ok(Outcome::Released { .. }) if *origin == Origin::Call => {
+                        self.claims.release(hold.as_str());
+                    }
+                    _ => {}
+                }
                 captured
             }
-            Operation::Release { hold, account, origin } => {
-                self.release(hold.as_str(), account.as_ref(), *origin)
+            Operation::Release { hold, account, origin, .. } => {
+                let released = self.release(hold.as_str(), account.as_ref(), *origin);
+                if released.is_ok() && *origin == Origin::Call {
+                    self.claims.release(hold.as_str());
+                }
+                released
+            }
+            Operation::MarkClaim { claim, hold, mark } => {
+                self.claims.mark(claim, hold, *mark);
+                Ok(Outcome::ClaimMarked)
+            }
+            Operation::Leave { id, hold, account } => {
+                let live = self.holds.get(hold.as_str()).filter(|fate| fate.state == State::Live);
+                let runs = live
+                    .is_some_and(|fate| (fate.origin, &fate.account) == (Origin::Call, account));
+                let capture = self.done.get(&format!("capture:{hold}"));
+                let charged = capture.is_some_and(|line| line.account == *account);
+                if runs || charged {
+                    self.claims.leave(*id, hold, charged);
+                }
+                Ok(Outcome::Left)
             }
             Operation::Balance { account } => {
                 let known = self.accounts.contains_key(account);
@@ -261,6 +297,10 @@ impl Model {
         if amount == 0 {
             return Err(Refusal::Zero);
         }
+        let claim = hold.claim.as_ref().filter(|_| hold.origin == Origin::Call);
+        if let Some(claimed) = claim.and_then(|claim| self.claims.claimed(claim)) {
+            return Ok(Outcome::Claimed(claimed));
+        }
         let available = self.total(&hold.account) - self.held(&hold.account);
         if amount > available {
             let available = SignedCredits::from_micros(available)
@@ -268,6 +308,9 @@ impl Model {
             return Err(Refusal::Insufficient { available });
         }
         self.fate(hold.id.as_str(), &hold.account, amount, hold.origin, State::Live);
+        if let Some(claim) = claim {
+            self.claims.take(claim, &hold.id);
+        }
         Ok(Outcome::Held { after: self.after(&hold.account) })
     }
 
@@ -314,6 +357,12 @@ impl Model {
         let fate = self.holds.get_mut(id).unwrap();
         fate.state = state;
         fate.ended_in = self.batch;
+    }
+
+    /// The time of a hold has run out.
+    pub fn expire(&mut self, id: &str) {
+        self.end(id, State::Expired);
+        self.claims.expire(id);
     }
 
     fn capture(
@@ -423,6 +472,7 @@ impl Model {
             fate.overtaken = false;
             if fate.state == State::Live && fate.origin == Origin::Call {
                 fate.state = end;
+                self.claims.expire(id);
                 expired.extend((end == State::Expired).then(|| id.clone()));
             }
         }

@@ -34,6 +34,7 @@ fn hold(id: &str, n: usize, ttl_ms: u64) -> Operation {
         route: "/jobs".into(),
         origin: Origin::Api,
         ttl_ms,
+        claim: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Where a test does business: a fresh ledger of its own, which can be stopped, crash and be
+//! If a test does business: a fresh ledger of its own, which can be stopped, crash and be
 //! opened again.
 
 use std::future::Future;
@@ -97,7 +97,7 @@ impl Kind {
         matches!(self, Self::EmbeddedStrict | Self::EmbeddedRelaxed)
     }
 
-    /// True where what is acknowledged is on disk.
+    /// True if what is acknowledged is on disk.
     pub fn is_strict(self) -> bool {
         self.durability() == Durability::Strict
     }
@@ -400,6 +400,7 @@ pub fn hold_of(origin: Origin, id: &str, amount: &str, ttl_ms: u64) -> Operation
         route: "/jobs".into(),
         origin,
         ttl_ms,
+        claim: None,
     })
 }
 
@@ -418,11 +419,12 @@ pub fn api_capture(id: &str, amount: &str) -> Operation {
         origin: Origin::Api,
         may_overrun: false,
         usage: None,
+        claim: None,
     }
 }
 
 pub fn api_release(id: &str) -> Operation {
-    Operation::Release { hold: hold_id(id), account: None, origin: Origin::Api }
+    Operation::Release { hold: hold_id(id), account: None, origin: Origin::Api, claim: None }
 }
 
 pub fn call_capture(id: &str, amount: &str) -> Operation {
@@ -434,11 +436,17 @@ pub fn call_capture(id: &str, amount: &str) -> Operation {
         origin: Origin::Call,
         may_overrun: false,
         usage: None,
+        claim: None,
     }
 }
 
 pub fn call_release(id: &str) -> Operation {
-    Operation::Release { hold: hold_id(id), account: Some(account("alice")), origin: Origin::Call }
+    Operation::Release {
+        hold: hold_id(id),
+        account: Some(account("alice")),
+        origin: Origin::Call,
+        claim: None,
+    }
 }
 
 /// Waits until `condition` holds; fails after half a minute.

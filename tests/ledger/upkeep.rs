@@ -373,6 +373,7 @@ async fn any_text_survives_the_disk(fixture: TestLedger) {
             route: reason.into(),
             origin: Origin::Api,
             ttl_ms: u64::MAX,
+            claim: None,
         };
         let held = ledger.ask(Operation::Hold(hold.clone())).await;
         assert!(matches!(held, Outcome::Held { .. }), "{held:?}");

@@ -85,6 +85,7 @@ mod layers;
 mod listeners;
 mod memory;
 mod metered;
+mod metered_crash;
 mod metrics;
 mod money;
 mod offline;

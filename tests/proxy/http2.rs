@@ -175,7 +175,7 @@ fn pump(mut stream: SendStream<Bytes>) -> (tokio::task::JoinHandle<()>, Arc<Atom
     (pump, sent)
 }
 
-/// Waits until the other end takes bytes; how many. `None` where the stream is over.
+/// Waits until the other end takes bytes; how many. `None` if the stream is over.
 async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
     stream.reserve_capacity(16 * 1024);
     std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()

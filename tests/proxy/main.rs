@@ -20,6 +20,7 @@ mod memory;
 mod old_clients;
 mod once;
 mod paths;
+mod retries;
 mod settlement;
 mod stop;
 mod streaming;

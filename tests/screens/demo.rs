@@ -11,7 +11,7 @@ pub struct Demo {
     pub process: Process,
     /// The address of the account page, with a token.
     pub link: String,
-    /// Where the operator's page is, and its token.
+    /// If the operator's page is, and its token.
     pub admin: String,
     pub admin_token: String,
     _folder: TempDir,

@@ -1,15 +1,16 @@
-//! An upstream that answers like OpenAI or Anthropic, whole and streamed, step by step.
+//! An upstream that answers like OpenAI or Anthropic, with whole answers or streams, step by step.
 #![allow(dead_code)]
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::wire::{RawUpstream, Wire, header};
 
-/// One request, as the upstream has seen it.
+/// One request, as the upstream received it.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub head: String,
@@ -33,12 +34,14 @@ impl Asked {
 /// One step of an answer.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Bytes as they are.
+    /// Sends these bytes unchanged.
     Raw(Vec<u8>),
-    /// A chunk of the body.
+    /// Sends a chunk of the body.
     Chunk(Vec<u8>),
-    /// The end of a body in chunks.
+    /// Ends a chunked body.
     End,
+    /// Lets so much time pass.
+    Pause(Duration),
     /// Waits for a permit.
     Wait(Arc<Semaphore>),
     /// Hangs up.
@@ -64,7 +67,7 @@ impl Reply {
         Self::whole(200, "content-type: application/json\r\n", value.to_string())
     }
 
-    /// A body in chunks, which has begun.
+    /// The head of an answer with a chunked body, without any chunk yet.
     pub fn chunked(content_type: &str) -> Self {
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -72,12 +75,12 @@ impl Reply {
         Self(vec![Step::Raw(head.into_bytes())])
     }
 
-    /// A stream of these events, to its end.
+    /// A whole stream of these events.
     pub fn events(events: &[String]) -> Self {
         Self::begin_events(events).then(Step::End)
     }
 
-    /// A stream of these events, which has not ended.
+    /// The beginning of a stream, with these events.
     pub fn begin_events(events: &[String]) -> Self {
         let mut reply = Self::chunked("text/event-stream");
         reply.0.extend(events.iter().map(|event| Step::Chunk(event.clone().into_bytes())));
@@ -90,7 +93,7 @@ impl Reply {
         self
     }
 
-    /// Sends it; false where the connection is over.
+    /// Sends the step. Returns false if the connection has ended.
     async fn send(self, wire: &mut Wire) -> bool {
         for step in self.0 {
             let sent = match step {
@@ -100,6 +103,10 @@ impl Reply {
                     wire.try_send([size.as_bytes(), &bytes, b"\r\n"].concat()).await
                 }
                 Step::End => wire.try_send("0\r\n\r\n").await,
+                Step::Pause(time) => {
+                    tokio::time::sleep(time).await;
+                    Ok(())
+                }
                 Step::Wait(permits) => {
                     permits.acquire().await.unwrap().forget();
                     Ok(())
@@ -118,7 +125,7 @@ impl Reply {
     }
 }
 
-/// An upstream that answers each request as a function says.
+/// An upstream that answers each request with the result of a function.
 #[derive(Clone)]
 pub struct Ai {
     pub address: SocketAddr,
@@ -145,7 +152,7 @@ impl Ai {
         Self { address: upstream.address, asked }
     }
 
-    /// The same answer to every request.
+    /// An upstream that gives the same answer to every request.
     pub async fn answering(reply: Reply) -> Self {
         Self::start(move |_| reply.clone()).await
     }
@@ -156,7 +163,7 @@ impl Ai {
     }
 }
 
-/// A chat completion of OpenAI; without `usage` where that is null.
+/// A chat completion of OpenAI. If `usage` is null, the answer has none.
 pub fn chat(text: &str, usage: &Value) -> Value {
     let message = json!({ "role": "assistant", "content": text, "refusal": null });
     let mut answer = json!({
@@ -189,7 +196,7 @@ pub fn chat_chunk(text: &str) -> String {
     }))
 }
 
-/// The extra event with the usage of a stream.
+/// OpenAI's additional event with the usage of a stream.
 pub fn chat_usage_chunk(usage: &Value) -> String {
     event(&json!({
         "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
@@ -205,7 +212,7 @@ pub fn event(data: &Value) -> String {
     format!("data: {data}\n\n")
 }
 
-/// The events of a chat completion; without usage where that is null.
+/// The events of a chat completion. If `usage` is null, there is no event with usage.
 pub fn chat_events(texts: &[&str], usage: &Value) -> Vec<String> {
     let mut events: Vec<String> = texts.iter().map(|text| chat_chunk(text)).collect();
     if !usage.is_null() {
@@ -229,7 +236,7 @@ pub fn named_event(name: &str, data: &Value) -> String {
     format!("event: {name}\ndata: {data}\n\n")
 }
 
-/// The first event of a streamed message, which tells the input.
+/// The first event of a streamed message, which has the usage of the input.
 pub fn message_start(usage: &Value) -> String {
     let message = json!({
         "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [],
@@ -245,7 +252,7 @@ pub fn message_delta_text(text: &str) -> String {
     named_event("content_block_delta", &data)
 }
 
-/// The event with the output of a streamed message.
+/// The event that has the output usage of a streamed message.
 pub fn message_delta(output_tokens: u64) -> String {
     let delta = json!({ "stop_reason": "end_turn", "stop_sequence": null });
     let usage = json!({ "output_tokens": output_tokens });

@@ -33,7 +33,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Appends a header in HPACK's form without an index and without Huffman's code (RFC 7541, 6.2.2).
+/// Appends a header in HPACK's form without index and without Huffman coding (RFC 7541, 6.2.2).
 pub fn field(block: &mut Vec<u8>, name: &str, value: &str) {
     block.push(0);
     for text in [name, value] {
@@ -78,7 +78,7 @@ impl Frames {
         self.stream.flush().await
     }
 
-    /// The next frame; `None` where the connection has ended.
+    /// Reads the next frame; `None` if the connection has ended.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
             if self.unread.len() >= 9 {

@@ -60,7 +60,7 @@ pub async fn http2(
     client.ready().await.unwrap()
 }
 
-/// Sends the head of a request of `account`. `end`: the request has no body.
+/// Sends the head of a request of `account`. `end` is true if the request has no body.
 pub fn send(
     client: &mut SendRequest<Bytes>,
     method: &str,

@@ -1,4 +1,4 @@
-//! Metered calls, put into the embedded ledger of a gateway that does not run.
+//! Makes metered calls in the embedded ledger of a gateway that is not running.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ pub struct MeteredCall<'a> {
     pub used: &'a [(Kind, u64)],
 }
 
-/// Gives each account of the calls 100 credits, and makes the calls in the ledger at `path`, one after
-/// the other.
+/// Gives each account of the calls 100 credits, and makes the calls one after the other in the
+/// ledger at `path`.
 pub async fn make(path: &Path, calls: &[MeteredCall<'_>]) {
     let metrics = Metrics::new().unwrap();
     let backend = SqliteLedger::open(path, Durability::Strict, metrics.clone()).await.unwrap();

@@ -47,7 +47,7 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
-/// A header of a response that repeats an earlier one, with the same body: the id was used before,
+/// A header of a response that repeats an earlier one, with the same body. The id was used before,
 /// so nothing moved this time.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
@@ -111,7 +111,7 @@ pub(crate) async fn adjust(
     Json(request): Json<AdjustmentRequest>,
 ) -> Result<(Extension<Change>, Replayed, axum::Json<PostedBody>), Problem> {
     let AdjustmentRequest { credits, id, reason } = request;
-    // An adjustment opens no account: otherwise a typing error in the id would create one.
+    // An adjustment opens no account. Otherwise a typing error in the id would create one.
     let balance = admin.app.ledger.balance(&parse_account(&account)?).await;
     let refuse = |refusal| admin.app.refuse(refusal, Credits::ZERO);
     balance.map_err(refuse)?.ok_or_else(unknown_account)?;
@@ -125,7 +125,7 @@ async fn post(admin: &Admin, posting: Posting) -> Result<(Entry, bool), Problem>
     posted.map_err(|refusal| admin.app.refuse(refusal, Credits::ZERO))
 }
 
-/// The part of a capture to refund; without `credits`, all that is left of it.
+/// The part of a capture to refund. Without `credits`, everything that was not refunded yet.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RefundRequest {
@@ -138,7 +138,7 @@ pub(crate) struct RefundRequest {
     reason: Option<String>,
 }
 
-/// An amount. `null` is refused, since a missing amount stands for all that is left.
+/// An amount. `null` is refused: only a missing amount means everything that is left.
 fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
     json_number(deserializer).map(Some)
 }
@@ -204,11 +204,11 @@ impl AccountsBody {
     }
 }
 
-/// The most accounts that one page of a search reads: a fraction of a second of work.
+/// The most accounts that one page of a search reads, which takes a fraction of a second.
 const SEARCHED_ACCOUNTS: u32 = 100_000;
 
-/// Begins the cursor of a search after all ids that start with the text were listed. No id has a
-/// space.
+/// The beginning of the cursor of a search that has listed all ids that start with the text. No id
+/// contains a space, so no id can begin like this.
 const ELSEWHERE: &str = " ";
 
 /// A search for accounts whose ids contain this text, ignoring ASCII case. Ids that start with the
@@ -256,8 +256,8 @@ pub(crate) async fn list(
         let full = accounts.len() + found.accounts.len() > limit;
         accounts.extend(found.accounts);
         accounts.truncate(limit);
-        // A full page continues after its last account that has the text within its id. If the page
-        // has no such account, the next page begins with the first one.
+        // A full page continues after the last account on it whose id contains the text in the
+        // middle. If the page has no such account, the next page begins with the first one.
         let last = if full {
             let last = accounts.last().filter(|last| !last.account.as_str().starts_with(&search));
             Some(last.map(|last| last.account.clone()))

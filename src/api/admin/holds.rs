@@ -12,7 +12,7 @@ use crate::ledger::{HoldView, Origin, wall_ms};
 use crate::price::PriceTable;
 use crate::problem::{Problem, texts};
 
-/// The age in seconds from which a call's hold counts as old: few calls take five minutes.
+/// The age in seconds from which the hold of a call counts as old. Few calls take five minutes.
 pub(super) const OLD_SECS: u32 = 300;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -79,8 +79,7 @@ pub(crate) async fn list(
     Ok(axum::Json(HoldsBody { holds }))
 }
 
-/// One more than the latest time at which a hold of at least this age was made, in milliseconds
-/// since 1970.
+/// The time before which a hold of at least this age was made, in milliseconds since 1970.
 pub(super) fn made_before_ms(age_secs: u32) -> i64 {
     wall_ms().saturating_sub(i64::from(age_secs) * 1000).saturating_add(1)
 }

@@ -17,7 +17,7 @@ use crate::ledger::{Activity, EntryKind, Movement, Sold, wall_ms};
 use crate::price::{Margin, Route, RoutePrice};
 use crate::problem::{Problem, texts};
 
-/// The price of a route whose calls cost what they use.
+/// The shown price of a route whose price depends on usage.
 const BY_USAGE: &str = "by usage";
 
 const DEFAULT_HOURS: i64 = 24;
@@ -48,8 +48,8 @@ struct HourBody {
     purchases: u64,
 }
 
-/// The figures of a route. Rules for different methods of one path share a route. Where their
-/// values differ, all of them are listed, in the order of the config.
+/// The figures of a route. Rules for different methods of one path are one route here. If their
+/// values differ, all of the values are listed, in the order of the config.
 #[derive(Default, Serialize)]
 struct RouteBody {
     route: String,
@@ -163,7 +163,7 @@ fn by_hour(movements: &[Movement], since: i64, now: i64) -> Vec<HourBody> {
         .map(|hour| (hour, HourBody { hour: begun(hour), ..HourBody::default() }))
         .collect();
     for movement in movements {
-        // An entry from a clock that ran ahead may be in no listed hour.
+        // An entry that was made by a clock that is ahead may be in no listed hour.
         let Some(hour) = hours.get_mut(&movement.hour) else { continue };
         match movement.kind {
             EntryKind::Capture => {

@@ -59,7 +59,7 @@ pub(super) struct File {
 /// A file's bytes in one coding.
 pub(super) struct Form {
     pub bytes: Bytes,
-    /// A hash of these bytes. A browser that has them sends this tag, and gets 304.
+    /// A hash of these bytes. A browser that already has them sends the hash back, and gets 304.
     pub etag: HeaderValue,
 }
 

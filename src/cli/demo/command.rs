@@ -93,7 +93,7 @@ impl Demo {
         let offer = (tried.as_ref(), metered.as_ref(), &*config.packs);
         let at = Places { addresses: gateway.addresses(), prefix: &config.api.prefix };
         print(&at, &notes, &account, &token, &link, offer);
-        // A demo reloads nothing: its config is not a file.
+        // The demo's config is not a file, so there is nothing to reload.
         while let Request::Reload = signals.next().await {}
         gateway.stop().await;
         serving.abort();
@@ -195,7 +195,7 @@ fn calls(public: SocketAddr, key: &str, tried: Option<&Tried<'_>>) -> (String, S
     (paid, spent)
 }
 
-/// The addresses of the demo.
+/// The addresses that the demo prints.
 struct Places<'a> {
     addresses: Addresses,
     /// The path under which Farebox's own routes are, such as `/credits`.
@@ -257,7 +257,8 @@ Paste these into another terminal:
   curl http://{admin}/admin/accounts/{id}/grants -H 'authorization: Bearer {token}' -d '{{"credits":20,"id":"gift-1","reason":"for trying it out"}}'
 {metered}"#
     );
-    // In one piece: a script that waits for one of the lines has all of them then.
+    // The lines are printed at once, so that a script that waits for one of them then has all of
+    // them.
     println!("{lines}");
     // Without this, a script that reads these lines through a pipe could wait for them forever.
     let _ = std::io::stdout().flush();

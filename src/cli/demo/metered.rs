@@ -9,14 +9,15 @@ use crate::usage::MeterKind;
 /// The end of the paths with OpenAI's chat API.
 const CHAT: &str = "/chat/completions";
 
-/// A chat route priced by model, and a model to ask there.
+/// A chat route that is priced by model, and a model for it.
 pub(super) struct Metered<'a> {
     path: &'a str,
     model: &'a str,
 }
 
 impl<'a> Metered<'a> {
-    /// The first such route that can be typed into a shell, and the first model with a name of its own.
+    /// The first such route whose path can be typed into a shell, and the first model that has a
+    /// single name.
     pub fn first_of(routes: &'a [RouteConfig], models: &'a [ModelConfig]) -> Option<Self> {
         let can_be_typed = |text: &str| !text.contains(['{', '*', '\'', '"', '\\']);
         let is_chat = |route: &&RouteConfig| {
@@ -30,8 +31,8 @@ impl<'a> Metered<'a> {
         Some(Self { path, model })
     }
 
-    /// The commands: a stream that reports what it cost, a model without a price, the prices. `prefix`
-    /// is the path under which Farebox's own routes are.
+    /// The commands: a stream that reports its cost, a call of a model without a price, and the
+    /// list of prices. `prefix` is the path under which Farebox's own routes are.
     pub fn lines(&self, public: SocketAddr, prefix: &str, key: &str) -> String {
         let Self { path, model } = self;
         let chat = |model: &str, members: &str| {

@@ -73,12 +73,12 @@ pub struct OwnFile {
     pub app: Config,
     /// The file's upstreams that answer.
     pub upstreams: Vec<UpstreamConfig>,
-    /// The file's issuers of tokens. `None` leaves the demo's issuer alone.
+    /// The issuers of tokens in the file. With `None` there is only the demo's own issuer.
     pub auth: Option<AuthConfig>,
 }
 
-/// Adds the user's file to the demo's config. Routes whose upstream does not answer lead to the
-/// demo's own upstream. The demo's account and issuer are added to those of the file.
+/// Adds the user's file to the demo's config. If a route's upstream does not answer, the route
+/// leads to the demo's own upstream. The demo's account and issuer are added to those of the file.
 pub fn with_file(demo: Config, file: OwnFile) -> Config {
     let OwnFile { app, upstreams: theirs, auth } = file;
     let Config { mut upstreams, auth: mut issuers, .. } = demo;
@@ -108,7 +108,7 @@ pub fn with_file(demo: Config, file: OwnFile) -> Config {
     Config { upstreams, auth: issuers, routes, models, rates, packs, api, credits, ..demo }
 }
 
-/// A token for `account`, as the app would sign it when the user signs in there.
+/// A token for `account`, as the app would sign it when the user signs in.
 ///
 /// # Errors
 /// The secret cannot sign.

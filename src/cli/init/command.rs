@@ -101,7 +101,8 @@ struct Questions<'a, R> {
 }
 
 impl<R: BufRead> Questions<'_, R> {
-    /// Returns the answer `given` in advance, or asks `question` until the answer can be read.
+    /// Returns the answer that was `given` in advance, or repeats `question` until the answer can
+    /// be read.
     fn one<T: FromStr<Err: Display>>(
         &mut self,
         given: Option<T>,
@@ -145,7 +146,8 @@ fn exists(path: &Path) -> CliError {
     ))
 }
 
-/// Writes the whole file. An existing file is kept beside it.
+/// Writes the whole file. If there is a file already, it is kept under another name beside the new
+/// one.
 fn save(path: &Path, text: &str, force: bool) -> Result<(), CliError> {
     let failed = |error| CliError::File { path: path.to_owned(), error };
     if force && fs::symlink_metadata(path).is_ok() {

@@ -142,7 +142,7 @@ pub(super) fn example_of_variable(name: &str) -> Option<String> {
     Some(value.to_owned())
 }
 
-/// The commands to run next with the file that was written.
+/// The commands that the user should run next.
 pub(super) fn next_steps(answers: &Answers, path: &Path) -> String {
     let config = match path == Path::new("gateway.toml") {
         true => String::new(),

@@ -22,13 +22,13 @@ use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::metered::{
     ModelConfig, Rates, RatesConfig, check_metered_routes, check_models, check_rates,
-    warn_of_metered, warn_of_models, warn_of_rates,
+    warn_of_metered, warn_of_models, warn_of_rates, warn_of_unit_prices,
 };
 use crate::price::{
     KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
     lookalike_routes, no_routes, sold_at_a_loss,
 };
-use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
+use crate::proxy::{IdempotencyConfig, ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
@@ -36,7 +36,8 @@ use crate::stripe::StripeConfig;
 /// file has no such section.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `[server]`: `Some` if the command reads it, and only then, because its token has no default.
+    /// `[server]`. It is `Some` only if the command reads this section, because its token has no
+    /// default.
     pub server: Option<ServerConfig>,
     /// `[ledger]`
     pub ledger: LedgerConfig,
@@ -64,6 +65,8 @@ pub struct Config {
     pub start_keys: StartKeys,
     /// `[brand]`
     pub brand: BrandConfig,
+    /// `[idempotency]`
+    pub idempotency: IdempotencyConfig,
 }
 
 /// Reads `sections` of the file at `path`.
@@ -95,7 +98,8 @@ pub fn parse(
         false => None,
     };
     if written.is_none() && report.covers(models_file::KEY) {
-        // The models of an unreadable file are not known, so no check could tell whether one is missing.
+        // The models of the unreadable file are unknown, so no check could tell whether one is
+        // missing.
         return Err(Mistakes::new(path, report.finish()));
     }
     let more = written.as_ref().map(|written| written.parse()).transpose();
@@ -176,6 +180,7 @@ struct Draft {
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
     brand: Option<BrandConfig>,
+    idempotency: Option<IdempotencyConfig>,
 }
 
 impl Draft {
@@ -201,6 +206,7 @@ impl Draft {
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
             brand: reader.table("brand", Sections::BRAND),
+            idempotency: reader.table("idempotency", Sections::IDEMPOTENCY),
         };
         draft.resolve_paths(base);
         draft
@@ -271,6 +277,9 @@ impl Draft {
         if used(Sections::BRAND) {
             found.extend(self.brand.iter().flat_map(BrandConfig::check));
         }
+        if used(Sections::IDEMPOTENCY) {
+            found.extend(self.idempotency.iter().flat_map(IdempotencyConfig::check));
+        }
         found
     }
 
@@ -305,6 +314,8 @@ impl Draft {
         if used(Sections::ROUTES | Sections::MODELS) {
             let (routes, models) = (&self.routes.items, &self.models.items);
             found.extend(self.routes.in_file_order(warn_of_metered(routes, models)));
+            let losses = warn_of_unit_prices(routes, &self.packs.items, &rates);
+            found.extend(self.routes.in_file_order(losses));
             found.extend(warn_of_models(models, &self.packs.items, &rates));
             let written = self.rates.iter();
             found.extend(written.flat_map(|rates| warn_of_rates(rates, routes, models, today())));
@@ -333,12 +344,13 @@ impl Draft {
             warnings: Warnings::default(),
             start_keys: StartKeys::default(),
             brand: self.brand?,
+            idempotency: self.idempotency?,
         })
     }
 }
 
-/// True for a mistake that only says that a route has no `price` or `answer`, where it has one that could
-/// not be read: it is missing in the copy that was checked.
+/// Whether the mistake only says that a route has no `price` or `answer`, although the route has
+/// one that could not be read. It is missing in the copy that was checked.
 fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
     let Some((route, key)) = mistake.key.split_once('.') else { return false };
     let is_unread = |name: &str| report.covers(&format!("{route}.{name}"));

@@ -19,7 +19,7 @@ pub(super) const KEY: &str = "models_file";
 /// The name of the only list in the file.
 const LIST: &str = "models";
 
-/// The text of a `models_file`.
+/// The path and the text of a `models_file`.
 pub(super) struct Written {
     path: PathBuf,
     text: String,
@@ -100,7 +100,7 @@ impl Written {
 }
 
 impl ModelsFile<'_> {
-    /// Adds mistakes that the checks found, about the models as counted in this file's list.
+    /// Adds mistakes that the checks found. Their keys number the models of this file alone.
     pub(super) fn add_checked(&mut self, found: Vec<Mistake>) {
         self.report.add_checked(self.models.in_file_order(found));
     }
@@ -122,8 +122,9 @@ fn in_file(path: &Path, found: Vec<Located>) -> Vec<Located> {
     found.into_iter().map(|found| Located { file: Some(path.clone()), ..found }).collect()
 }
 
-/// Splits mistakes about the models of both files, where the config has `own` of them: those of the
-/// config, and those of the `models_file`, counted from its own first model.
+/// Splits mistakes about the models of both files into those of the config, which has `own` models,
+/// and those of the `models_file`. The latter are renumbered from the first model of their own
+/// file.
 pub(super) fn split(found: Vec<Mistake>, own: usize) -> (Vec<Mistake>, Vec<Mistake>) {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for mut mistake in found {
@@ -138,7 +139,7 @@ pub(super) fn split(found: Vec<Mistake>, own: usize) -> (Vec<Mistake>, Vec<Mista
     (ours, theirs)
 }
 
-/// The index of a model and the rest of the key, in the key of one of its values.
+/// Splits the key of a value of a model into the index of the model and the rest of the key.
 fn place_in(key: &str) -> Option<(usize, String)> {
     let (index, rest) = key.strip_prefix(LIST)?.strip_prefix('[')?.split_once(']')?;
     Some((index.parse().ok()?, rest.to_owned()))

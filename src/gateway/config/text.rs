@@ -11,7 +11,7 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// Reads a file.
 ///
 /// # Errors
-/// The file is absent, too long or no text; with the line where that is known.
+/// The file is absent, too long or not text. If the line is known, the error has it.
 pub(super) fn read_text(path: &Path) -> Result<String, (Option<usize>, Mistake)> {
     let unreadable = |error: std::io::Error| {
         let hint = "name the file with --config FILE; the gateway.toml that ships with Farebox is \

@@ -63,7 +63,7 @@ fn users_of_two_issuers_with_prefixes_are_never_one_account() {
     assert_eq!(named(&one, "1", "Acme:bob"), Ok("Acme:bob".into()), "another account to all");
     assert_eq!(named(&one, "1", "acme"), Ok("acme".into()));
 
-    // Both are keys of one issuer.
+    // Both entries are keys of the same issuer.
     let same = two_issuers("account_prefix = 'acme:'", "account_prefix = 'acme:'");
     assert_eq!(named(&same, "1", "bob"), named(&same, "2", "bob"));
 }

@@ -128,7 +128,7 @@ async fn one_client_cannot_hold_up_a_rotated_key() {
         let issuer = Issuer::start(&[old.jwk("old")]).await;
         let identifier = trusting(&issuer);
         identifier.load_keys().await;
-        // One network of IPv6 counts as one client.
+        // All addresses of one IPv6 network count as one client.
         let strangers = ["2001:db8::1", "2001:db8::2:1", "2001:db8:0:0:9::"];
         let strangers = strangers.map(|address| Some(address.parse().unwrap()));
         for n in 0..20 {
@@ -258,7 +258,7 @@ async fn a_client_that_leaves_does_not_take_the_fetch_with_it() {
     let issuer = Issuer::start(&[signer.jwk("a")]).await;
     let identifier = trusting(&issuer);
     let token = token(&signer, "a");
-    // The call is polled once: its fetch has begun, and the client is gone.
+    // The call is polled once. By then its fetch has begun, and the client is gone.
     assert!(ask_after(&identifier, &token, 0).now_or_never().is_none());
     assert_eq!(ask_after(&identifier, &token, 1).await, Ok("alice".into()));
     assert_eq!(issuer.fetches(), 1);

@@ -1,4 +1,4 @@
-//! Issuers' keys: one of each algorithm, and the tokens they make.
+//! Keys of issuers, one for each algorithm, and the tokens that they sign.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -60,7 +60,7 @@ fn a_public_key_is_never_an_hmac_secret() {
             assert_eq!(ask(&identifier, &bearer(&forged)), Err(AlgorithmNotAllowed));
             let lying = forger.token_with(&json!({ "alg": "RS256" }), &claims(json!({})));
             assert_eq!(ask(&identifier, &bearer(&lying)), Err(BadSignature));
-            // HS256 is not accepted even where another issuer uses secrets.
+            // HS256 is not accepted even if another issuer uses secrets.
             assert!(ask(&hs256(""), &bearer(&forged)).is_err());
         }
     }
@@ -190,7 +190,7 @@ fn two_keys_overlap_while_one_replaces_the_other() {
     };
     assert!(ask(&both, &token(new, "any")).is_ok());
     assert!(ask(&both, &token(SECRET, "web")).is_ok());
-    // The refusal that is returned is that of the issuer that matched the signature.
+    // The returned refusal is that of the issuer whose key made the signature.
     assert_eq!(ask(&both, &token(SECRET, "any")), Err(WrongAudience));
     assert_eq!(ask(&both, &token("wrong", "web")), Err(BadSignature));
 }

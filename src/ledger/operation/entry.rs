@@ -70,7 +70,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// True where the entry was folded into an opening balance. The ledger then has only the entry's id
+    /// True if the entry was folded into an opening balance. The ledger then has only the entry's id
     /// and amount, so that the operation cannot take effect twice.
     pub fn is_folded(&self) -> bool {
         self.created_at_ms == 0

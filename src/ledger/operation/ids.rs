@@ -13,17 +13,17 @@ use crate::ledger::operation::kinds::EntryKind;
 /// The end of the id of [`OperationId::corrected`].
 const CORRECTED: &str = "/corrected";
 
-/// How far the clock that ids go by is ahead of this machine's, in milliseconds. It is one for the process, as its
-/// ledger is.
+/// How far the clock for new ids is ahead of this machine's clock, in milliseconds. There is one
+/// for the process, because a process has one ledger.
 static IDS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Has new ids of calls go by a clock that is ahead of this machine's by so many milliseconds: the clock of the store
-/// that judges how old they are.
+/// Makes new ids of calls use a clock that is `ms` milliseconds ahead of this machine's. That is
+/// the clock of the store, which judges by an id how old its call is.
 pub(crate) fn keep_ids_ahead_by(ms: i64) {
     IDS_AHEAD_MS.store(ms, Ordering::Relaxed);
 }
 
-/// A UUID of version 7 of the moment that is ahead of this machine's clock by so many milliseconds.
+/// A UUID of version 7 whose time is `ms` milliseconds ahead of this machine's clock.
 fn uuid_ahead_by(ms: i64) -> Uuid {
     let at_ms = now_ms().saturating_add_signed(ms);
     let nanos = u32::try_from(at_ms % 1000).unwrap_or(0) * 1_000_000;
@@ -76,8 +76,9 @@ impl fmt::Display for HoldId {
     }
 }
 
-/// The right to make one call's hold. [`Ledger::hold`](crate::ledger::Ledger::hold) consumes it, so two
-/// calls' holds never have the same id. The rules rely on that: they look up no ids for a new call.
+/// The right to make one call's hold. [`Ledger::hold`](crate::ledger::Ledger::hold) consumes it, so
+/// the holds of two calls never have the same id. The rules rely on that, and look up no ids for a
+/// new call.
 ///
 /// ```compile_fail,E0382
 /// use farebox::{account::AccountId, credits::Credits, ledger::{CallId, Ledger}};
@@ -116,7 +117,8 @@ impl From<CallId> for HoldId {
 pub struct OperationId(Arc<str>);
 
 impl OperationId {
-    /// The id of a grant, adjustment, clawback or reinstatement; its maker chose `id`.
+    /// The id of a grant, adjustment, clawback or reinstatement. The caller who posts it chose
+    /// `id`.
     ///
     /// # Errors
     /// [`IdError`] where `id` cannot be an id.
@@ -134,8 +136,9 @@ impl OperationId {
         Self(format!("refund:{hold}").into())
     }
 
-    /// The id of a refund of a part of a hold's capture; the refund's maker chose `id`. No hold's id
-    /// contains a space, so two different pairs of hold and `id` never give the same operation id.
+    /// The id of a refund of a part of a hold's capture. The caller who refunds it chose `id`. No
+    /// hold's id contains a space, so two different pairs of hold and `id` never give the same
+    /// operation id.
     ///
     /// # Errors
     /// [`IdError`] where `id` cannot be an id.
@@ -143,9 +146,9 @@ impl OperationId {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
 
-    /// The id of the refund that corrects a capture which was made for a crash, when the call's gateway
-    /// turns out to have ended the hold itself. No API caller can choose an id with a `/`, and no
-    /// call's id has one, so no other refund has this id.
+    /// The id of the refund that corrects a capture which was made for a crash, when the call's
+    /// gateway turns out to have ended the hold itself. No other refund has this id, because a
+    /// call's id contains no `/`, and an API caller cannot choose an id that does.
     pub fn corrected(hold: &HoldId) -> Self {
         Self(format!("refund:{hold}{CORRECTED}").into())
     }
@@ -156,8 +159,8 @@ impl OperationId {
     }
 
     /// The id of an entry that a payment makes, built from the id of its checkout session. `nth` is
-    /// `None` for the grant. It counts the entries that take credits back or give them back. No caller
-    /// can choose such an id.
+    /// `None` for the grant. For later entries it counts the times that credits were taken back or
+    /// given back. No caller can choose such an id.
     pub(crate) fn payment(session: &str, nth: Option<u32>) -> Self {
         match nth {
             None => Self(format!("stripe:{session}").into()),
@@ -170,7 +173,7 @@ impl OperationId {
         Self(text.into())
     }
 
-    /// The id as text, prefix and all.
+    /// The id as text, with its prefix.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -179,7 +182,8 @@ impl OperationId {
     pub fn hold(&self) -> Option<&str> {
         let refunded = || {
             let refund = self.0.strip_prefix("refund:")?;
-            // The maker of a partial refund chose the text after the space, which may have any ending.
+            // The text after the space was chosen by the caller who refunded a part, so it may have
+            // any ending.
             Some(match refund.split_once(' ') {
                 Some((hold, _)) => hold,
                 None => refund.strip_suffix(CORRECTED).unwrap_or(refund),

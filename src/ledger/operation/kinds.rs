@@ -91,7 +91,7 @@ impl Origin {
     }
 }
 
-/// How a hold ended without a capture (a capture leaves an [`Entry`](super::Entry)).
+/// How a hold ended without a capture. A capture leaves an [`Entry`](super::Entry) instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The hold was given back.

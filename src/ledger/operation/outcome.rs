@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::Claimed;
 use crate::ledger::inbox::EventState;
 use crate::ledger::operation::entry::{Balance, Entry};
 use crate::ledger::operation::refusal::Refusal;
@@ -26,13 +27,13 @@ pub struct HoldEnd {
 /// A hold of the API after its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosedHold {
-    /// True where the hold was charged; false where all of it was given back.
+    /// True if the hold was charged; false if all of it was given back.
     pub is_captured: bool,
-    /// True where the hold had expired before, and was charged all the same.
+    /// True if the hold had expired before, and was charged all the same.
     pub is_late: bool,
     /// The account's balance now.
     pub after: Balance,
-    /// The amounts; `None` where the hold had ended in the same way before.
+    /// The amounts; `None` if the hold had already ended in this way.
     pub end: Option<HoldEnd>,
 }
 
@@ -43,71 +44,78 @@ pub struct ClosedHold {
 pub enum Outcome {
     /// The account exists; if it is new, with its sign-up entry.
     Opened {
-        /// False where the account existed already.
+        /// False if the account existed already.
         new: bool,
     },
-    /// The credits are set aside, or the same operation had set them aside before.
+    /// The credits are set aside, now or by an earlier request of the same operation.
     Held {
         /// The account's balance with the hold counted.
         after: Balance,
     },
+    /// Another call has the claim that the hold asked for. Nothing was held.
+    Claimed(Claimed),
+    /// The claim has its request's mark, or is not this hold's any more.
+    ClaimMarked,
+    /// The call is recorded as left by its client.
+    Left,
     /// The hold lives until its new deadline.
     Renewed,
-    /// The hold is charged, or the same operation had charged it before.
+    /// The hold is charged, now or by an earlier request of the same operation.
     Captured {
         /// The account's balance now.
         after: Balance,
-        /// True where the hold had expired or was unknown; the charge counts all the same.
+        /// True if the hold had expired or was unknown; the charge counts all the same.
         late: bool,
-        /// The amounts; `None` where the hold was charged before, and for a call's hold, whose guard knows
-        /// them.
+        /// The amounts. `None` if the hold was charged before, and `None` for a call's hold, whose
+        /// guard knows the amounts.
         end: Option<HoldEnd>,
     },
-    /// The hold is given back, or had been given back before.
+    /// The hold is given back, now or by an earlier request.
     Released {
         /// The account's balance now.
         after: Balance,
-        /// The amounts; `None` where the hold was given back before, and for a call's hold, whose guard
-        /// knows them.
+        /// The amounts. `None` if the hold was given back before, and `None` for a call's hold,
+        /// whose guard knows the amounts.
         end: Option<HoldEnd>,
     },
-    /// The balance moved, or the same operation had moved it before.
+    /// The balance moved, now or by an earlier request of the same operation.
     Posted {
         /// The entry that moved the balance.
         entry: Entry,
-        /// False where the entry existed already.
+        /// False if the entry existed already.
         new: bool,
     },
-    /// The outcome of each row of an [`Import`](crate::ledger::Import), in their order:
-    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. If one row is refused, and
-    /// in a dry run, nothing has changed, and the outcomes are those that the rows would have had.
+    /// The outcome of each row of an [`Import`](crate::ledger::Import), in order:
+    /// [`Outcome::Posted`], [`Outcome::KeysStored`] or [`Outcome::Refused`]. If one row is refused,
+    /// or in a dry run, nothing has changed, and the outcomes are those that the rows would have
+    /// had.
     Imported(Vec<Self>),
     /// The keys are stored.
     KeysStored {
         /// The number of keys that were not stored before.
         new: usize,
     },
-    /// The key is revoked, or had been revoked before.
+    /// The key is revoked, now or by an earlier request.
     KeyRevoked,
     /// The event is in the inbox, or had been there before.
     EventRecorded {
         /// The event's state.
         state: EventState,
-        /// False where the event was in the inbox before.
+        /// False if the event was in the inbox before.
         new: bool,
     },
     /// The event's final state is recorded.
     EventEnded,
     /// The facts are added to their payment.
     PaymentChanged(Box<PaymentChange>),
-    /// The account's customer at Stripe: the given one, or one that was recorded before.
+    /// The customer at Stripe that is recorded for the account: the given one, or an earlier one.
     CustomerRecorded(Arc<str>),
     /// No dispute freezes the account any more.
     Thawed {
         /// The number of disputes that froze the account.
         disputes: usize,
     },
-    /// The differences between memory and disk; none if all is well.
+    /// The differences between memory and disk; empty if there are none.
     Audited(Vec<Difference>),
     /// One slice of the old entries is folded.
     Folded {
@@ -116,7 +124,7 @@ pub enum Outcome {
         /// The start of the next slice; `None` if this was the last one.
         next: Option<FoldCursor>,
     },
-    /// The account's balance; `None` where the account does not exist.
+    /// The account's balance; `None` if the account does not exist.
     Balance(Option<Balance>),
     /// The operation changed nothing.
     Refused(Refusal),

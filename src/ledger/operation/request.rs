@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{Claim, ClaimId, RequestMark};
 use crate::ledger::crash::{AfterCrash, CrashOutcome, CrashedCall};
 use crate::ledger::imports::Import;
 use crate::ledger::inbox::{EventState, NewEvent};
@@ -15,8 +16,9 @@ use crate::ledger::payment::TakeFacts;
 use crate::ledger::report::FoldCursor;
 use crate::usage::UsageRecord;
 
-/// How long a call's hold lives without a renewal, in milliseconds. A hold whose guard lives is renewed
-/// when this time is up, so the limit applies to leaked holds, not to long calls.
+/// How long a call's hold lives without a renewal, in milliseconds. While the hold's guard lives,
+/// the hold is renewed whenever this time is up. So the limit ends only holds that lost their
+/// guard, and not long calls.
 pub(crate) const CALL_TTL_MS: u64 = 60_000;
 
 /// Credits to set aside.
@@ -34,6 +36,9 @@ pub struct NewHold {
     pub origin: Origin,
     /// The time without a renewal after which the hold expires, in milliseconds.
     pub ttl_ms: u64,
+    /// The claim that the call makes in the same decision; only calls make claims. While another call
+    /// has it, the outcome is [`Outcome::Claimed`](super::Outcome::Claimed), and nothing is held.
+    pub claim: Option<Claim>,
 }
 
 /// One request of a ledger.
@@ -48,14 +53,15 @@ pub enum Operation {
     },
     /// Sets credits aside.
     Hold(NewHold),
-    /// Sets more credits aside under the live hold of a call. A repetition changes nothing, since the
-    /// operation names the whole amount and not the increase.
+    /// Sets more credits aside under the live hold of a call. The operation names the whole amount
+    /// and not the increase, so a repetition changes nothing.
     Extend {
         /// The hold.
         hold: HoldId,
         /// The account of the hold.
         account: AccountId,
-        /// The amount that the hold has afterwards. A hold that has as much already does not change.
+        /// The amount that the hold shall have. A hold that already has at least this amount does
+        /// not change.
         amount: Credits,
     },
     /// Moves a hold's deadline to `ttl_ms` from now.
@@ -65,12 +71,12 @@ pub enum Operation {
         /// The time to live, in milliseconds.
         ttl_ms: u64,
     },
-    /// Charges a hold, in part or whole, and gives the rest back. The operation carries all that is needed
-    /// to charge even where the ledger does not know the hold any more.
+    /// Charges a hold, in part or whole, and gives the rest back. The operation has all that is
+    /// needed to charge, even if the ledger no longer knows the hold.
     Capture {
         /// The hold.
         hold: HoldId,
-        /// The account that pays; `None` from an API caller that names only the hold.
+        /// The account that pays; `None` for an API caller that names only the hold.
         account: Option<AccountId>,
         /// The amount to charge.
         amount: Credits,
@@ -78,23 +84,26 @@ pub enum Operation {
         route: Arc<str>,
         /// The origin of the hold.
         origin: Origin,
-        /// True where the charge of a call counts whole though it is above the hold. A call that used
-        /// more than was set aside may make a debt. False: such a capture is refused, and so it is for
-        /// holds of the API in any case.
+        /// Whether a call may be charged more than its hold, which may lead to a debt. If false, a
+        /// capture above the hold is refused. For holds of the API it is always refused.
         may_overrun: bool,
         /// The usage of a metered call.
         usage: Option<Arc<UsageRecord>>,
+        /// The claim of the call under a key, which is charged with the hold.
+        claim: Option<ClaimId>,
     },
     /// Gives a hold back.
     Release {
         /// The hold.
         hold: HoldId,
-        /// The account of the hold; `None` from an API caller that names only the hold.
+        /// The account of the hold; `None` for an API caller that names only the hold.
         account: Option<AccountId>,
         /// The origin of the hold.
         origin: Origin,
+        /// The claim of the call under a key, which is forgotten with the hold.
+        claim: Option<ClaimId>,
     },
-    /// Ends the hold of a call that was cut off, so that it is not known how the call would have ended.
+    /// Ends the hold of a call that was cut off, of which nobody knows how it would have ended.
     Abandon {
         /// The hold.
         hold: HoldId,
@@ -106,17 +115,40 @@ pub enum Operation {
         route: Arc<str>,
         /// Whether the hold is captured or released.
         after: AfterCrash,
+        /// The claim of the call under a key, which shares the fate of the hold.
+        claim: Option<ClaimId>,
+    },
+    /// Says which request a claim is for, where the hold was decided before the request's body had
+    /// arrived. Changes nothing where the claim is not this hold's any more.
+    MarkClaim {
+        /// The claim.
+        claim: ClaimId,
+        /// The hold of the call that has the claim.
+        hold: HoldId,
+        /// Recognises the request.
+        mark: RequestMark,
+    },
+    /// Records that the client of an SDK's call left before the head of its answer was sent. For two
+    /// minutes from now a [`Claim::Retry`] with this id hears of the call, once. The record ends early
+    /// where the hold is released. A repetition changes nothing.
+    Leave {
+        /// The hash of the scope and the request.
+        id: ClaimId,
+        /// The hold of the call.
+        hold: HoldId,
+        /// The account of the hold.
+        account: AccountId,
     },
     /// Moves a balance.
     Post(Posting),
-    /// Refunds the whole of a capture, less the parts that [`Operation::RefundPart`] refunded.
+    /// Refunds a whole capture, less the parts that [`Operation::RefundPart`] refunded.
     Refund {
         /// The hold, or request id, that was captured.
         hold: HoldId,
         /// The reason in the operator's words.
         reason: Option<Arc<str>>,
     },
-    /// Refunds a part of a capture; all parts together are never more than was captured.
+    /// Refunds a part of a capture. All parts together can never exceed the capture.
     RefundPart {
         /// The hold, or request id, that was captured.
         hold: HoldId,
@@ -129,7 +161,7 @@ pub enum Operation {
     },
     /// Imports rows from an earlier system.
     Import(Box<Import>),
-    /// Stores API keys; keys that are stored already do not change.
+    /// Stores API keys. Keys that are already stored do not change.
     PutKeys(Vec<KeyRecord>),
     /// Revokes an API key.
     RevokeKey {
@@ -155,7 +187,7 @@ pub enum Operation {
         account: AccountId,
         /// Stripe's id of the customer.
         customer: Arc<str>,
-        /// The one recorded customer that may be replaced, since Stripe has deleted it. Any other
+        /// The recorded customer that may be replaced, because Stripe has deleted it. Any other
         /// recorded customer stays.
         instead_of: Option<Arc<str>>,
     },
@@ -171,10 +203,10 @@ pub enum Operation {
     Fold {
         /// The moment, in milliseconds since 1970.
         before_ms: i64,
-        /// The start of this slice, as the slice before returned it; `None` for the first one.
+        /// The start of this slice, which the slice before returned; `None` for the first slice.
         from: Option<FoldCursor>,
     },
-    /// Reads a balance, after every operation that was requested before.
+    /// Reads a balance, after all operations that were requested earlier.
     Balance {
         /// The account.
         account: AccountId,
@@ -192,12 +224,13 @@ impl Operation {
         }
     }
 
-    /// True for the charge of a call. If such an operation is lost, no caller repeats it.
+    /// Whether the operation charges a call. If it is lost, no caller repeats it.
     pub(crate) fn is_charge(&self) -> bool {
         matches!(self, Self::Capture { origin: Origin::Call, .. })
     }
 
-    /// The origin of the hold that the operation makes, extends or ends, if it does any of these.
+    /// The origin of the hold that the operation makes, extends or ends; `None` for other
+    /// operations.
     pub(crate) fn origin(&self) -> Option<Origin> {
         match self {
             Self::Hold(NewHold { origin, .. })
@@ -213,8 +246,8 @@ impl Operation {
         matches!(self, Self::Hold(_) | Self::Extend { .. })
     }
 
-    /// The line in the list of cut off calls, where this operation gave such a call's hold back at
-    /// `at_ms`; `None` for other operations.
+    /// The entry for the list of calls that were cut off, if this operation ended the hold of such
+    /// a call at `at_ms`; `None` for other operations.
     pub(crate) fn crashed_call(&self, at_ms: i64) -> Option<CrashedCall> {
         let Self::Abandon { hold, account, amount, route, .. } = self else { return None };
         Some(CrashedCall {

@@ -1,9 +1,9 @@
 //! The facts about one payment, and the credits that follow from them.
 //!
-//! Stripe repeats events, and they arrive in any order. The facts about a payment therefore form a
-//! join-semilattice: facts are only ever added, and each is joined with the known ones by a function that
-//! is associative, commutative and idempotent. The same events leave the same facts, in whatever order and
-//! however often they arrive, and [`Facts::due`] depends on the facts alone.
+//! Stripe repeats events, and they arrive in any order. So the facts about a payment form a
+//! join-semilattice: facts are only added, and the function that joins them is associative,
+//! commutative and idempotent. The same events lead to the same facts, in whatever order and
+//! however often they arrive, and [`Facts::due`] depends on nothing but the facts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,8 @@ pub enum OnDispute {
     Freeze,
 }
 
-/// The sale, fixed when the buyer was sent to pay: a later change of gateway.toml does not affect it.
+/// The sale. It is fixed when the buyer is sent to pay, so a later change of gateway.toml does not
+/// affect it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sale {
     /// The checkout session.
@@ -38,14 +39,14 @@ pub struct Sale {
     pub credits: Credits,
     /// The price of the pack.
     pub price: Money,
-    /// True where an import has granted the credits: the payment itself then grants none, and refunds of
-    /// it still take credits back.
+    /// Whether an import has already granted the credits. If so, the payment grants none, but its
+    /// refunds still take credits back.
     #[serde(default)]
     pub imported: bool,
 }
 
-/// An amount of money. [`Facts::join`] needs an order, so that it picks the same one of two amounts
-/// each time; the order, by amount first, has no other meaning.
+/// An amount of money. The order (by amount first) has one purpose: of two reported amounts,
+/// [`Facts::join`] always picks the same one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Money {
     /// The amount in the currency's minor units.
@@ -54,7 +55,7 @@ pub struct Money {
     pub currency: Arc<str>,
 }
 
-/// The progress of a payment. Where reports differ, the later variant of this enum counts.
+/// The progress of a payment. If reports differ, the variant that stands later in this enum counts.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -91,7 +92,7 @@ impl Progress {
 pub struct Refund {
     /// The amount of the refund.
     pub money: Money,
-    /// True where the refund failed: the buyer has not got the money.
+    /// True if the refund failed: the buyer has not got the money.
     pub failed: bool,
 }
 
@@ -102,11 +103,12 @@ pub struct Dispute {
     pub money: Money,
     /// The stage of the dispute.
     pub stage: Stage,
-    /// The part that the bank has given back, in minor units of `money`. While Stripe has not reported
-    /// it (`None`), it counts as all of the money once the dispute is won, and as nothing before.
+    /// The part that the bank has given back, in minor units of `money`. `None` until Stripe
+    /// reports it. It then counts as the whole amount if the dispute is won, and otherwise as
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<u64>,
-    /// True where the operator has unfrozen the account despite this dispute.
+    /// True if the operator has unfrozen the account despite this dispute.
     #[serde(default)]
     pub thawed: bool,
 }
@@ -124,9 +126,10 @@ impl Dispute {
     }
 }
 
-/// The stage of a dispute. Where reports differ, the later variant of this enum counts: a lost dispute
-/// can still be won, if the bank gives the money back later, and a won dispute is over. Stripe also
-/// reports a dispute as lost where the bank gave back a part; that part is in [`Dispute::returned`].
+/// The stage of a dispute. If reports differ, the variant that stands later in this enum counts: a
+/// lost dispute can still be won, if the bank gives the money back later, but a won dispute is
+/// over. Stripe also reports a dispute as lost if the bank gave back only a part; see
+/// [`Dispute::returned`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -140,21 +143,22 @@ pub enum Stage {
     Won,
 }
 
-/// The facts that are known about one payment.
+/// All that is known about one payment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Facts {
-    /// All of Stripe's ids by which the payment is known: of its session, payment intent, charge,
+    /// All of Stripe's ids for the payment: those of its session, payment intent, charge and
     /// disputes.
     pub names: BTreeSet<Arc<str>>,
-    /// The sale. `None` where the payment is not Farebox's, or where its sale has not been reported
+    /// The sale. `None` if the payment is not Farebox's, or where its sale has not been reported
     /// yet.
     pub sale: Option<Sale>,
     /// The progress of the payment.
     pub progress: Progress,
     /// The money that was paid, once it has arrived.
     pub paid: Option<Money>,
-    /// The sum of refunds that the charge reports, in minor units of the charge's currency.
+    /// The sum of refunds that Stripe reports on the charge, in minor units of the charge's
+    /// currency.
     pub refunded: u64,
     /// The charge's currency, once the charge has been reported.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,7 +184,7 @@ impl Facts {
     /// Adds the facts in `other`.
     pub fn join(&mut self, other: &Self) {
         self.names.extend(other.names.iter().cloned());
-        // Where both have a sale, the two are equal: a sale is written once, when its session is made.
+        // If both have a sale, the two are equal: a sale is written once, when its session is made.
         if self.sale.is_none() {
             self.sale.clone_from(&other.sale);
         }
@@ -210,13 +214,13 @@ impl Facts {
         }
     }
 
-    /// True where money went back to the buyer, or may go back. Such facts are stored even before it is
-    /// known that the payment is Farebox's.
+    /// Whether money went back to the buyer, or may go back. Such facts are stored even before it
+    /// is known whether the payment is Farebox's.
     pub fn has_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
     }
 
-    /// The currency of money that went back, where it differs from the currency that was paid; see
+    /// The currency of money that went back, if it differs from the currency of the payment; see
     /// `Facts::share`.
     pub fn foreign_currency(&self) -> Option<&Arc<str>> {
         let paid = &self.basis()?.currency;
@@ -226,7 +230,7 @@ impl Facts {
         refunds.chain(disputes).chain(charged).find(|currency| *currency != paid)
     }
 
-    /// The totals that the facts come to; all zero before the payment is paid.
+    /// The totals that follow from the facts. All are zero until the payment is paid.
     pub fn due(&self, on_dispute: OnDispute) -> Due {
         let (Some(sale), Progress::Paid) = (&self.sale, self.progress) else {
             return Due::default();
@@ -240,10 +244,9 @@ impl Facts {
         Due { granted: sale.credits, taken: self.taken(sale.credits, on_dispute), frozen_by }
     }
 
-    /// The part of `credits` to be taken back, in proportion to the part of the money that went back.
-    /// It is rounded down to a micro-credit (in the buyer's favour), and is all of them where all of
-    /// the money went back. The calculation uses the total, so that the rounding of many small refunds
-    /// does not add up.
+    /// The part of `credits` to be taken back. It is the same fraction as the part of the money
+    /// that went back, rounded down to a micro-credit (in the buyer's favour). The fraction is
+    /// calculated from the total, so that the rounding of many small refunds does not add up.
     fn taken(&self, credits: Credits, on_dispute: OnDispute) -> Credits {
         let paid = self.basis().map_or(0, |paid| paid.amount);
         if paid == 0 {
@@ -256,8 +259,8 @@ impl Facts {
         u64::try_from(micros).ok().and_then(Credits::from_micros).unwrap_or(credits)
     }
 
-    /// The refunded money. Each refund object counts once. If the charge reports a larger sum than the
-    /// known refund objects have, the charge's sum counts, less the refunds that failed.
+    /// The refunded money. Each refund object counts once. If the charge reports a larger sum than
+    /// the known refund objects have, that sum counts instead, less the refunds that failed.
     fn refunded_minor(&self) -> u128 {
         let of = |failed: bool| self.refunds.values().filter(move |r| r.failed == failed);
         let sum: u128 = of(false).map(|r| self.share(r.money.amount, &r.money)).sum();
@@ -272,7 +275,7 @@ impl Facts {
         sum.max(by_charge)
     }
 
-    /// The money that disputes cost.
+    /// The money that disputes have cost.
     fn disputed_minor(&self, on_dispute: OnDispute) -> u128 {
         let counts = |dispute: &&Dispute| match dispute.stage {
             Stage::Inquiry => false,
@@ -283,16 +286,16 @@ impl Facts {
         disputes.map(|dispute| self.share(dispute.gone(), &dispute.money)).sum()
     }
 
-    /// The amount that refunds and disputes are compared with: the money that was paid, or else the
-    /// pack's price.
+    /// The amount with which refunds and disputes are compared: the money that was paid, or else
+    /// the price of the pack.
     fn basis(&self) -> Option<&Money> {
         self.paid.as_ref().or(self.sale.as_ref().map(|sale| &sale.price))
     }
 
     /// Converts `part` of `whole` into minor units of the paid currency. If `whole` is in another
-    /// currency, it cannot be compared with the payment. It then counts as all of the payment, and
-    /// `part` as the same fraction of the payment. This may take too many credits, which an operator
-    /// can grant again; a buyer who keeps credits whose money is gone would do more harm.
+    /// currency, the two cannot be compared. Then `whole` counts as the whole payment, and `part`
+    /// as the same fraction of it. This may take too many credits, which the operator can grant
+    /// again. It would be worse if a buyer kept credits whose money is gone.
     fn share(&self, part: u64, whole: &Money) -> u128 {
         let part = u128::from(part);
         match self.basis() {

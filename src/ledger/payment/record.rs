@@ -21,8 +21,8 @@ pub struct Payment {
     /// The part of [`Payment::granted`] that is taken back at present.
     #[serde(with = "crate::ledger::payment::micros")]
     pub taken: Credits,
-    /// The number of entries that took credits back or gave them back; the id of the next such entry
-    /// contains it.
+    /// The number of entries that took credits back or gave them back. The id of the next such
+    /// entry contains this number.
     pub moves: u32,
     /// The time of the first report, in milliseconds since 1970.
     pub created_at_ms: i64,
@@ -46,17 +46,17 @@ impl Payment {
         self.facts.progress == Progress::Paid
     }
 
-    /// True where an import has granted the credits.
+    /// True if an import has granted the credits.
     pub fn is_imported(&self) -> bool {
         self.facts.sale.as_ref().is_some_and(|sale| sale.imported)
     }
 
     /// Joins `other`, which turned out to be the same payment under another id.
     ///
-    /// Only one of the two can have a sale, because a payment intent belongs to one session, and only the
-    /// one with a sale has moved credits. Where both have a sale, this returns `false` and changes nothing,
-    /// with one exception: a sale that has granted nothing yet is replaced by an import of the payment,
-    /// because the import has granted the credits.
+    /// Usually only one of the two has a sale, because a payment intent belongs to one session, and
+    /// only that one has moved credits. If both have a sale, this returns `false` and changes
+    /// nothing, with one exception: a sale that has granted nothing yet is replaced by an import of
+    /// the same payment, because the import has granted the credits.
     #[must_use]
     pub fn absorb(&mut self, other: Self) -> bool {
         let sessions = [&*self, &other].map(|p| p.facts.sale.as_ref().map(|s| s.session.clone()));
@@ -92,7 +92,7 @@ pub struct TakeFacts {
     pub facts: Facts,
     /// The effect of a dispute on the account.
     pub on_dispute: OnDispute,
-    /// The reason for taking credits back or giving them back, for people who read the ledger.
+    /// The reason that is shown to people if credits are taken back or given back.
     pub because: Arc<str>,
 }
 
@@ -101,9 +101,9 @@ pub struct TakeFacts {
 pub struct PaymentChange {
     /// The payment, with the facts in it.
     pub payment: Payment,
-    /// True where these facts are the first to name the sale.
+    /// Whether these facts are the first to name the sale.
     pub new: bool,
-    /// The credits that were granted now, because the payment is paid and was not before.
+    /// The credits that were granted now, because the payment has become paid.
     pub granted: Credits,
     /// The credits that were taken back now.
     pub clawed_back: Credits,
@@ -112,13 +112,13 @@ pub struct PaymentChange {
 }
 
 impl PaymentChange {
-    /// False for a payment without a checkout session of this ledger: another seller's payment, or one
-    /// whose session has not been reported yet.
+    /// Whether the payment belongs to a checkout session of this ledger. False for another seller's
+    /// payment, and for one whose session has not been reported yet.
     pub fn is_ours(&self) -> bool {
         self.payment.facts.sale.is_some()
     }
 
-    /// True where credits moved.
+    /// True if credits moved.
     pub fn moved(&self) -> bool {
         [self.granted, self.clawed_back, self.reinstated].iter().any(|amount| !amount.is_zero())
     }

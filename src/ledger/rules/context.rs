@@ -18,7 +18,8 @@ use crate::usage::UsageRecord;
 pub(crate) struct Rules<'a> {
     /// Balances and live holds; the rules change them.
     pub state: &'a mut State,
-    /// The stored rows that the batch names, with the rows that the rules have made since.
+    /// The stored rows that the operations of the batch name, and the rows that the rules have
+    /// added to them.
     pub known: &'a mut Known,
     /// The changes of the batch so far; the rules add their own.
     pub changes: &'a mut Changes,
@@ -37,7 +38,7 @@ pub(super) struct NewEntry {
 }
 
 impl Rules<'_> {
-    /// The balance of an account; zero where the account does not exist.
+    /// The balance of an account; zero if the account does not exist.
     pub(super) fn balance(&self, account: &AccountId) -> Balance {
         self.state.balance(account).unwrap_or_default()
     }
@@ -100,8 +101,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Replaces the live hold of a call. The commit that writes it lists it anew; what an earlier commit
-    /// has written of it does not count any more.
+    /// Replaces the live hold of a call. The commit that writes it adds a new row, and the row that
+    /// an earlier commit wrote no longer counts.
     pub(super) fn replace_hold(&mut self, id: &HoldId, mut hold: LiveHold) {
         if !self.changes.holds_added.contains_key(id) {
             self.changes.calls_gone.push((id.clone(), hold.commit));
@@ -111,13 +112,13 @@ impl Rules<'_> {
         self.set_hold(id, Some(hold));
     }
 
-    /// Stores that a hold ended without a charge.
+    /// Records that a hold ended without a charge.
     pub(super) fn record_ended(&mut self, ended: EndedHold) {
         self.known.ended.insert(ended.id.clone(), ended.clone());
         self.changes.ended.push(ended);
     }
 
-    /// Sets an account. Marks its row to be written where the balance or the sequence number changed.
+    /// Sets an account. If the balance or the sequence number changed, marks its row to be written.
     pub(super) fn set_account(&mut self, id: &AccountId, account: Account) {
         let before = self.replace_account(id, account);
         // A hold changes only `held`, which is not stored: it is the sum of the stored holds.
@@ -126,7 +127,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Sets or removes a live hold, and records the step that undoes this.
+    /// Sets or removes a live hold, and records how to undo this.
     pub(super) fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {
         let before = match hold {
             Some(hold) => {
@@ -138,8 +139,8 @@ impl Rules<'_> {
         self.changes.undo.push(Undo::Hold(id.clone(), before));
     }
 
-    /// Stores that a call's hold was released before it was made, so that the hold is refused when it
-    /// comes.
+    /// Records that a call's hold was released before it was made, so that the hold is refused when
+    /// it arrives.
     pub(super) fn record_early_release(&mut self, id: &HoldId, account: AccountId, ending: Ending) {
         self.record_ended(EndedHold {
             id: id.clone(),
@@ -152,7 +153,7 @@ impl Rules<'_> {
         self.changes.undo.push(Undo::EarlyRelease(id.clone()));
     }
 
-    /// Sets an account, and records the step that undoes this; returns the account before.
+    /// Sets an account, and records how to undo this. Returns the account as it was before.
     fn replace_account(&mut self, id: &AccountId, account: Account) -> Option<Account> {
         let before = self.state.accounts.insert(id.clone(), account);
         self.changes.undo.push(Undo::Account(id.clone(), before));

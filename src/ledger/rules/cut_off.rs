@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::crash::{AfterCrash, CRASH_REASON, CrashOutcome, CrashedCall};
 use crate::ledger::operation::{
     Balance, Ending, Entry, EntryKind, HoldId, OperationId, Origin, Outcome, Refusal,
 };
+use crate::ledger::rules::claims::End;
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::LiveHold;
 
@@ -16,8 +18,20 @@ const CORRECTED_REASON: &str = "corrected";
 
 impl Rules<'_> {
     /// Ends the hold of a call that was cut off. A hold that has ended, or was never granted, is not
-    /// charged.
+    /// charged. `claim` is the claim of the call, where it is known.
     pub(super) fn abandon(
+        &mut self,
+        id: &HoldId,
+        account: &AccountId,
+        after: AfterCrash,
+        claim: Option<ClaimId>,
+    ) -> Result<Outcome, Refusal> {
+        let ended = self.end_cut_off(id, account, after)?;
+        self.settle_claim(id, claim, End::of(&ended));
+        Ok(ended)
+    }
+
+    fn end_cut_off(
         &mut self,
         id: &HoldId,
         account: &AccountId,
@@ -25,7 +39,7 @@ impl Rules<'_> {
     ) -> Result<Outcome, Refusal> {
         let is_ours = |live: &&LiveHold| live.origin == Origin::Call && live.account == *account;
         let Some(live) = self.state.holds.get(id).filter(is_ours).cloned() else {
-            // This operation has been decided before; it is repeated because its outcome was lost.
+            // This operation was decided before, and is repeated because its outcome was lost.
             if let Some(charged) = self.captured_for_a_crash(id, Some(account), Origin::Call) {
                 let after = self.balance(&charged.account);
                 return Ok(Outcome::Captured { after, late: false, end: None });
@@ -61,8 +75,8 @@ impl Rules<'_> {
     }
 
     /// Corrects a capture that was made for a crash. The call's gateway had only been paused, and
-    /// reports now that the call `used` less. Gives the difference back, once, less the refunds of this
-    /// capture that an operator has made.
+    /// now reports that the call `used` less. Gives the difference back once, less the refunds of
+    /// this capture that an operator has made.
     pub(super) fn correct(
         &mut self,
         id: &HoldId,
@@ -94,7 +108,7 @@ impl Rules<'_> {
         Ok(self.balance(&capture.account))
     }
 
-    /// Adds a call to the list of cut off calls, or replaces it there.
+    /// Adds a call to the list of calls that were cut off, or replaces its entry there.
     fn list(
         &mut self,
         id: &HoldId,

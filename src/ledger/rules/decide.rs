@@ -2,6 +2,7 @@
 
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
+use crate::ledger::rules::claims::End;
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::holds::Charge;
 use crate::ledger::rules::state::{Changes, Known, LiveHold, Now, State};
@@ -20,19 +21,35 @@ pub(crate) fn decide(
         Operation::Hold(hold) => rules.hold(hold),
         Operation::Extend { hold, account, amount } => rules.extend(hold, account, *amount),
         Operation::Renew { hold, ttl_ms } => rules.renew(hold, *ttl_ms),
-        Operation::Capture { hold, account, amount, route, origin, may_overrun, usage } => {
+        Operation::Capture { hold, account, amount, route, origin, may_overrun, usage, claim } => {
             let charge = Charge {
                 amount: *amount,
                 route,
                 may_overrun: *may_overrun && *origin == Origin::Call,
                 usage: usage.as_ref(),
             };
-            rules.capture(hold, account.as_ref(), *origin, charge)
+            let captured = rules.capture(hold, account.as_ref(), *origin, charge);
+            if let Ok(outcome) = &captured
+                && *origin == Origin::Call
+            {
+                // A capture of nothing may correct the capture that was made for a crash.
+                let end = if amount.is_zero() { End::Released } else { End::of(outcome) };
+                rules.settle_claim(hold, *claim, end);
+            }
+            captured
         }
-        Operation::Release { hold, account, origin } => {
-            rules.end(hold, account.as_ref(), *origin, Ending::Released)
+        Operation::Release { hold, account, origin, claim } => {
+            let released = rules.end(hold, account.as_ref(), *origin, Ending::Released);
+            if released.is_ok() && *origin == Origin::Call {
+                rules.settle_claim(hold, *claim, End::Released);
+            }
+            released
         }
-        Operation::Abandon { hold, account, after, .. } => rules.abandon(hold, account, *after),
+        Operation::Abandon { hold, account, after, claim, .. } => {
+            rules.abandon(hold, account, *after, *claim)
+        }
+        Operation::MarkClaim { claim, hold, mark } => rules.mark_claim(claim, hold, *mark),
+        Operation::Leave { id, hold, account } => rules.leave(*id, hold, account),
         Operation::Post(posting) => rules.post(posting),
         Operation::Refund { hold, reason } => rules.refund(hold, None, reason.clone()),
         Operation::RefundPart { hold, id, amount, reason } => {
@@ -49,7 +66,7 @@ pub(crate) fn decide(
         }
         Operation::Thaw { account } => rules.thaw(account),
         Operation::Balance { account } => Ok(Outcome::Balance(rules.state.balance(account))),
-        // These concern the disk; the backend decides them itself.
+        // These operations concern the disk, so the backend decides them itself.
         Operation::Audit | Operation::Fold { .. } => Err(Refusal::Unavailable),
     };
     decided.unwrap_or_else(Outcome::Refused)
@@ -64,7 +81,7 @@ pub(crate) fn renew(
     now: Now,
 ) {
     let mut rules = Rules { state, known: &mut Known::default(), changes, now };
-    // The caller found the hold in the state, so the rule does not refuse it.
+    // The caller has found the hold in the state, so the rule cannot refuse it.
     let _ = rules.renew(hold, ttl_ms);
 }
 
@@ -78,22 +95,23 @@ pub(crate) fn expire(
     let live = state.holds.get(hold)?.clone();
     let mut rules = Rules { state, known: &mut Known::default(), changes, now };
     rules.end(hold, Some(&live.account), live.origin, Ending::Expired).ok()?;
+    rules.settle_claim(hold, None, End::Released);
     Some(live)
 }
 
-/// Ends the holds of all calls, oldest first. Call this only at a start, when no call runs: the gateway
-/// that made these holds is gone, so nothing else will end them.
+/// Ends the holds of all calls, oldest first. Call this only at a start, before any call runs. The
+/// gateway that made these holds is gone, so nothing else would end them.
 pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut Changes, now: Now) {
     let calls = state.holds.iter().filter(|(_, hold)| hold.origin == Origin::Call);
     let mut calls: Vec<_> = calls.map(|(id, hold)| (id.clone(), hold.account.clone())).collect();
     calls.sort();
     for (id, account) in calls {
         let mut rules = Rules { state, known: &mut Known::default(), changes, now };
-        let ended = rules.abandon(&id, &account, after);
+        let ended = rules.abandon(&id, &account, after, None);
         // The charge is refused only where the balance would leave the range that can be counted.
         if let Err(refusal) = ended {
             tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
-            let _ = rules.abandon(&id, &account, AfterCrash::Release);
+            let _ = rules.abandon(&id, &account, AfterCrash::Release, None);
         }
     }
 }

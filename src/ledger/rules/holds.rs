@@ -16,7 +16,7 @@ use crate::usage::UsageRecord;
 pub(super) struct Charge<'a> {
     pub amount: Credits,
     pub route: &'a Arc<str>,
-    /// The charge counts whole though it is above the hold.
+    /// Whether the charge may be above the hold.
     pub may_overrun: bool,
     pub usage: Option<&'a Arc<UsageRecord>>,
 }
@@ -36,6 +36,15 @@ impl Rules<'_> {
         if hold.amount.is_zero() {
             return Err(Refusal::Zero);
         }
+        if self.state.is_frozen(&hold.account) {
+            return Err(Refusal::Frozen);
+        }
+        let claim = hold.claim.as_ref().filter(|_| hold.origin == Origin::Call);
+        match claim.and_then(|claim| self.claimed(claim)) {
+            Some(claimed) if claimed.hold == hold.id => return Err(Refusal::Ended),
+            Some(claimed) => return Ok(Outcome::Claimed(claimed)),
+            None => {}
+        }
         self.set_aside(&hold.account, hold.amount)?;
         let live = LiveHold {
             account: hold.account.clone(),
@@ -47,6 +56,9 @@ impl Rules<'_> {
         };
         self.changes.holds_added.insert(hold.id.clone(), live.clone());
         self.set_hold(&hold.id, Some(live));
+        if claim.is_some() {
+            self.make_claim(hold);
+        }
         Ok(self.held(&hold.account))
     }
 
@@ -71,14 +83,14 @@ impl Rules<'_> {
         Ok(self.held(account))
     }
 
-    /// True where the ledger knows that the hold has ended.
+    /// Whether the ledger knows that the hold has ended.
     fn has_ended(&self, id: &HoldId) -> bool {
         self.known.ended.contains_key(id)
             || self.state.early_releases.contains_key(id)
             || self.known.entries.contains_key(&OperationId::capture(id))
     }
 
-    /// Moves credits of an account to those that are held.
+    /// Moves credits of an account from available to held.
     fn set_aside(&mut self, id: &AccountId, amount: Credits) -> Result<(), Refusal> {
         if self.state.is_frozen(id) {
             return Err(Refusal::Frozen);
@@ -126,7 +138,8 @@ impl Rules<'_> {
         self.check_owner(id, account, origin)?;
         if let Some(entry) = self.known.entries.get(&operation) {
             if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
-                // The whole hold is charged already. An overrun beyond it is given up.
+                // The whole hold was charged before. The part of the charge above the hold is given
+                // up.
                 let held = (-entry.amount).spendable();
                 let used = if charge.may_overrun { amount.min(held) } else { amount };
                 let after = self.correct(id, &crash, used)?;
@@ -153,7 +166,7 @@ impl Rules<'_> {
         self.capture_late(id, account, origin, charge)
     }
 
-    /// Charges a live hold `amount` and gives the rest back, if there is one.
+    /// Charges `amount` and, if there is a live hold, gives its rest back.
     pub(super) fn charge(
         &mut self,
         id: &HoldId,
@@ -179,8 +192,8 @@ impl Rules<'_> {
         Ok(Outcome::Captured { after, late: false, end: for_api(origin, end) })
     }
 
-    /// Refuses an API caller that names another account than the hold's: in that account there is no
-    /// such hold.
+    /// Refuses an API caller that names another account than the hold's, as if the hold did not
+    /// exist.
     fn check_owner(
         &self,
         id: &HoldId,
@@ -197,8 +210,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Captures without a live hold: after the hold expired, or for a call whose hold was lost in a
-    /// crash. The call's work was done, so the charge counts, and may make a debt.
+    /// Charges without a live hold: the hold has expired, or it belonged to a call and was lost in
+    /// a crash. The call's work was done, so the charge counts, even if it leads to a debt.
     fn capture_late(
         &mut self,
         id: &HoldId,
@@ -280,8 +293,8 @@ impl Rules<'_> {
         }
         if let Some(ended) = self.known.ended.get(id).cloned() {
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
-            // An API caller releases a hold that had expired. From now on it counts as released, so
-            // that a later capture is refused. (A call's guard ends its hold only once.)
+            // An API caller releases a hold that had expired. From now on the hold counts as
+            // released, so a later capture is refused. (A call's guard ends its hold only once.)
             let is_api = (origin, ended.origin) == (Origin::Api, Origin::Api);
             if is_api && ended.ending == Ending::Expired {
                 self.record_ended(EndedHold { ending: Ending::Released, ..ended });
@@ -289,7 +302,7 @@ impl Rules<'_> {
             return Ok(Outcome::Released { after, end: None });
         }
         match (origin, account) {
-            // The release arrived before its hold.
+            // A call's release that arrives before its hold.
             (Origin::Call, Some(account)) => {
                 self.record_early_release(id, account.clone(), ending);
                 Ok(Outcome::Released { after: self.balance(account), end: None })
@@ -299,7 +312,8 @@ impl Rules<'_> {
     }
 }
 
-/// The amounts of a hold's end, for an API caller. `None` for a call, whose guard knows them.
+/// The amounts with which a hold ended, for an API caller. `None` for a call, whose guard knows
+/// them.
 fn for_api(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
     (origin == Origin::Api).then_some(end)
 }

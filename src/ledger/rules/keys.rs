@@ -26,7 +26,7 @@ impl Rules<'_> {
         Ok(Outcome::KeysStored { new: in_order.len() })
     }
 
-    /// Revokes a key. The time of an earlier revocation does not change.
+    /// Revokes a key. If the key was revoked before, the time of that revocation stays.
     pub(super) fn revoke_key(&mut self, id: &Arc<str>) -> Result<Outcome, Refusal> {
         let key = self.known.keys.by_id_mut(id);
         let key = key.ok_or(Refusal::UnknownKey)?;
@@ -38,7 +38,8 @@ impl Rules<'_> {
     }
 }
 
-/// Whether `known` has the key, for the same account; refuses a key that differs from the known one.
+/// Whether `known` has the key, for the same account. Refuses a key that differs from the known
+/// one.
 fn is_known(key: &KeyRecord, known: &KnownKeys) -> Result<bool, Refusal> {
     match known.by_hash(&key.hash) {
         Some(same) if same.account == key.account => Ok(true),

@@ -2,6 +2,7 @@
 //!
 //! The rules are pure: the time and the stored rows are passed in, and the rows to write come out.
 
+mod claims;
 mod context;
 mod cut_off;
 mod decide;

@@ -11,7 +11,7 @@ use crate::ledger::payment::{Due, Facts, Payment, PaymentChange, TakeFacts};
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::{StripeCustomer, Undo};
 
-/// A payment with new facts joined to it, before anything is changed.
+/// A payment to which new facts are joined, before any state is changed.
 struct Joined {
     /// The known payments that these facts belong to, in the order of their ids. Two known payments can
     /// turn out to be the same one.
@@ -44,7 +44,7 @@ impl Rules<'_> {
         Ok(Outcome::EventEnded)
     }
 
-    /// Joins facts with the known ones, calculates the totals that follow, and moves the credits by which
+    /// Joins facts with the known ones, calculates the new totals, and moves the credits by which
     /// they differ from the totals before.
     pub(super) fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
         let TakeFacts { event, because, .. } = take;
@@ -56,8 +56,8 @@ impl Rules<'_> {
             self.move_credits(&account, &mut change, because)?;
             self.freeze(&account, &change.payment.facts, due.frozen_by);
         }
-        // A payment without a known sale may be another seller's. It is stored only where money went
-        // back, because its sale may still be reported.
+        // A payment without a known sale may be another seller's. It is stored only if money went
+        // back, because then its sale may still be reported.
         let is_stored = change.is_ours() || change.payment.facts.has_money_back();
         if is_stored && before != [change.payment.clone()] {
             for gone in before.iter().filter(|payment| payment.id != change.payment.id) {
@@ -74,9 +74,9 @@ impl Rules<'_> {
         Ok(Outcome::PaymentChanged(Box::new(change)))
     }
 
-    /// Grants credits that were bought in an earlier system, and stores their payment, so that a payment is
-    /// granted once, however often and in whichever way it is reported. Credits whose money was refunded
-    /// before are taken back at once.
+    /// Grants credits that were bought in an earlier system, and stores their payment, so that they
+    /// are granted once, however often and in whichever way the payment is reported. If some of the
+    /// money was refunded, the same part of the credits is taken back at once.
     pub(super) fn grant_imported_payment(
         &mut self,
         posting: &Posting,
@@ -111,8 +111,8 @@ impl Rules<'_> {
         let before = self.known.payments.related(&facts.names);
         let mut payment = merge(before.clone(), facts, self.now.wall_ms)?;
         payment.facts.join(facts);
-        // A payment belongs to one sale. If an import has granted the credits of a sale, the sale
-        // grants nothing more.
+        // A payment belongs to one sale. If an import has granted the credits of that sale, no more
+        // are granted.
         if let (Some(known), Some(new)) = (&payment.facts.sale, &facts.sale)
             && known.session != new.session
             && !known.imported
@@ -145,8 +145,8 @@ impl Rules<'_> {
         }
     }
 
-    /// Unfreezes an account. The disputes are marked, so that later events about them do not freeze it
-    /// again.
+    /// Unfreezes an account. The disputes are marked, so that later events about them do not freeze
+    /// it again.
     pub(super) fn thaw(&mut self, account: &AccountId) -> Result<Outcome, Refusal> {
         let disputes = self.state.freezes.get(account).cloned().unwrap_or_default();
         for id in &disputes {
@@ -191,7 +191,7 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Lets the disputes in `frozen_by`, and no others of those in `facts`, freeze the account.
+    /// Makes the disputes in `frozen_by` freeze the account, and the other disputes in `facts` not.
     /// Disputes of other payments are left as they are.
     fn freeze(&mut self, account: &AccountId, facts: &Facts, frozen_by: BTreeSet<Arc<str>>) {
         let mut freezes = self.state.freezes.get(account).cloned().unwrap_or_default();
@@ -200,7 +200,7 @@ impl Rules<'_> {
         self.set_freezes(account, freezes);
     }
 
-    /// Sets the disputes that freeze the account, and records the step that undoes this.
+    /// Sets the disputes that freeze the account, and records how to undo this.
     fn set_freezes(&mut self, account: &AccountId, freezes: BTreeSet<Arc<str>>) {
         let before = self.state.freezes.get(account).cloned().unwrap_or_default();
         if freezes == before {
@@ -227,8 +227,8 @@ impl Rules<'_> {
     }
 }
 
-/// Merges the payments in `related`, which turned out to be one payment. Makes a new payment where
-/// there are none.
+/// Merges the payments in `related`, which turned out to be one payment. If there are none, makes a
+/// new payment.
 fn merge(related: Vec<Payment>, facts: &Facts, now_ms: i64) -> Result<Payment, Refusal> {
     let mut related = related.into_iter();
     let Some(mut payment) = related.next() else {

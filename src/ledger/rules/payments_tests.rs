@@ -105,6 +105,7 @@ impl TestLedger {
             route: "/x".into(),
             origin: Origin::Api,
             ttl_ms: 1000,
+            claim: None,
         }))
     }
 
@@ -379,6 +380,7 @@ fn a_clawback_above_the_balance_leaves_a_debt_that_the_next_grant_pays_first() {
         origin: Origin::Api,
         may_overrun: false,
         usage: None,
+        claim: None,
     };
     assert!(matches!(ledger.ask(&capture), Outcome::Captured { .. }));
     ledger.take(&refund("re_1", PAID, false), OnDispute::ClawBack);

@@ -33,8 +33,8 @@ impl Rules<'_> {
         self.post_new(posting)
     }
 
-    /// Grants an account the balance that it had in an earlier system. A zero balance makes an entry
-    /// too, so that the account exists and the id is taken.
+    /// Grants an account the balance that it had in an earlier system. Even a zero balance makes an
+    /// entry, so that the account exists and the id is used.
     pub(super) fn grant_imported(&mut self, posting: &Posting) -> Result<Outcome, Refusal> {
         match self.posted_before(posting)? {
             Some(again) => Ok(again),
@@ -42,7 +42,7 @@ impl Rules<'_> {
         }
     }
 
-    /// The outcome of a posting that has taken effect before; `None` for a new one.
+    /// The outcome of a posting that took effect before; `None` for a new posting.
     pub(super) fn posted_before(&self, posting: &Posting) -> Result<Option<Outcome>, Refusal> {
         let Some(entry) = self.known.entries.get(&posting.id) else { return Ok(None) };
         let same = entry.account == posting.account
@@ -63,7 +63,8 @@ impl Rules<'_> {
         Ok(Outcome::Posted { entry, new: true })
     }
 
-    /// Refunds a capture: a `part` of it under an id of its own, or all that has not been refunded yet.
+    /// Refunds a capture: a `part` of it under an id of its own, or everything that has not been
+    /// refunded yet.
     pub(super) fn refund(
         &mut self,
         hold: &HoldId,

@@ -24,7 +24,7 @@ pub struct Anthropic {
 struct Document {
     counts: AnthropicCounts,
     text_bytes: u64,
-    /// Where the arguments of a tool call begin.
+    /// The position at which the arguments of a tool call begin, in bytes.
     input_from: usize,
     has_stop_reason: bool,
     is_message_stop: bool,
@@ -39,7 +39,7 @@ const NOTHING: Document = Document {
 };
 
 impl Anthropic {
-    /// A meter at the start of an answer.
+    /// Creates a meter for the start of an answer.
     pub const fn new() -> Self {
         Self {
             path: Path::new(Node::Top),
@@ -67,7 +67,8 @@ impl Anthropic {
 
     fn close(&mut self, span: Span) {
         if self.path.close() == Some(Node::ToolInput) {
-            // As the client sees it, but for the braces: a stream begins with empty ones.
+            // The arguments count as the client sees them, except for their braces: in a stream
+            // they begin as an empty object.
             self.document.text_bytes += span.start.saturating_sub(self.document.input_from) as u64;
         }
         self.member = Member::Other;
@@ -121,7 +122,7 @@ impl Meter for Anthropic {
         let document = std::mem::replace(&mut self.document, NOTHING);
         self.path.clear();
         self.text_bytes += document.text_bytes;
-        // The counts of a stream are cumulative: each one takes the place of the one before.
+        // The counts of a stream are cumulative, so each count replaces the one before.
         self.counts.overwrite(&document.counts);
         let is_last_word = !is_event
             || document.is_message_stop
@@ -149,8 +150,7 @@ impl Meter for Anthropic {
             is_clamped,
             service_tier: self.service_tier.clone(),
             delivered_text_bytes: self.text_bytes,
-            images: 0,
-            has_media: false,
+            ..AnswerUsage::default()
         }
     }
 

@@ -1,4 +1,4 @@
-//! The shape of Anthropic's answers: which members lead where.
+//! The shape of Anthropic's answers: the members that the meter reads in each object.
 
 use crate::meter::counts::Counts;
 use crate::usage::{Kind, Usage};
@@ -6,15 +6,15 @@ use crate::usage::{Kind, Usage};
 /// A count of a usage object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// Tokens of the request that no cache had a part in.
+    /// Tokens of the request that were neither read from the cache nor written to it.
     Input,
     /// Tokens that were read from the cache.
     CacheRead,
     /// Tokens that were written to the cache.
     CacheWrite,
-    /// The part of `CacheWrite` that lasts five minutes.
+    /// The part of `CacheWrite` that is stored for five minutes.
     CacheWrite5m,
-    /// The part of `CacheWrite` that lasts an hour.
+    /// The part of `CacheWrite` that is stored for an hour.
     CacheWrite1h,
     /// Tokens of the answer.
     Output,
@@ -25,14 +25,15 @@ pub enum Field {
 /// The counts of Anthropic's usage object.
 pub type AnthropicCounts = Counts<7>;
 
-/// The usage by kinds, and whether the writes to the cache were fewer than their parts.
+/// The usage by kinds, and whether the total of the cache writes was smaller than its parts.
 pub fn usage(counts: &AnthropicCounts) -> (Usage, bool) {
     let of = |field: Field| counts.or_zero(field as usize);
     let mut usage = Usage::NONE;
-    // Every count is at most 2^40, and a rest is smaller than its total, so no `set` fails.
+    // Every count is at most 2^40, and a remainder is smaller than its total, so no `set` fails.
     let mut set = |kind, count| _ = usage.set(kind, count);
     let (five, hour) = (of(Field::CacheWrite5m), of(Field::CacheWrite1h));
-    // The parts came later than the total, and old servers lack them: what they leave is for five minutes.
+    // The API had the total before it had the parts, and old servers still lack the parts. The
+    // remainder of the total counts as stored for five minutes.
     let written = of(Field::CacheWrite).max(five);
     let rest = written.saturating_sub(five + hour);
     set(Kind::Input, of(Field::Input));
@@ -55,15 +56,15 @@ pub enum Node {
     Message,
     /// `usage`.
     Usage,
-    /// `cache_creation` of it.
+    /// `cache_creation` of `usage`.
     CacheCreation,
-    /// `server_tool_use` of it.
+    /// `server_tool_use` of `usage`.
     ServerTools,
     /// `delta` of an event.
     Delta,
     /// `content` of a whole message.
     Content,
-    /// A block of it, or `content_block` of an event.
+    /// A block of `content`, or `content_block` of an event.
     Block,
     /// `input` of a block: the arguments of a tool call.
     ToolInput,
@@ -72,7 +73,7 @@ pub enum Node {
 /// A member that the meter reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// Any other.
+    /// Any other member.
     Other,
     /// A count.
     Count(Field),
@@ -82,7 +83,7 @@ pub enum Member {
     Text,
     /// The type of an event.
     Type,
-    /// The tier.
+    /// The service tier.
     Tier,
     /// The reason why the message ends.
     StopReason,
@@ -115,7 +116,7 @@ pub fn member(node: Node, name: &[u8]) -> Member {
     }
 }
 
-/// The object or list that opens in `parent` as the value of `member`.
+/// The object or list that opens as the value of `member` in `parent`.
 pub fn child(parent: Node, member: Member, is_object: bool) -> Option<Node> {
     let node = match (parent, member) {
         (Node::Content, _) => Node::Block,

@@ -1,4 +1,4 @@
-//! Answers in Anthropic's shape, as its documents show them.
+//! Answers in Anthropic's shape, as its documentation shows them.
 
 use crate::meter::{AnswerUsage, read_answer};
 use crate::usage::{Kind, MeterKind, Usage};

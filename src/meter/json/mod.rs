@@ -1,5 +1,6 @@
-//! A scanner of JSON that needs no whole document: it is fed parts that are cut anywhere, and gives its tokens to a
-//! [`Sink`]. The scanner keeps one token's first bytes and one bit for each level, whatever the document's length.
+//! A scanner of JSON that does not need a whole document. Its parts may be cut anywhere, and its
+//! tokens go to a [`Sink`]. The scanner keeps the first bytes of one token and one bit for each
+//! level, however long the document is.
 
 mod number;
 mod path;

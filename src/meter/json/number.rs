@@ -1,6 +1,6 @@
-//! The grammar of a JSON number (RFC 8259, 6), byte by byte.
+//! The grammar of JSON numbers (RFC 8259, 6), byte by byte.
 
-/// The place in a number at which the scanner stands.
+/// The place within a number that the scanner has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Digits {
     Minus,
@@ -14,7 +14,7 @@ pub(super) enum Digits {
 }
 
 impl Digits {
-    /// The place after a number's first byte; `None` where no number begins with it.
+    /// The place after the first byte of a number; `None` if no number begins with this byte.
     pub const fn begin(byte: u8) -> Option<Self> {
         match byte {
             b'-' => Some(Self::Minus),
@@ -24,7 +24,7 @@ impl Digits {
         }
     }
 
-    /// The place after the next byte; `None` where the number cannot go on with it.
+    /// The place after the next byte; `None` if the number cannot continue with this byte.
     pub const fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Self::Minus, b'0') => Some(Self::Zero),
@@ -38,7 +38,7 @@ impl Digits {
         }
     }
 
-    /// True where a number may end.
+    /// Whether a number may end here.
     pub const fn may_end(self) -> bool {
         matches!(self, Self::Zero | Self::Whole | Self::Fraction | Self::Exponent)
     }

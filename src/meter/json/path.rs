@@ -1,10 +1,10 @@
-//! Where in a document a reader stands, as far as it knows the document's shape.
+//! The place in a document that a reader has reached, as far as it knows the document's shape.
 
-/// The deepest place that a reader knows. Below, the document is skipped.
+/// The deepest level that a reader can know. Deeper levels are skipped.
 const DEEPEST: usize = 12;
 
-/// The objects and lists that are open, by the reader's own names for them. The reader skips an object or list that it does
-/// not know, with all that is inside.
+/// The objects and lists that are open, by the names that the reader gives them. An object or list
+/// without a name is skipped, with all that is in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Path<N> {
     nodes: [N; DEEPEST],
@@ -13,22 +13,22 @@ pub struct Path<N> {
 }
 
 impl<N: Copy> Path<N> {
-    /// Nothing is open; `any` fills the places that are not in use.
+    /// Nothing is open. `any` fills the unused levels.
     pub const fn new(any: N) -> Self {
         Self { nodes: [any; DEEPEST], known: 0, skipped: 0 }
     }
 
-    /// Forgets what is open.
+    /// Closes everything.
     pub const fn clear(&mut self) {
         (self.known, self.skipped) = (0, 0);
     }
 
-    /// True where the next value is the whole document.
+    /// Whether the next value is the whole document.
     pub const fn is_top(&self) -> bool {
         self.known == 0 && self.skipped == 0
     }
 
-    /// The innermost object or list. `None` at the top, and in what is skipped.
+    /// The innermost object or list. `None` at the top, and inside a value that is skipped.
     pub fn here(&self) -> Option<N> {
         if self.skipped > 0 {
             return None;
@@ -36,7 +36,7 @@ impl<N: Copy> Path<N> {
         self.nodes.get(self.known.checked_sub(1)?).copied()
     }
 
-    /// An object or list opens. `None` skips it.
+    /// Opens an object or list. With `None` it is skipped.
     pub fn open(&mut self, node: Option<N>) {
         match (node, self.nodes.get_mut(self.known)) {
             (Some(node), Some(place)) if self.skipped == 0 => {
@@ -47,7 +47,7 @@ impl<N: Copy> Path<N> {
         }
     }
 
-    /// The innermost object or list closes. Returns the reader's name for it.
+    /// Closes the innermost object or list. Returns the reader's name for it.
     pub fn close(&mut self) -> Option<N> {
         let closed = self.here();
         if closed.is_some() {

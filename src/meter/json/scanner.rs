@@ -9,15 +9,15 @@ use super::token::{Failure, Sink, Span, Token};
 #[derive(Debug)]
 pub struct Scanner {
     state: State,
-    /// One bit for each open level, the innermost lowest: 1 for an object.
+    /// One bit for each open level: 1 for an object. The innermost level is the lowest bit.
     levels: u128,
     depth: u32,
     max_depth: u32,
-    /// The bytes of the parts before this one.
+    /// The number of bytes in the parts before this one.
     before: usize,
-    /// The first byte of the token that is being read.
+    /// The position of the first byte of the token that is being read.
     start: usize,
-    /// The beginning of a token that a part's end cut.
+    /// The beginning of a token that the end of a part has cut.
     kept: Vec<u8>,
     kept_all: bool,
     string: StringState,
@@ -40,7 +40,8 @@ enum State {
 type Scan<T, S> = Result<T, Failure<S>>;
 
 impl Scanner {
-    /// A scanner at the start of a document with at most `max_depth` levels, of at most 128.
+    /// Creates a scanner for a document with at most `max_depth` levels. `max_depth` is at most
+    /// 128.
     pub fn new(max_depth: u32) -> Self {
         Self {
             state: State::Value,
@@ -55,7 +56,7 @@ impl Scanner {
         }
     }
 
-    /// Begins the next document.
+    /// Begins a new document.
     pub fn restart(&mut self) {
         self.kept.clear();
         *self = Self { kept: std::mem::take(&mut self.kept), ..Self::new(self.max_depth) };
@@ -69,7 +70,7 @@ impl Scanner {
     /// Scans the next part.
     ///
     /// # Errors
-    /// [`Failure`]; the scanner is of no use then until it restarts.
+    /// [`Failure`]. After it, the scanner must be restarted.
     pub fn feed<K: Sink>(&mut self, part: &[u8], sink: &mut K) -> Scan<(), K::Stop> {
         let mut at = 0;
         while let Some(&byte) = part.get(at) {
@@ -93,7 +94,7 @@ impl Scanner {
         Ok(())
     }
 
-    /// Takes a byte that stands between tokens, or begins one.
+    /// Takes a byte that stands between two tokens, or begins a token.
     fn structure<K: Sink>(&mut self, byte: u8, at: usize, sink: &mut K) -> Scan<(), K::Stop> {
         self.start = at;
         match (self.state, byte) {
@@ -262,15 +263,16 @@ impl Scanner {
         Ok(at)
     }
 
-    /// Keeps the bytes of a token that goes on in the next part, as far as they may be of use.
+    /// Keeps the bytes of a token that continues in the next part, as far as they may be needed.
     fn keep(&mut self, bytes: &[u8]) {
-        // One more than is read, so that a token that is too long is known to be.
+        // One byte more than the limit is kept, so that a token that is too long can be recognized.
         let room = SHORT_BYTES - self.kept.len().min(SHORT_BYTES);
         self.kept_all &= bytes.len() <= room;
         self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
     }
 
-    /// Calls `then` with the spelling of the token that ends at `end`, whether it began in this part or not.
+    /// Calls `then` with the spelling of the token that ends at `end`, even if it began in an
+    /// earlier part.
     fn with_spelling<T>(
         &mut self,
         part: &[u8],

@@ -1,4 +1,4 @@
-//! A string that is being read: its escapes, and how many bytes it has without them.
+//! The state of a string while it is read: its escapes, and its length without them.
 
 use memchr::memchr2;
 
@@ -8,7 +8,7 @@ use super::text::{Text, hex};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StringState {
     escape: Escape,
-    /// The last escape was the first half of a surrogate pair.
+    /// Whether the last escape was the first half of a surrogate pair.
     after_high: bool,
     has_escapes: bool,
     has_lone_surrogate: bool,
@@ -23,7 +23,7 @@ enum Escape {
 }
 
 impl StringState {
-    /// Nothing has been read.
+    /// The state before the first byte.
     pub const NEW: Self = Self {
         escape: Escape::No,
         after_high: false,
@@ -32,18 +32,18 @@ impl StringState {
         len: 0,
     };
 
-    /// True inside an escape.
+    /// Whether the next byte belongs to an escape.
     pub const fn is_in_escape(&self) -> bool {
         !matches!(self.escape, Escape::No)
     }
 
-    /// A backslash begins an escape.
+    /// Begins an escape, after a backslash.
     pub const fn begin_escape(&mut self) {
         self.escape = Escape::Backslash;
         self.has_escapes = true;
     }
 
-    /// Takes `run` bytes that stand for themselves.
+    /// Takes `run` bytes that are not part of an escape.
     pub fn plain(&mut self, run: usize) {
         if run > 0 {
             self.has_lone_surrogate |= std::mem::take(&mut self.after_high);
@@ -51,12 +51,12 @@ impl StringState {
         }
     }
 
-    /// The string ends here.
+    /// Ends the string.
     pub fn end(&mut self) {
         self.has_lone_surrogate |= std::mem::take(&mut self.after_high);
     }
 
-    /// Takes a byte of an escape. `None` where the escape is malformed.
+    /// Takes a byte of an escape. `None` if the escape is not valid.
     pub fn escape(&mut self, byte: u8) -> Option<()> {
         match self.escape {
             Escape::Backslash if byte == b'u' => {
@@ -83,7 +83,7 @@ impl StringState {
         Some(())
     }
 
-    /// Takes the UTF-16 unit of a `\u` escape.
+    /// Takes the UTF-16 unit that a `\u` escape names.
     fn unit(&mut self, unit: u16) {
         let is_low = (0xdc00..0xe000).contains(&unit);
         if is_low && std::mem::take(&mut self.after_high) {
@@ -99,16 +99,17 @@ impl StringState {
         self.after_high = (0xd800..0xdc00).contains(&unit);
     }
 
-    /// The string as its reader sees it.
+    /// The string in the form that a reader gets.
     pub const fn as_text<'a>(&self, raw: &'a [u8], is_whole: bool) -> Text<'a> {
         let Self { has_escapes, has_lone_surrogate, len, .. } = *self;
         Text { raw, is_whole, has_escapes, has_lone_surrogate, len }
     }
 }
 
-/// The bytes before the first one that ends a run of plain characters: a quote, a backslash or a control character.
+/// The number of bytes before the first one that ends a run of plain characters: a quote, a
+/// backslash or a control character.
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    // Most strings are short, and a call of memchr costs more than their bytes.
+    // Most strings are short. For them, calling memchr costs more than looking at their bytes.
     const WORDS: usize = 8;
     let (words, _) = bytes.as_chunks::<8>();
     for (at, word) in words.iter().take(WORDS).enumerate() {
@@ -124,7 +125,7 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     }
     let run = memchr2(b'"', b'\\', tail).unwrap_or(tail.len());
     let tail = tail.get(..run).unwrap_or(tail);
-    // Without an early exit, so that the compiler compares many bytes at once.
+    // There is no early exit, so that the compiler can compare many bytes at once.
     let has_control = |bytes: &[u8]| bytes.iter().fold(false, |any, byte| any | (*byte < b' '));
     match tail.chunks(4096).position(has_control) {
         None => from + run,
@@ -139,7 +140,8 @@ const fn is_stop(byte: &u8) -> bool {
     *byte < b' ' || *byte == b'"' || *byte == b'\\'
 }
 
-/// The highest bit of each of eight bytes that ends a run. Exact for the lowest such byte; those above may be wrong.
+/// The highest bit of each of eight bytes that ends a run. It is right for the lowest such byte;
+/// for the bytes above that one it may be wrong.
 const fn stops(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;

@@ -1,4 +1,5 @@
-//! The scanner reads what serde_json reads, and gives the same tokens wherever a document is cut.
+//! The scanner accepts what serde_json accepts, and finds the same tokens wherever a document is
+//! cut.
 
 use proptest::prelude::*;
 
@@ -126,9 +127,10 @@ proptest! {
     fn any_bytes_are_read_as_serde_json_reads_them(document in "[\\[\\]{}:,\"\\\\0-9a-fntrul.eE+\\- \\n]{0,40}") {
         let theirs = serde_json::from_str::<serde_json::Value>(&document);
         let ours = scan(&[document.as_bytes()]);
-        // A number or word alone ends with the document only, and no object or list begins so.
+        // A number or word alone ends only with the document. Objects and lists are not affected.
         if document.trim_start().starts_with(['{', '[', '"']) {
-            // serde_json refuses numbers beyond a double's range and lone surrogates; the grammar has them.
+            // serde_json refuses lone surrogates and numbers beyond the range of a double. JSON's
+            // grammar allows both.
             let is_grammar = theirs.is_ok()
                 || theirs.as_ref().is_err_and(|error| {
                     error.to_string().contains("out of range") || error.to_string().contains("surrogate")

@@ -1,17 +1,19 @@
-//! The content of a JSON string: its spelling, and how to read it.
+//! A JSON string: its spelling, and its content.
 
 /// A JSON string without its quotes.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a> {
-    /// The spelling, escapes and all. Only the beginning of it where `is_whole` is false.
+    /// The spelling, with escapes. If `is_whole` is false, it is only the beginning.
     pub raw: &'a [u8],
-    /// False where the string was cut by the end of a part and is too long to be kept.
+    /// Whether `raw` is the whole spelling. False if the end of a part cut the string, and the
+    /// string is too long to be kept.
     pub is_whole: bool,
-    /// The spelling has escapes.
+    /// Whether the spelling has escapes.
     pub has_escapes: bool,
-    /// An escape names half of a surrogate pair, which is no character.
+    /// Whether an escape names one half of a surrogate pair, which is not a character.
     pub has_lone_surrogate: bool,
-    /// The bytes of the string in UTF-8, unescaped. Counts all of the string, whole or not.
+    /// The length of the whole string in UTF-8 without escapes, in bytes, even if `raw` is only the
+    /// beginning.
     pub len: u64,
 }
 
@@ -19,8 +21,8 @@ pub struct Text<'a> {
 pub const SHORT_BYTES: usize = 256;
 
 impl<'a> Text<'a> {
-    /// The string unescaped, where its spelling has at most 256 bytes. The result does not depend on where the
-    /// document was cut.
+    /// The string without escapes; `None` if its spelling has more than 256 bytes. The result does
+    /// not depend on where the document was cut.
     pub fn short<'b>(&self, buffer: &'b mut [u8; SHORT_BYTES]) -> Option<&'b [u8]>
     where
         'a: 'b,
@@ -39,14 +41,15 @@ impl<'a> Text<'a> {
         buffer.get(..len)
     }
 
-    /// The string unescaped, as an owned text, where its spelling has at most 256 bytes and is UTF-8.
+    /// The string without escapes, as an owned text; `None` if its spelling has more than 256 bytes
+    /// or is not UTF-8.
     pub fn to_owned(self) -> Option<Box<str>> {
         let mut buffer = [0; SHORT_BYTES];
         let bytes = self.short(&mut buffer)?;
         std::str::from_utf8(bytes).ok().map(Box::from)
     }
 
-    /// True where the string begins with `plain`. Only the first bytes are looked at.
+    /// Whether the string begins with `plain`. Looks only at the first bytes.
     pub fn starts_with(&self, plain: &[u8]) -> bool {
         if self.has_escapes {
             let mut bytes = unescape(self.raw);
@@ -57,8 +60,8 @@ impl<'a> Text<'a> {
     }
 }
 
-/// The bytes of a string in UTF-8. The spelling is one that the scanner has accepted; half of a surrogate pair becomes
-/// the three bytes that UTF-8 would have for it, which are no UTF-8.
+/// The bytes of a string in UTF-8. The scanner must have accepted the spelling. A half of a
+/// surrogate pair becomes the three bytes that UTF-8 would use for it, which are not valid UTF-8.
 pub fn unescape(raw: &[u8]) -> impl Iterator<Item = u8> + '_ {
     let mut rest = raw.iter().copied();
     let mut ready = Ready::default();
@@ -86,7 +89,7 @@ pub fn unescape(raw: &[u8]) -> impl Iterator<Item = u8> + '_ {
     })
 }
 
-/// Reads what follows `\u`, and the second half of a surrogate pair where it is there.
+/// Reads the code after `\u`, and the second half of a surrogate pair if it follows.
 fn code_point(rest: &mut (impl Iterator<Item = u8> + Clone)) -> u32 {
     let unit = hex4(rest);
     if !(0xd800..0xdc00).contains(&unit) {
@@ -117,7 +120,7 @@ pub(super) const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// Bytes of one character that have not been taken yet.
+/// The bytes of a character that were not taken yet.
 #[derive(Default)]
 struct Ready {
     bytes: [u8; 4],

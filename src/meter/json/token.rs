@@ -1,17 +1,17 @@
-//! The tokens of a document, and who takes them.
+//! The tokens of a document, and the trait for their reader.
 
 use super::text::Text;
 
-/// Where a token stands, in bytes from the start of the document.
+/// The position of a token, in bytes from the start of the document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The token's first byte.
+    /// The position of the token's first byte.
     pub start: usize,
-    /// The byte after its last one.
+    /// The position after the token's last byte.
     pub end: usize,
 }
 
-/// A token. Commas and colons are checked, and not given.
+/// A token. Commas and colons are checked but not passed on.
 #[derive(Clone, Copy, Debug)]
 pub enum Token<'a> {
     /// `{`
@@ -24,7 +24,8 @@ pub enum Token<'a> {
     Name(Text<'a>),
     /// A string that is a value.
     Text(Text<'a>),
-    /// A number as it is spelled. `None` where it was cut by the end of a part and is too long to be kept.
+    /// A number in its spelling. `None` if the end of a part cut the number, and it is too long to
+    /// be kept.
     Number(Option<&'a [u8]>),
     /// `true` or `false`.
     Bool(bool),
@@ -32,15 +33,15 @@ pub enum Token<'a> {
     Null,
 }
 
-/// The reader of the tokens.
+/// A reader of tokens.
 pub trait Sink {
-    /// The reason why the reader wants no more.
+    /// The reason why the reader stops.
     type Stop;
 
     /// Takes the next token.
     ///
     /// # Errors
-    /// The reason why the scan ends here.
+    /// The reason why the reader stops. The scan then ends.
     fn token(&mut self, token: Token<'_>, span: Span) -> Result<(), Self::Stop>;
 }
 
@@ -51,6 +52,6 @@ pub enum Failure<S> {
     Syntax(usize),
     /// Objects and lists are nested too deeply.
     TooDeep,
-    /// The reader wants no more.
+    /// The reader has stopped.
     Stopped(S),
 }

@@ -10,7 +10,7 @@ pub enum Field {
     Input,
     /// All tokens of the answer.
     Output,
-    /// Both.
+    /// All tokens of the request and the answer.
     Total,
     /// The part of `Input` that was read from a cache.
     Cached,
@@ -37,12 +37,13 @@ pub enum Field {
 /// The counts of OpenAI's usage object.
 pub type OpenAiCounts = Counts<13>;
 
-/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. `images` were made.
-pub fn usage(counts: &OpenAiCounts, images: u32, searches: u64) -> (Usage, bool) {
+/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. The answer is
+/// `images`; a tool of the provider's made `tool_images` and `searches`.
+pub fn usage(counts: &OpenAiCounts, images: u32, tool_images: u32, searches: u64) -> (Usage, bool) {
     let of = |field: Field| counts.or_zero(field as usize);
     let has = |field: Field| counts.get(field as usize).is_some();
     let (mut usage, mut is_clamped) = (Usage::NONE, false);
-    // Every count is at most 2^40, and a rest is smaller than its total, so no `set` fails.
+    // Every count is at most 2^40, and a remainder is smaller than its total, so no `set` fails.
     let mut set = |kind, count| _ = usage.set(kind, count);
 
     let mut input = of(Field::Input);
@@ -62,11 +63,12 @@ pub fn usage(counts: &OpenAiCounts, images: u32, searches: u64) -> (Usage, bool)
     let reasoning = of(Field::Reasoning);
     let mut image = of(Field::OutputImage);
     if images > 0 && !has(Field::OutputImage) && !has(Field::OutputText) {
-        // An image model that does not split its answer's tokens.
+        // This is an image model that does not split the tokens of its answer.
         image = output;
     }
     let sum = reasoning + of(Field::OutputAudio) + image;
-    // Some providers count the reasoning beside the answer; the total gives it away.
+    // Some providers do not include the reasoning in the output. The total shows whether that is
+    // so.
     let is_beside = has(Field::Total)
         && reasoning > 0
         && of(Field::Total) == of(Field::Input) + output + reasoning;
@@ -77,7 +79,7 @@ pub fn usage(counts: &OpenAiCounts, images: u32, searches: u64) -> (Usage, bool)
     set(Kind::OutputAudio, of(Field::OutputAudio));
     set(Kind::OutputImage, image);
 
-    set(Kind::Image, u64::from(images));
+    set(Kind::Image, u64::from(images) + u64::from(tool_images));
     set(Kind::Second, of(Field::Seconds));
     set(Kind::Search, of(Field::Searches).max(searches));
     (usage, is_clamped)

@@ -19,6 +19,8 @@ pub struct OpenAi {
     service_tier: Option<Box<str>>,
     text_bytes: u64,
     images: u32,
+    /// Images that a tool of the provider's made. Their tokens are not in the usage.
+    tool_images: u32,
     searches: u64,
     has_media: bool,
 }
@@ -33,23 +35,25 @@ struct Document {
     kind: Kind,
     delta_bytes: u64,
     text_bytes: u64,
-    /// Reasoning has two names; some servers give both, with the same text.
+    /// The bytes of reasoning under each of its two names. Some servers send the same text under
+    /// both.
     reasoning_bytes: [u64; 2],
     images: u32,
     is_image: bool,
+    tool_images: u32,
     searches: u64,
 }
 
-/// The `type` of an event, as far as it matters here.
+/// The `type` of an event, as far as the meter needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Any type but those below.
+    /// Another type.
     Other,
-    /// A response ends.
+    /// The event ends a response.
     ResponseEnds,
-    /// One image is complete.
+    /// The event has a complete image.
     Image,
-    /// `delta` is audio, not text.
+    /// The event's `delta` is audio and not text.
     Audio,
 }
 
@@ -64,11 +68,12 @@ const NOTHING: Document = Document {
     reasoning_bytes: [0; 2],
     images: 0,
     is_image: false,
+    tool_images: 0,
     searches: 0,
 };
 
 impl OpenAi {
-    /// A meter at the start of an answer.
+    /// Creates a meter for the start of an answer.
     pub const fn new() -> Self {
         Self {
             path: Path::new(Node::Top),
@@ -79,6 +84,7 @@ impl OpenAi {
             service_tier: None,
             text_bytes: 0,
             images: 0,
+            tool_images: 0,
             searches: 0,
             has_media: false,
         }
@@ -125,7 +131,13 @@ impl OpenAi {
             Member::Media => self.has_media = true,
             Member::Tier => self.service_tier = text.to_owned(),
             Member::Type => document.kind = Kind::of(text),
-            Member::ItemType => document.searches += u64::from(text.raw == b"web_search_call"),
+            Member::ItemType => match text.raw {
+                b"web_search_call" => document.searches += 1,
+                b"image_generation_call" => {
+                    document.tool_images = document.tool_images.saturating_add(1);
+                }
+                _ => {}
+            },
             Member::Count(_) => document.counts.is_false = true,
             Member::Other | Member::Open(_) => {}
         }
@@ -195,11 +207,13 @@ impl Meter for OpenAi {
         self.has_media |= document.kind == Kind::Audio || is_event && document.is_image;
         let images = u32::from(document.kind == Kind::Image && document.is_image);
         self.images = self.images.saturating_add(document.images).saturating_add(images);
+        self.tool_images = self.tool_images.saturating_add(document.tool_images);
         self.searches += document.searches;
         if document.counts.is_any() {
             self.counts = Some(document.counts);
         }
-        // Servers that count in every chunk say the last word in one without a choice.
+        // A server that sends counts with every chunk sends the final ones in a chunk without a
+        // choice.
         let is_last_word = !is_event || (document.counts.is_any() && !document.has_choice);
         let ends = document.kind == Kind::ResponseEnds;
         self.is_final |= (is_last_word || ends) && self.has_usage();
@@ -224,7 +238,7 @@ impl Meter for OpenAi {
 
     fn so_far(&self) -> AnswerUsage {
         let counts = self.counts.unwrap_or(OpenAiCounts::NONE);
-        let (usage, is_clamped) = usage(&counts, self.images, self.searches);
+        let (usage, is_clamped) = usage(&counts, self.images, self.tool_images, self.searches);
         let has_usage = self.has_usage() && !counts.is_false;
         AnswerUsage {
             usage: has_usage.then_some(usage),
@@ -234,6 +248,7 @@ impl Meter for OpenAi {
             service_tier: self.service_tier.clone(),
             delivered_text_bytes: self.text_bytes,
             images: self.images,
+            is_unread: false,
             has_media: self.has_media,
         }
     }

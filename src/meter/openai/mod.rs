@@ -1,5 +1,5 @@
-//! OpenAI's answers: chat completions, completions, responses, embeddings, images, transcriptions, and what others
-//! send in these shapes. They are told apart by their members.
+//! OpenAI's answers: chat completions, completions, responses, embeddings, images, transcriptions,
+//! and answers of other providers in these shapes. Their members tell them apart.
 
 mod counts;
 mod meter;

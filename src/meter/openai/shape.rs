@@ -1,4 +1,4 @@
-//! The shape of OpenAI's answers: which members lead where.
+//! The shape of OpenAI's answers: the members that the meter reads in each object.
 
 use super::counts::Field;
 
@@ -39,9 +39,9 @@ pub enum Node {
     Output,
     /// An item of `output`.
     Item,
-    /// `output` of an event's response: its text has been delivered before.
+    /// `output` of an event's response. Its text was delivered by earlier events.
     Repeated,
-    /// An item of that output.
+    /// An item of `Repeated`.
     RepeatedItem,
     /// `data`: images or embeddings.
     Data,
@@ -52,7 +52,7 @@ pub enum Node {
 /// A member that the meter reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// Any other.
+    /// Any other member.
     Other,
     /// A count.
     Count(Field),
@@ -62,7 +62,7 @@ pub enum Member {
     TextOr(Node),
     /// A text that is delivered.
     Text,
-    /// A text of the reasoning, under the one of its two names with this number.
+    /// A text of the reasoning. The number says under which of its two names it stands.
     Reasoning(usize),
     /// `delta` of an event: text, or audio.
     Delta,
@@ -70,11 +70,11 @@ pub enum Member {
     Type,
     /// `type` of an item.
     ItemType,
-    /// The tier.
+    /// The service tier.
     Tier,
     /// An image, as base64 or as its address.
     Image,
-    /// Sound or a part of an image, which no text stands for.
+    /// Audio or a part of an image, which does not count as text.
     Media,
 }
 
@@ -137,7 +137,7 @@ fn count(node: Node, name: &[u8]) -> Option<Field> {
         (Node::Usage, b"prompt_tokens" | b"input_tokens") => Field::Input,
         (Node::Usage, b"completion_tokens" | b"output_tokens") => Field::Output,
         (Node::Usage, b"total_tokens") => Field::Total,
-        // DeepSeek and Moonshot have no details.
+        // DeepSeek and Moonshot have this count in `usage` itself.
         (Node::Usage, b"prompt_cache_hit_tokens" | b"cached_tokens") => Field::Cached,
         (Node::Usage, b"seconds") => Field::Seconds,
         (Node::Usage, b"num_search_queries") => Field::Searches,
@@ -154,7 +154,7 @@ fn count(node: Node, name: &[u8]) -> Option<Field> {
     })
 }
 
-/// The object or list that opens in `parent` as the value of `member`.
+/// The object or list that opens as the value of `member` in `parent`.
 pub fn child(parent: Node, member: Member, is_object: bool) -> Option<Node> {
     let in_list = match parent {
         Node::Choices => Some(Node::Choice),

@@ -1,11 +1,11 @@
-//! Answers in OpenAI's shapes, as its documents and those of others show them.
+//! Answers in OpenAI's shapes, as the documentation of OpenAI and others shows them.
 
 use crate::meter::{AnswerUsage, read_answer};
 use crate::usage::{Kind, MeterKind, Usage};
 
 fn read(body: &str) -> AnswerUsage {
     let read = read_answer(&MeterKind::OpenAi, body.as_bytes());
-    // Cut in two anywhere, an answer is the same.
+    // An answer that arrives in two parts has the same usage, wherever it is cut.
     for cut in 0..=body.len() {
         let (head, tail) = body.as_bytes().split_at(cut);
         let mut meter = crate::meter::JsonMeter::new(&MeterKind::OpenAi);

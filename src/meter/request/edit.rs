@@ -1,4 +1,5 @@
-//! The changes that a metered body goes upstream with. All other bytes stay as the client sent them.
+//! The changes that are made to a metered body before it goes upstream. All other bytes stay as the
+//! client sent them.
 
 use bytes::Bytes;
 
@@ -7,55 +8,56 @@ use crate::meter::json::Span;
 /// The changes to a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes<'a> {
-    /// The model that the upstream is asked for, in place of the client's.
+    /// The model for the upstream, in place of the client's.
     pub model: Option<&'a str>,
-    /// The upstream is asked for the usage chunk of a stream.
+    /// Whether to ask the upstream for the usage chunk of a stream.
     pub include_usage: bool,
-    /// No output limit is above this; where none is present, this one is added.
+    /// The highest output limit. Higher limits are lowered to it, and it is added if the request
+    /// has none.
     pub output_limit: Option<u32>,
 }
 
-/// Where a body may change.
+/// The places in a body where changes can be made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Places {
-    /// The value of `model`.
+    /// The place of the value of `model`.
     pub model: Option<Span>,
-    /// The limits of the output, each with its value. That is `None` where it is null, or 0, which many parsers take for
-    /// unset.
+    /// The output limits, each with its value. The value is `None` if it is null or 0: many parsers
+    /// read 0 as no limit.
     pub limits: Vec<Limit>,
-    /// The limit that this shape of request has, where none is present.
+    /// The limit that can be added to this shape of request, if it has none.
     pub new_limit: Option<&'static str>,
-    /// The value of `stream_options`.
+    /// The place of the value of `stream_options`.
     pub stream_options: Option<StreamOptions>,
-    /// Behind the brace that opens the body.
+    /// The position after the brace that opens the body.
     pub top: usize,
-    /// The body has no member.
+    /// Whether the body has no members.
     pub is_empty: bool,
 }
 
-/// A limit of the output.
+/// An output limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Limit {
     pub name: &'static str,
     pub span: Span,
     pub value: Option<u32>,
-    /// The provider of this shape of request knows a limit of this name.
+    /// Whether the provider of this shape of request knows a limit of this name.
     pub is_native: bool,
 }
 
 /// `stream_options` of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StreamOptions {
-    /// Null stands there.
+    /// The value is null.
     Null(Span),
-    /// An object without `include_usage`; its first member goes here.
+    /// The value is an object without `include_usage`. The new member is inserted at `at`.
     Without { at: usize, is_empty: bool },
-    /// The value of `include_usage`.
+    /// The place of the value of `include_usage`.
     With(Span),
 }
 
 impl Places {
-    /// `body` with these changes. `None` where nothing changes.
+    /// Returns `body` with these changes; `None` if nothing changes.
     pub fn rewrite(&self, body: &[u8], changes: &Changes<'_>) -> Option<Bytes> {
         let mut edits: Vec<(Span, String)> = Vec::new();
         let mut put = |span: Span, text: String| {
@@ -78,7 +80,7 @@ impl Places {
         apply(body, edits)
     }
 
-    /// True where a limit of the output has a place.
+    /// Whether the output limit can be set in this request.
     pub const fn can_limit_output(&self) -> bool {
         !self.limits.is_empty() || self.new_limit.is_some()
     }
@@ -98,14 +100,14 @@ impl Places {
     }
 
     fn limit_edits(&self, limit: u32) -> Vec<(Span, String)> {
-        // Those that the provider does not know may be known to a server of its shape.
+        // The provider does not know these limits, but another server of the same shape may.
         let set = self.limits.iter().filter_map(|one| Some((one, one.value?)));
         let mut edits: Vec<_> =
             set.clone().map(|(one, value)| (one.span, value.min(limit).to_string())).collect();
         if set.clone().any(|(one, _)| one.is_native) {
             return edits;
         }
-        // One that is null is set only where nothing else sets a limit.
+        // A limit that is null is set only if no other limit is set.
         let unset = self.limits.iter().find(|one| one.is_native && one.value.is_none());
         if let Some(unset) = unset {
             edits.push((unset.span, limit.to_string()));
@@ -121,14 +123,14 @@ const fn empty(at: usize) -> Span {
     Span { start: at, end: at }
 }
 
-/// A member at the start of an object.
+/// A member for the start of an object.
 fn member(text: &str, is_only: bool) -> String {
     if is_only { text.to_owned() } else { format!("{text},") }
 }
 
 /// A string as JSON.
 fn quoted(text: &str) -> String {
-    // A string always has a form in JSON.
+    // Every string has a form in JSON.
     serde_json::to_string(text).unwrap_or_default()
 }
 
@@ -136,7 +138,7 @@ fn apply(body: &[u8], mut edits: Vec<(Span, String)>) -> Option<Bytes> {
     if edits.is_empty() {
         return None;
     }
-    // Two that go to the same place keep their order.
+    // The sort is stable, so edits at the same place keep their order.
     edits.sort_by_key(|(span, _)| span.start);
     let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
     let mut changed = Vec::with_capacity(body.len() + added);

@@ -1,4 +1,4 @@
-//! The facts that are gathered while a request is read.
+//! The facts that are collected while a request is read.
 
 use super::edit::{Limit, Places, StreamOptions};
 use super::mistake::BodyMistake;
@@ -9,7 +9,7 @@ use crate::usage::{Limits, MeterKind, RequestFacts, Scalar};
 /// The largest count or limit.
 const MAX_COUNT: u32 = i32::MAX as u32;
 
-/// The longest model, in characters.
+/// The longest name of a model, in characters.
 const MAX_MODEL: usize = 255;
 
 /// The facts so far.
@@ -20,7 +20,7 @@ pub(super) struct Facts {
     pub is_stream: bool,
     pub asks_for_usage: bool,
     pub answers: u32,
-    /// The elements of a list of prompts that are not single tokens.
+    /// The number of elements of a list of prompts that are not single tokens.
     pub prompts: u32,
     pub exempt_bytes: usize,
     pub images: u32,
@@ -28,6 +28,10 @@ pub(super) struct Facts {
     pub writes_cache: bool,
     pub sends_audio: bool,
     pub asks_for_audio: bool,
+    pub asks_for_images: bool,
+    pub has_documents: bool,
+    /// The member whose other models are refused.
+    pub other_models: &'static str,
     pub members: Vec<(Box<str>, Scalar)>,
     pub has_messages: bool,
     pub has_prompt: bool,
@@ -49,7 +53,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes a limit of the output.
+    /// Takes an output limit.
     pub fn limit(
         &mut self,
         name: &'static str,
@@ -61,7 +65,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes a number of answers.
+    /// Takes a number of answers that are asked for.
     pub fn answers(&mut self, name: &'static str, token: Token<'_>) -> Result<(), BodyMistake> {
         self.answers = self.answers.max(count(name, token)?.unwrap_or(0));
         Ok(())
@@ -79,14 +83,15 @@ impl Facts {
         Ok(())
     }
 
-    /// The first member that names input which is not in the body is remembered.
+    /// Takes a member that names input which is not in the body. The first such member is
+    /// remembered.
     pub const fn elsewhere(&mut self, name: &'static str) {
         if self.elsewhere.is_none() {
             self.elsewhere = Some(name);
         }
     }
 
-    /// Takes a member that the prices look at.
+    /// Takes a member on which the prices depend.
     pub fn member(&mut self, name: &str, token: Token<'_>) {
         let scalar = match token {
             Token::Text(text) => match text.to_owned() {
@@ -104,9 +109,10 @@ impl Facts {
         self.members.push((name.into(), scalar));
     }
 
-    /// The whole request was read.
+    /// Ends the reading of the request, and returns the result.
     pub fn read(mut self, kind: &MeterKind, body_bytes: usize) -> ReadRequest {
-        let is_for_images = self.is_for_images || self.model.as_deref().is_some_and(makes_images);
+        let makes_images = self.model.as_deref().is_some_and(makes_images);
+        let is_for_images = self.is_for_images || makes_images;
         let has_completion =
             self.has_messages || (self.has_prompt && !self.has_input && !is_for_images);
         let usage_chunk = match kind {
@@ -126,6 +132,9 @@ impl Facts {
             MeterKind::OpenAi if self.has_input => Some("max_output_tokens"),
             _ => None,
         };
+        let makes_images = self.asks_for_images
+            || makes_images
+            || (self.is_for_images && !self.has_messages && !self.has_input);
         let answers = self.answers.max(1).saturating_mul(self.prompts.max(1));
         let output_tokens = self.output_limit(kind);
         let facts = RequestFacts {
@@ -134,10 +143,12 @@ impl Facts {
             limits: Limits { output_tokens, answers },
             text_bytes: body_bytes.saturating_sub(self.exempt_bytes) as u64,
             images: self.images,
+            expands: self.images > 0 || self.has_documents,
             input_elsewhere: self.elsewhere,
             writes_cache: self.writes_cache,
             sends_audio: self.sends_audio,
             asks_for_audio: self.asks_for_audio,
+            makes_media: self.asks_for_audio || makes_images,
             members: self.members,
         };
         ReadRequest { facts, usage_chunk, places: self.places }
@@ -145,7 +156,8 @@ impl Facts {
 }
 
 impl Facts {
-    /// The largest limit of the output. `None` where none is set that the provider knows: it may ignore all others.
+    /// The largest output limit. `None` if the request sets none that the provider knows: the
+    /// provider may ignore all others.
     fn output_limit(&mut self, kind: &MeterKind) -> Option<u32> {
         let mut is_limited = true;
         let mut limits = |shape: bool, names: &[&str]| {
@@ -170,7 +182,7 @@ impl Facts {
     }
 }
 
-/// Reads a count or limit: null, or a whole number in digits only.
+/// Reads a count or limit: null, or a whole number that is written with digits only.
 fn count(name: &'static str, token: Token<'_>) -> Result<Option<u32>, BodyMistake> {
     let mistake = BodyMistake::Count(name);
     match token {
@@ -183,7 +195,7 @@ fn count(name: &'static str, token: Token<'_>) -> Result<Option<u32>, BodyMistak
     }
 }
 
-/// Reads a boolean; null is false.
+/// Reads a boolean. Null counts as false.
 pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMistake> {
     match token {
         Token::Bool(value) => Ok(value),
@@ -192,7 +204,8 @@ pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMis
     }
 }
 
-/// Checks `background`: a call of responses that runs on, or how an image's background is to be.
+/// Checks `background`. It either says that a call of the responses API runs on after its answer,
+/// or describes the background of an image.
 pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     let is_colour = |text: Text<'_>| {
         let mut buffer = [0; SHORT_BYTES];
@@ -205,7 +218,7 @@ pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     }
 }
 
-/// True for the models of OpenAI's images, whose streams have no usage chunk.
+/// Whether this is one of OpenAI's image models, whose streams have no usage chunk.
 fn makes_images(model: &str) -> bool {
     let model = model.to_ascii_lowercase();
     model.contains("image") || model.contains("dall-e")

@@ -11,15 +11,15 @@ pub(super) struct Next<'a> {
     pub watched: Option<&'a str>,
 }
 
-/// No member: it is none that is known.
+/// No member, or one that is not known.
 pub(super) const NOTHING: Next<'static> = Next { role: Role::None, name: "", watched: None };
 
-/// An object or list that is open.
+/// An open object or list.
 #[derive(Clone, Copy)]
 pub(super) struct Frame {
     pub place: Place,
     pub is_list: bool,
-    /// One bit for each known member that was there.
+    /// One bit for each known member: whether it was present.
     pub seen: u64,
     pub has_type: bool,
     pub has_id: bool,
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     pub data_bytes: usize,
 }
 
-/// A frame at its start.
+/// A frame that nothing was read for.
 pub(super) const CLOSED: Frame = Frame {
     place: Place::Any,
     is_list: false,

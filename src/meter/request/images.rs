@@ -1,9 +1,9 @@
-//! The places whose image data does not count as text, whatever the data contains.
+//! The places where the data of an image does not count as text.
 
 use super::place::Within;
 use crate::usage::MeterKind;
 
-/// The providers whose image places are known to the route.
+/// The providers whose image places apply to a route.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ImagePlaces {
     openai: bool,
@@ -12,7 +12,8 @@ pub(super) struct ImagePlaces {
 }
 
 impl ImagePlaces {
-    /// The places of one meter. With JSON pointers the provider is not known, so the places of all.
+    /// The places for one meter. With JSON pointers the provider is not known, so the places of all
+    /// providers apply.
     pub const fn of(kind: &MeterKind) -> Self {
         let others = matches!(kind, MeterKind::Pointers(_));
         Self {
@@ -22,22 +23,22 @@ impl ImagePlaces {
         }
     }
 
-    /// `image_url` as a string: OpenAI's responses, in the content of an item of `input`.
+    /// `image_url` as a string, in the content of an item of `input` (OpenAI's responses).
     pub const fn image_url(self, within: Option<Within>) -> bool {
         self.openai && matches!(within, Some(Within::Input))
     }
 
-    /// `image_url.url`: OpenAI's chat, in the content of a message.
+    /// `image_url.url`, in the content of a message (OpenAI's chat).
     pub const fn url(self, within: Within) -> bool {
         self.openai && matches!(within, Within::Message)
     }
 
-    /// `source.data`: Anthropic's, in any content.
+    /// `source.data`, in any content (Anthropic).
     pub const fn source(self, within: Within) -> bool {
         self.anthropic && matches!(within, Within::Message | Within::Content)
     }
 
-    /// `inlineData.data`, Gemini's, and `images[]`, Ollama's.
+    /// `inlineData.data` (Gemini) and `images[]` (Ollama).
     pub const fn others(self) -> bool {
         self.others
     }

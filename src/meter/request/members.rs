@@ -1,41 +1,45 @@
-//! The members that the price reads in each object, in the one spelling that is taken.
+//! The members of each object that the price depends on, with the one spelling that is accepted.
 
 use super::place::{Place, Within};
 
 /// The use that the price makes of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// No use.
+    /// The member is not used.
     None,
-    /// The members or elements inside are read.
+    /// The members or elements of its value are read.
     Open(Place),
-    /// The model.
+    /// The member names the model.
     Model,
-    /// Whether the answer streams.
+    /// The member says whether the answer streams.
     Stream,
-    /// `stream_options`: what is inside, and where it stands.
+    /// `stream_options`, whose content and place are needed.
     StreamOptions,
-    /// `include_usage` of it.
+    /// `include_usage` of `stream_options`.
     IncludeUsage,
-    /// A limit of the output, in tokens.
+    /// An output limit, in tokens.
     Limit,
-    /// A number of answers.
+    /// The number of answers that are asked for.
     Answers,
-    /// Whether the call runs in the background.
+    /// The member says whether the call runs in the background.
     Background,
+    /// Models beside `model`, unless it is null or empty.
+    OtherModels,
     /// Input that is not in the body, unless it is null.
     Elsewhere,
-    /// A prompt that the provider keeps, unless it is null.
+    /// Unless it is null, the member names a prompt that the provider stores.
     StoredPrompt,
+    /// A document, unless it is null: its bytes do not tell how many tokens it has.
+    Document,
     /// The cache may be written to, unless it is null.
     Cache,
-    /// The request sends audio, unless it is null.
+    /// Unless it is null, the request sends audio.
     SendsAudio,
-    /// The request asks for audio, unless it is null.
+    /// Unless it is null, the request asks for audio.
     AsksForAudio,
-    /// An image: a string, or an object with `url`.
+    /// An image, as a string or as an object with `url`.
     ImageUrl,
-    /// Films, sound or a document: a string, or an object with `url`.
+    /// Video, audio or a document, as a string or as an object with `url`.
     MediaUrl,
     /// The address of an image, or of other media.
     Url,
@@ -58,13 +62,13 @@ pub enum Role {
 /// A member that is known in a place.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// The one spelling.
+    /// The accepted spelling.
     pub spelled: &'static str,
-    /// The spelling folded.
+    /// The accepted spelling, folded for comparison.
     pub folded: &'static str,
     /// The use of the member.
     pub role: Role,
-    /// Once in an object, in this spelling only.
+    /// Whether the member may stand only once in an object, and only in this spelling.
     pub is_strict: bool,
 }
 
@@ -72,13 +76,14 @@ const fn known(spelled: &'static str, folded: &'static str, role: Role) -> Known
     Known { spelled, folded, role, is_strict: true }
 }
 
-/// A member whose content is data to the provider. Spelled otherwise it is any member.
+/// A member whose value is data for the provider. In another spelling it is an unknown member.
 const fn data(spelled: &'static str, folded: &'static str) -> Known {
     Known { spelled, folded, role: Role::Open(Place::Data), is_strict: false }
 }
 
 const CACHE: Known = known("cache_control", "cachecontrol", Role::Cache);
 const FILE_ID: Known = known("file_id", "fileid", Role::Elsewhere);
+const FILE_DATA: Known = known("file_data", "filedata", Role::Document);
 const FILE_URL: Known = known("file_url", "fileurl", Role::Elsewhere);
 const IMAGE_URL: Known = known("image_url", "imageurl", Role::ImageUrl);
 const VIDEO_URL: Known = known("video_url", "videourl", Role::MediaUrl);
@@ -114,6 +119,15 @@ const TOP: &[Known] = &[
     known("cachedContent", "cachedcontent", Role::Elsewhere),
     known("web_search_options", "websearchoptions", Role::Elsewhere),
     known("mcp_servers", "mcpservers", Role::Elsewhere),
+    // OpenRouter's.
+    known("plugins", "plugins", Role::Elsewhere),
+    known("models", "models", Role::OtherModels),
+    // LiteLLM's. It puts the members of `extra_body` into the request that it makes.
+    known("fallbacks", "fallbacks", Role::OtherModels),
+    known("context_window_fallbacks", "contextwindowfallbacks", Role::OtherModels),
+    known("content_policy_fallbacks", "contentpolicyfallbacks", Role::OtherModels),
+    known("model_list", "modellist", Role::OtherModels),
+    known("extra_body", "extrabody", Role::OtherModels),
     known("background", "background", Role::Background),
     known("modalities", "modalities", Role::Open(Place::Modalities)),
     known("audio", "audio", Role::AsksForAudio),
@@ -146,6 +160,7 @@ const PART: &[Known] = &[
     known("source", "source", Role::Open(Place::Source(Within::Message))),
     known("content", "content", Role::Open(Place::Content(Within::Content))),
     FILE_ID,
+    FILE_DATA,
     FILE_URL,
     AUDIO,
     CACHE,
@@ -167,6 +182,7 @@ const INPUT_ITEM: &[Known] = &[
     known("output", "output", Role::Open(Place::Content(Within::Output))),
     IMAGE_URL,
     FILE_ID,
+    FILE_DATA,
     FILE_URL,
     AUDIO,
     CACHE,
@@ -209,6 +225,7 @@ const PROMPT: &[Known] = &[known("id", "id", Role::StoredPrompt)];
 const ANY: &[Known] = &[
     Known { is_strict: false, ..CACHE },
     Known { is_strict: false, ..FILE_ID },
+    Known { is_strict: false, ..FILE_DATA },
     Known { is_strict: false, ..FILE_URL },
     Known { is_strict: false, ..AUDIO },
 ];
@@ -234,6 +251,7 @@ pub const fn members(place: Place) -> &'static [Known] {
         Place::InlineData => INLINE_DATA,
         Place::Tool => TOOL,
         Place::Data => DATA,
+        Place::OtherModels => &[],
         _ => ANY,
     }
 }

@@ -5,21 +5,21 @@ use crate::problem::{Text, texts};
 /// The reason why a body is refused with 400. Positions are bytes from the start of the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyMistake {
-    /// The bytes are no UTF-8 from here on.
+    /// The bytes from this position on are not UTF-8.
     NotUtf8(usize),
-    /// The body breaks the grammar of JSON here, or ends too early.
+    /// The body breaks the grammar of JSON at this position, or ends too early.
     NotJson(usize),
-    /// The body is JSON, and no object.
+    /// The body is JSON, but not an object.
     NotAnObject,
     /// Objects and lists are nested more than 64 times.
     TooDeep,
     /// An escape at this place names half of a surrogate pair.
     LoneSurrogate(usize),
-    /// A member that the price reads appears twice in one object.
+    /// A member that the price depends on stands twice in one object.
     Twice(Box<str>),
-    /// A member that the price reads is spelled otherwise than so.
+    /// A member that the price depends on is spelled differently from this name.
     Spelling(Box<str>),
-    /// `model` is no string of 1 to 255 visible ASCII characters.
+    /// `model` is not a string of 1 to 255 visible ASCII characters.
     Model,
     /// A count or limit is neither null nor a whole number from 0 to 2^31−1.
     Count(&'static str),
@@ -27,8 +27,10 @@ pub enum BodyMistake {
     Flag(&'static str),
     /// `stream_options` is neither an object nor null.
     StreamOptions,
-    /// The usage of a call in the background is not in its answer.
+    /// The call would run in the background, and its answer would not have the usage.
     Background,
+    /// A member names models beside `model`.
+    OtherModels(&'static str),
     /// The route does not take this member.
     Denied(Box<str>),
 }
@@ -49,6 +51,7 @@ impl BodyMistake {
             Self::Flag(name) => texts::bad_flag(name),
             Self::StreamOptions => texts::BAD_STREAM_OPTIONS,
             Self::Background => texts::NO_BACKGROUND,
+            Self::OtherModels(name) => texts::other_models(name),
             Self::Denied(name) => texts::member_denied(name),
         }
     }

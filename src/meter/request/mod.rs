@@ -1,4 +1,4 @@
-//! The reader of requests: one pass over the bytes, without a tree of them.
+//! The reader of requests. It reads the bytes once, and builds no tree.
 
 mod edit;
 mod facts;

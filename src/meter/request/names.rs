@@ -1,14 +1,16 @@
-//! Names of members, compared as the most tolerant parsers compare them.
+//! Compares the names of members as the most tolerant parsers do.
 
 use crate::meter::json::{Text, unescape};
 
-/// The longest name that is compared, in bytes without `_`. No known name is as long.
+/// The longest name that is compared, in bytes and without `_`. All known names are shorter.
 pub(super) const LONGEST: usize = 64;
 
-/// A name without `_` and in lower case, in the buffer. `None` where it is longer than any that is known.
+/// Writes a name without `_` and in lower case into the buffer. `None` if it is longer than every
+/// known name.
 ///
-/// Go's JSON ignores case, also of the two letters outside ASCII that Unicode folds to `s` and `k`; protobuf's takes
-/// `maxTokens` for `max_tokens`. Parsers in C end a name at a NUL.
+/// Go's JSON parser ignores case, and takes the two letters outside ASCII that Unicode folds to `s`
+/// and `k` for these. Protobuf's parser takes `maxTokens` for `max_tokens`. Parsers in C end a name
+/// at a NUL.
 pub(super) fn fold<'b>(name: &Text<'_>, buffer: &'b mut [u8; LONGEST]) -> Option<&'b [u8]> {
     if !name.has_escapes && name.raw.is_ascii() {
         return put(name.raw.iter().copied(), buffer);
@@ -36,10 +38,10 @@ fn put(bytes: impl Iterator<Item = u8>, buffer: &mut [u8; LONGEST]) -> Option<&[
     buffer.get(..len)
 }
 
-/// A name of the config, folded. `None` where it is longer than [`LONGEST`].
+/// Folds a name from the config. `None` if it is longer than [`LONGEST`].
 pub(super) fn fold_plain(name: &str) -> Option<Box<[u8]>> {
     let raw = name.as_bytes();
-    // A backslash in a name of the config stands for itself.
+    // In the config, a backslash in a name stands for itself.
     let mut buffer = [0; LONGEST];
     put(raw.iter().copied(), &mut buffer).map(Box::from)
 }

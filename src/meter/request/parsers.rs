@@ -1,4 +1,5 @@
-//! Every body that is accepted is read alike by the parsers of other languages: no spelling buys a cheaper call.
+//! The parsers of other languages read every accepted body in the same way, so no spelling makes a
+//! call cheaper.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::usage::MeterKind;
 
 const NAMES: [&str; 5] = ["model", "stream", "n", "max_tokens", "max_completion_tokens"];
 
-/// Values that parsers disagree on, and some that they agree on.
+/// Values, most of which parsers read differently.
 const VALUES: [&str; 44] = [
     "1",
     "0",
@@ -60,7 +61,7 @@ const VALUES: [&str; 44] = [
     "",
 ];
 
-/// Ways to spell a name that some parsers take for it.
+/// Spellings that some parsers take for `name`.
 fn spellings(name: &str) -> Vec<String> {
     let camel = |name: &str| {
         let mut words = name.split('_');
@@ -114,7 +115,8 @@ fn corpus() -> Vec<Vec<u8>> {
     bodies
 }
 
-/// The model, whether it streams, the number of answers and the limit.
+/// The facts that the price depends on: the model, whether the answer streams, the number of
+/// answers, and the output limit.
 type Price = (Option<String>, bool, u64, Option<u64>);
 
 fn ours(body: &[u8]) -> Option<Price> {
@@ -145,7 +147,7 @@ fn run(program: &Path, script: &str, bodies: &[&Vec<u8>]) -> Option<Vec<serde_js
     Some(output.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// A Python with pydantic, where the project has installed the SDKs.
+/// Pythons that have pydantic, if the project has installed the SDKs.
 fn pythons() -> Vec<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
@@ -162,7 +164,7 @@ fn no_other_parser_reads_another_price() {
     let corpus = corpus();
     let accepted: Vec<(&Vec<u8>, Price)> =
         corpus.iter().filter_map(|body| Some((body, ours(body)?))).collect();
-    // The corpus is of use only where some of it is accepted, and most is not.
+    // The comparison is useful only if some bodies of the corpus are accepted, and most are not.
     assert!(accepted.len() > 300 && accepted.len() < corpus.len() / 2, "{}", accepted.len());
     let bodies: Vec<&Vec<u8>> = accepted.iter().map(|(body, _)| *body).collect();
     let mut known = Vec::new();

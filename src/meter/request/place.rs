@@ -1,4 +1,4 @@
-//! Where the price reads: the objects and lists of a request.
+//! The objects and lists of a request in which the price reads.
 
 /// An object or list of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +15,9 @@ pub enum Place {
     Options,
     /// `parameters`, Vertex's and Hugging Face's.
     Parameters,
-    /// `prompt`, where it is an object: a stored prompt.
+    /// `prompt` as an object: a stored prompt.
     Prompt,
-    /// `prompt`, where it is a list: each element has an answer of its own.
+    /// `prompt` as a list, in which each element gets an answer of its own.
     Prompts,
     /// `messages`.
     Messages,
@@ -25,13 +25,13 @@ pub enum Place {
     Message,
     /// `content` of a message, of an item of the input, or of a block.
     Content(Within),
-    /// A part of it.
+    /// A part of a content.
     Part(Within),
-    /// `image_url`, where it is an object.
+    /// `image_url` as an object.
     ImageUrl(Within),
-    /// The same of films, sound or a document: its data counts as text.
+    /// The same for video, audio or a document, whose data counts as text.
     MediaUrl,
-    /// `source` of a part, Anthropic's.
+    /// `source` of a part (Anthropic).
     Source(Within),
     /// `input` of responses.
     Input,
@@ -41,35 +41,37 @@ pub enum Place {
     Contents,
     /// An element of `contents`.
     ContentsItem,
-    /// `parts` of it.
+    /// `parts` of an element of `contents`.
     GeminiParts,
     /// An element of `parts`.
     GeminiPart,
-    /// `inlineData` of it.
+    /// `inlineData` of an element of `parts`.
     InlineData,
     /// `tools`.
     Tools,
     /// A tool.
     Tool,
-    /// A list of the kinds of answer that are asked for.
+    /// A list of the kinds of output that are asked for.
     Modalities,
-    /// `images` of a message or request, Ollama's.
+    /// `images` of a message or of the request (Ollama).
     Images,
+    /// Other models, or members of the request in another place: nothing may stand in it.
+    OtherModels,
     /// Any other: names of input that is not in the body count here as well.
     Any,
-    /// JSON that is data to the provider, such as a schema or the arguments of a call: no name in it is a member of
-    /// the request.
+    /// JSON that is data for the provider, such as a schema or the arguments of a call. No name in
+    /// it is a member of the request.
     Data,
 }
 
-/// The owner of a content.
+/// The owner of a `content`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Within {
     /// A message.
     Message,
     /// An item of `input`.
     Input,
-    /// Another content, such as the result of a tool.
+    /// Another `content`, such as the result of a tool.
     Content,
     /// The output of a call, in an item of `input`.
     Output,
@@ -90,12 +92,13 @@ impl Place {
         }
     }
 
-    /// The place of a value that should be in this place, by what it is: a list, or an object.
+    /// The place of a value that stands here, depending on whether it is a list or an object.
     pub const fn opened(self, is_object: bool) -> Self {
         match (self, is_object) {
-            // One part without a list around it.
+            // The content is a single part, without a list around it.
             (Self::Content(within), true) => Self::Part(within),
             (Self::Prompt, false) => Self::Prompts,
+            (Self::OtherModels, _) => self,
             (
                 Self::Messages
                 | Self::Input

@@ -7,10 +7,11 @@ use super::watched::Watched;
 use crate::meter::json::{Failure, Scanner};
 use crate::usage::MeterKind;
 
-/// Reads what the price needs of `body`, in one pass.
+/// Reads the facts that the price needs from `body`, in one pass.
 ///
 /// # Errors
-/// [`BodyMistake`] where the body is not one strict JSON object, or where another parser might read another price.
+/// [`BodyMistake`] if the body is not one strict JSON object, or if another parser might find
+/// another price in it.
 pub fn read_request(
     kind: &MeterKind,
     body: &[u8],

@@ -1,4 +1,5 @@
-//! Walks through a request with the scanner, and takes from each object the members that the price reads there.
+//! Goes through a request with the scanner, and takes the members of each object that the price
+//! depends on.
 
 use super::edit::StreamOptions;
 use super::facts::Facts;
@@ -16,7 +17,7 @@ use crate::usage::{MeterKind, Scalar};
 /// The deepest body that is read.
 pub(super) const MAX_DEPTH: usize = 64;
 
-/// Members of OpenAI's requests for images. Their streams have no usage chunk to ask for.
+/// Members of OpenAI's requests for images. Streams of images have no usage chunk.
 const OF_IMAGES: [&[u8]; 9] = [
     b"size",
     b"quality",
@@ -40,13 +41,13 @@ pub(super) struct Reader<'a> {
     frames: [Frame; MAX_DEPTH],
     depth: usize,
     pub(super) next: Next<'a>,
-    /// One for each watched member: it was there.
+    /// For each watched member, whether it was present.
     was_watched: Vec<bool>,
     pub(super) facts: Facts,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader at the start of `body`.
+    /// Creates a reader for the start of `body`.
     pub fn new(kind: &'a MeterKind, body: &'a [u8], watched: &'a Watched) -> Self {
         Self {
             kind,
@@ -61,7 +62,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The body was read to its end.
+    /// Ends the reading, at the end of the body.
     ///
     /// # Errors
     /// [`BodyMistake::NotAnObject`].
@@ -91,7 +92,8 @@ impl<'a> Reader<'a> {
         self.next = NOTHING;
         let known = members(self.place());
         let is_exact = |known: &Known| !name.has_escapes && name.raw == known.spelled.as_bytes();
-        // Below the top most known names are spelled so, and need not be folded.
+        // Below the top, most known names are already spelled like this, so they need not be
+        // folded.
         if self.depth > 1
             && let Some((at, known)) = known.iter().enumerate().find(|(_, known)| is_exact(known))
         {
@@ -130,7 +132,8 @@ impl<'a> Reader<'a> {
         if is_so { Ok(()) } else { Err(BodyMistake::Spelling(known.spelled.into())) }
     }
 
-    /// A name of the request itself: denied, watched, or telling what the request is.
+    /// Takes the name of a top-level member. It may be denied or watched, or tell what kind of
+    /// request this is.
     fn top_name(&mut self, name: &Text<'_>, folded: &[u8]) -> Taken {
         let facts = &mut self.facts;
         match folded {
@@ -163,13 +166,16 @@ impl<'a> Reader<'a> {
         let place = match (self.depth, here.place) {
             (0, _) if is_object => Place::Top,
             (0, _) => return Err(BodyMistake::NotAnObject),
+            (_, Place::OtherModels) => {
+                return Err(BodyMistake::OtherModels(self.facts.other_models));
+            }
             (_, Place::Prompts) => {
                 self.facts.prompt();
                 Place::Any
             }
             (_, list) if here.is_list => match list.element() {
                 Place::Data => Place::Data,
-                // A list in a list is none of the lists that are known.
+                // None of the known lists is inside another list.
                 _ if !is_object => Place::Any,
                 element => element,
             },
@@ -212,6 +218,10 @@ impl<'a> Reader<'a> {
                 Place::StreamOptions
             }
             Role::StreamOptions => return Err(BodyMistake::StreamOptions),
+            Role::OtherModels => {
+                self.facts.other_models = next.name;
+                Place::OtherModels
+            }
             Role::Model => return Err(BodyMistake::Model),
             Role::Stream | Role::IncludeUsage => return Err(BodyMistake::Flag(next.name)),
             Role::Limit | Role::Answers => return Err(BodyMistake::Count(next.name)),
@@ -232,10 +242,14 @@ impl<'a> Reader<'a> {
             Place::Source(within) if frame.is_base64 && frame.is_image => {
                 self.image(self.images.source(within), frame.data_bytes);
             }
+            Place::Source(_) if frame.is_base64 => self.facts.has_documents = true,
             Place::InlineData if frame.is_image => {
                 self.image(self.images.others(), frame.data_bytes);
             }
-            Place::InlineData => self.facts.sends_audio |= frame.is_audio,
+            Place::InlineData => {
+                self.facts.sends_audio |= frame.is_audio;
+                self.facts.has_documents = true;
+            }
             Place::InputItem if frame.has_id && !frame.has_type && !frame.has_content => {
                 self.facts.elsewhere("item_reference");
             }
@@ -254,6 +268,9 @@ impl Sink for Reader<'_> {
             return Err(BodyMistake::LoneSurrogate(span.start));
         }
         match token {
+            Token::Name(_) if self.place() == Place::OtherModels => {
+                Err(BodyMistake::OtherModels(self.facts.other_models))
+            }
             Token::Name(name) => {
                 match self.depth {
                     1 => self.facts.places.is_empty = false,
@@ -274,7 +291,7 @@ impl Sink for Reader<'_> {
 }
 
 impl Reader<'_> {
-    /// `stream_options` has a member.
+    /// Records that `stream_options` has a member.
     fn not_empty(&mut self) {
         if self.place() != Place::StreamOptions {
             return;

@@ -1,4 +1,4 @@
-//! The values of members: what the price takes of a string, a number or a literal.
+//! Takes the values of members that are strings, numbers or literals.
 
 use super::edit::StreamOptions;
 use super::facts::{background, flag};
@@ -9,7 +9,7 @@ use super::place::Place;
 use super::reader::Reader;
 use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
 
-/// Tools that bring input of their own, by how their type begins.
+/// The beginnings of the types of tools that add input of their own.
 const SERVER_TOOLS: [&str; 7] = [
     "web_search",
     "file_search",
@@ -23,23 +23,25 @@ const SERVER_TOOLS: [&str; 7] = [
 type Taken = Result<(), BodyMistake>;
 
 impl Reader<'_> {
-    /// A member whose presence is all that counts.
+    /// Takes a member that matters by its presence alone.
     pub(super) const fn is_present(&mut self, next: Next<'_>) {
         match next.role {
             Role::Elsewhere => self.facts.elsewhere(next.name),
             Role::StoredPrompt => self.facts.elsewhere("prompt.id"),
             Role::Cache => self.facts.writes_cache = true,
+            Role::Document => self.facts.has_documents = true,
             Role::SendsAudio => self.facts.sends_audio = true,
             Role::AsksForAudio => self.facts.asks_for_audio = true,
             _ => {}
         }
-        // A cache that was filled before is both.
+        // A cache that was filled before is also input that is not in the body.
         if matches!(next.name.as_bytes(), b"cachedContent") {
             self.facts.writes_cache = true;
         }
     }
 
-    /// An image whose data has this many bytes, in a place where it may be exempt.
+    /// Takes an image whose data has this many bytes. With `is_exempt` its place is one where the
+    /// data may not count as text.
     pub(super) fn image(&mut self, is_exempt: bool, data_bytes: usize) {
         if is_exempt {
             self.facts.images = self.facts.images.saturating_add(1);
@@ -47,9 +49,12 @@ impl Reader<'_> {
         }
     }
 
-    /// A value that is no object and no list.
+    /// Takes a value that is neither an object nor a list.
     pub(super) fn scalar(&mut self, token: Token<'_>, span: Span) -> Taken {
         let here = self.here();
+        if here.place == Place::OtherModels {
+            return Err(BodyMistake::OtherModels(self.facts.other_models));
+        }
         if here.is_list {
             self.element(here.place, token, span);
             return Ok(());
@@ -70,6 +75,9 @@ impl Reader<'_> {
             Role::Limit => self.facts.limit(next.name, token, span),
             Role::Answers => self.facts.answers(next.name, token),
             Role::Background => background(token),
+            Role::OtherModels if !matches!(token, Token::Null) => {
+                Err(BodyMistake::OtherModels(next.name))
+            }
             _ => {
                 if !matches!(token, Token::Null) {
                     self.is_present(next);
@@ -82,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A value in a list.
+    /// Takes a value in a list.
     fn element(&mut self, list: Place, token: Token<'_>, span: Span) {
         match (list, token) {
             (Place::Images, Token::Text(_)) => {
@@ -91,26 +99,29 @@ impl Reader<'_> {
             (Place::Prompts, Token::Text(_)) => self.facts.prompt(),
             (Place::Modalities, Token::Text(text)) => {
                 let text = text.to_owned().map(|text| text.to_ascii_lowercase());
-                self.facts.asks_for_audio |= text.is_none_or(|text| text.contains("audio"));
+                let has = |kind| text.as_ref().is_none_or(|text| text.contains(kind));
+                self.facts.asks_for_audio |= has("audio");
+                self.facts.asks_for_images |= has("image");
             }
             _ => {}
         }
     }
 
-    /// A string that is the value of a member.
+    /// Takes a string that is the value of a member.
     fn text(&mut self, here: Frame, role: Role, text: Text<'_>) {
         match role {
             Role::ImageUrl => {
                 let within = if let Place::Part(within) = here.place { Some(within) } else { None };
                 self.address(self.images.image_url(within), text, "image_url");
             }
-            Role::MediaUrl => self.address(false, text, "url"),
-            Role::Url if here.place == Place::MediaUrl => self.address(false, text, "url"),
+            Role::MediaUrl => self.media(text),
+            Role::Url if here.place == Place::MediaUrl => self.media(text),
             Role::Url => {
                 let Place::ImageUrl(within) = here.place else { return };
                 self.address(self.images.url(within), text, "image_url");
             }
             Role::ToolType => {
+                self.facts.asks_for_images |= text.starts_with(b"image_generation");
                 let tool = SERVER_TOOLS.iter().find(|tool| text.starts_with(tool.as_bytes()));
                 if let Some(tool) = tool {
                     self.facts.elsewhere(tool);
@@ -123,10 +134,10 @@ impl Reader<'_> {
         }
     }
 
-    /// A string that matters once its object is whole.
+    /// Takes a string that is needed once its object is whole.
     fn frame_text(&mut self, role: Role, text: Text<'_>) {
         let mut buffer = [0; SHORT_BYTES];
-        // Most strings are text of a message, which need not be unescaped.
+        // Most strings are the text of a message, and need not be unescaped.
         let short = match role {
             Role::SourceType | Role::MediaType => text.short(&mut buffer).unwrap_or_default(),
             _ => &[],
@@ -147,6 +158,12 @@ impl Reader<'_> {
             Role::ItemContent => frame.has_content = true,
             _ => {}
         }
+    }
+
+    /// The address of films, sound or a document: the thing itself, or where it is.
+    fn media(&mut self, text: Text<'_>) {
+        self.facts.has_documents = true;
+        self.address(false, text, "url");
     }
 
     /// The address of an image: the image itself, or where it is.

@@ -1,4 +1,5 @@
-//! Requests: the members that are read, the bodies that are refused, and the bytes that a rewrite changes.
+//! Requests: the members that are read, the bodies that are refused, and the changes that a rewrite
+//! makes.
 
 use proptest::prelude::*;
 
@@ -56,7 +57,7 @@ fn the_output_limit_is_the_largest_wherever_it_stands() {
         (r#"{"max_tokens":5,"options":{"num_predict":7}}"#, Some(7)),
         (r#"{"max_tokens":null}"#, None),
         (r#"{"max_tokens":2147483647}"#, Some(i32::MAX as u32)),
-        // The provider of this shape may ignore a limit of another's.
+        // The provider of this shape may ignore a limit that only another provider knows.
         (r#"{"messages":[],"max_completion_tokens":5,"n_predict":7}"#, Some(7)),
         (r#"{"messages":[],"max_output_tokens":5}"#, None),
         (r#"{"messages":[],"n_predict":5,"max_tokens":null}"#, None),
@@ -65,10 +66,10 @@ fn the_output_limit_is_the_largest_wherever_it_stands() {
         (r#"{"input":"a","max_tokens":5}"#, None),
         (r#"{"prompt":"a","max_tokens":5}"#, Some(5)),
         (r#"{"prompt":"a","max_output_tokens":5}"#, None),
-        // Many parsers take 0 for unset.
+        // Many parsers read 0 as no limit.
         (r#"{"max_tokens":0}"#, None),
         (r#"{"max_tokens":0,"max_completion_tokens":4}"#, Some(4)),
-        // No limit of the request: the parameters of a function.
+        // This is not a limit of the request, but a parameter of a function.
         (
             r#"{"tools":[{"type":"function","function":{"parameters":{"max_tokens":5,"Model":1}}}]}"#,
             None,
@@ -512,7 +513,7 @@ fn a_rewrite_changes_its_members_and_no_other_byte() {
     assert!(!unknown.can_limit_output());
 }
 
-/// A request with these members, in an order of its own.
+/// Requests with these members, in random order.
 fn requests() -> impl Strategy<Value = serde_json::Value> {
     let limit = || prop::option::of(prop::option::of(0..i32::MAX as u32));
     let options = prop::option::of(prop::option::of(prop::option::of(any::<bool>())));

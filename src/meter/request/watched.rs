@@ -2,8 +2,8 @@
 
 use super::names::fold_plain;
 
-/// The top-level members that the prices name in a `when`, and those that the route denies. Made once for each route
-/// and version of the price table.
+/// The top-level members that the prices name in a `when`, and those that the route denies. They
+/// are computed once for each route and version of the price table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watched {
     members: Box<[Named]>,
@@ -17,8 +17,9 @@ struct Named {
 }
 
 impl Watched {
-    /// `members` are the names of all `if` tables of a `when`; `deny` is the route's key of that name. A name may
-    /// come more than once. One with more than 64 bytes is never met.
+    /// Creates the set. `members` are the names in the `if` tables of all `when`; `deny` is the
+    /// route's key `deny`. A name may occur more than once. A name of more than 64 bytes matches no
+    /// member.
     pub fn new<'a>(
         members: impl IntoIterator<Item = &'a str>,
         deny: impl IntoIterator<Item = &'a str>,
@@ -31,13 +32,13 @@ impl Watched {
         self.members.len()
     }
 
-    /// The member of this name, with its number.
+    /// The watched member with this name, and its number.
     pub(super) fn member(&self, folded: &[u8]) -> Option<(usize, &str)> {
         let at = self.members.iter().position(|member| *member.folded == *folded)?;
         Some((at, &self.members.get(at)?.spelled))
     }
 
-    /// The denied member of this name.
+    /// The denied member with this name.
     pub(super) fn denied(&self, folded: &[u8]) -> Option<&str> {
         self.deny.iter().find(|member| *member.folded == *folded).map(|member| &*member.spelled)
     }

@@ -1,14 +1,16 @@
-//! The lines of a stream of server-sent events (WHATWG HTML, 9.2.6), cut anywhere.
+//! Splits a stream of server-sent events into lines (WHATWG HTML, 9.2.6). The stream may be cut
+//! anywhere.
 
 use memchr::memchr2;
 
-/// The longest beginning of a line that tells its field: a byte order mark, and `data:`.
+/// The longest beginning of a line that must be read to know its field: a byte order mark, and
+/// `data:`.
 const LONGEST_FIELD: usize = 8;
 
-/// A step through a part. The position that came with it is behind it.
+/// One step through a part. The position after the step is passed along with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Bytes of a `data` line's value, from here to the position.
+    /// Bytes of the value of a `data` line, from this index to the position.
     Data(usize),
     /// A `data` line ends.
     DataEnds,
@@ -22,15 +24,15 @@ pub enum Step {
     LineFeed,
 }
 
-/// Splits a stream into its lines.
+/// Splits a stream into lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Lines {
     within: Within,
     field: [u8; LONGEST_FIELD],
     field_len: usize,
-    /// The last byte was a carriage return.
+    /// Whether the last byte was a carriage return.
     after_return: bool,
-    /// A line that begins with `{` is a document of its own, as in NDJSON.
+    /// Whether a line that begins with `{` is a document of its own, as in NDJSON.
     takes_ndjson: bool,
 }
 
@@ -38,7 +40,7 @@ pub struct Lines {
 enum Within {
     /// The name of the field.
     Field,
-    /// Behind the colon of `data`, where one space may follow.
+    /// After the colon of `data`, where one space may follow.
     Colon,
     /// The value of `data`.
     Data,
@@ -49,7 +51,7 @@ enum Within {
 }
 
 impl Lines {
-    /// The lines of a stream that begins here.
+    /// Creates the splitter for the start of a stream.
     pub const fn new(takes_ndjson: bool) -> Self {
         Self {
             within: Within::Field,
@@ -60,7 +62,8 @@ impl Lines {
         }
     }
 
-    /// Reads the next step of `part` at index `at`, and moves `at` past it. `None` at the end of `part`.
+    /// Reads the next step of `part` from the index `at`, and moves `at` past it. `None` at the end
+    /// of `part`.
     pub fn next(&mut self, part: &[u8], at: &mut usize) -> Option<Step> {
         loop {
             let byte = *part.get(*at)?;

@@ -11,20 +11,22 @@ use crate::usage::MeterKind;
 /// The value of OpenAI's last line.
 const DONE: &[u8] = b"[DONE]";
 
-/// How a stream is passed on. Where nothing is set, each part passes on as it came. Otherwise an event passes on once
-/// it is whole, since a client can make nothing of its beginning.
+/// How a stream is passed on. If no option is set, each part is passed on as it arrives. Otherwise
+/// an event is passed on only once it is whole, because a client cannot use a part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamOptions {
-    /// OpenAI's usage chunk is not shown to the client, which did not ask for it.
+    /// Whether OpenAI's usage chunk is hidden, because the client did not ask for it.
     pub hides_usage_chunk: bool,
-    /// A report goes right before the last event: [`Piece::Report`] tells where.
+    /// Whether a report is inserted before the last event. [`Piece::Report`] marks the place.
     pub reports: bool,
-    /// Whole events only, so that an error event can be put after any part, behind an empty line.
+    /// Whether only whole events are passed on, so that an error event can follow any piece, after
+    /// an empty line.
     pub whole_events: bool,
 }
 
-/// Reads the usage of a stream of server-sent events that comes in parts, cut anywhere, and tells which bytes go on to
-/// the client. The meter's own state is less than two KiB; `MAX_KEPT_BYTES` bounds what is kept back.
+/// Reads the usage of a stream of server-sent events that arrives in parts, which may be cut
+/// anywhere, and decides which bytes go to the client. The meter's own state takes less than two
+/// KiB; `MAX_KEPT_BYTES` limits the bytes that are kept back.
 #[derive(Debug)]
 pub struct StreamMeter {
     lines: Lines,
@@ -38,18 +40,18 @@ pub struct StreamMeter {
 /// The state of the event that is being read.
 #[derive(Clone, Copy, Debug, Default)]
 struct EventState {
-    /// The bytes of the event's data that are those of [`DONE`].
+    /// How many bytes of the event's data are equal to the beginning of [`DONE`].
     done: usize,
-    /// The event's data has other bytes.
+    /// Whether the event's data differs from [`DONE`].
     is_other: bool,
-    /// The event has a line that is no comment.
+    /// Whether the event has a line that is not a comment.
     has_line: bool,
-    /// The event's data was read to the end of a document.
+    /// Whether a document in the event's data has been read to its end.
     is_read: bool,
 }
 
 impl StreamMeter {
-    /// A meter at the start of a stream.
+    /// Creates a meter for the start of a stream.
     pub fn new(kind: &MeterKind, options: StreamOptions) -> Self {
         let keeps = options != StreamOptions::default();
         Self {
@@ -62,7 +64,7 @@ impl StreamMeter {
         }
     }
 
-    /// Reads the next part, and appends to `to_client` what goes on to the client now.
+    /// Reads the next part, and appends the pieces that go to the client now to `to_client`.
     pub fn feed(&mut self, part: Bytes, to_client: &mut Vec<Piece>) {
         let Some(mut passing) = self.passing.take() else {
             self.watch(&part);
@@ -96,7 +98,8 @@ impl StreamMeter {
         self.passing = Some(passing);
     }
 
-    /// Reads the next part of a decoded copy. Nothing is passed on: the client gets the encoded bytes.
+    /// Reads the next part of a decoded copy. Nothing of it is passed on, because the client gets
+    /// the encoded bytes.
     pub fn watch(&mut self, part: &[u8]) {
         let mut at = 0;
         while let Some(step) = self.lines.next(part, &mut at) {
@@ -104,7 +107,7 @@ impl StreamMeter {
         }
     }
 
-    /// The stream has ended as it should: what was kept back goes on to the client.
+    /// Ends the stream in the regular way. The bytes that were kept back go to the client.
     pub fn end(&mut self, to_client: &mut Vec<Piece>) {
         if self.reader.is_whole() {
             self.end_document();
@@ -115,22 +118,34 @@ impl StreamMeter {
         }
     }
 
+    /// How many bytes of an event that is not whole yet are kept back.
+    pub fn kept_bytes(&self) -> usize {
+        self.passing.as_ref().map_or(0, Passing::kept_bytes)
+    }
+
+    /// Passes on what is kept back, and the rest of its event as it comes.
+    pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
+        if let Some(passing) = &mut self.passing {
+            passing.keep_nothing(to_client);
+        }
+    }
+
     /// The usage that the stream has told so far.
     pub fn so_far(&self) -> AnswerUsage {
         self.reader.so_far()
     }
 
-    /// [`AnswerUsage::delivered_text_bytes`] so far, for a hold that grows.
+    /// The present value of [`AnswerUsage::delivered_text_bytes`], for a hold that grows.
     pub fn delivered_text_bytes(&self) -> u64 {
         self.reader.text_bytes()
     }
 
-    /// True once the last event has been read: the stream is complete.
+    /// Whether the last event has been read, so that the stream is complete.
     pub const fn has_last_event(&self) -> bool {
         self.has_last_event
     }
 
-    /// Takes a step that ends at `at`. Returns what the event is, once that is known.
+    /// Takes a step that ends at `at`. Returns the role of the event, once it is known.
     fn take(&mut self, step: Step, part: &[u8], at: usize) -> Option<Event> {
         match step {
             Step::Data(from) => {
@@ -159,7 +174,7 @@ impl StreamMeter {
 
     fn data(&mut self, bytes: &[u8]) {
         if std::mem::take(&mut self.event.is_read) {
-            // A server that leaves out the empty lines between events.
+            // This server leaves out the empty lines between events.
             self.event = EventState { has_line: true, ..EventState::default() };
         }
         if !self.event.is_other {
@@ -170,7 +185,8 @@ impl StreamMeter {
         self.reader.feed(bytes);
     }
 
-    /// A line of data ends. A document that is whole counts at once; else it goes on in the next line.
+    /// Ends a line of data. If the document is whole it counts at once; otherwise it continues in
+    /// the next line.
     fn data_ends(&mut self) -> Option<Event> {
         if !self.event.is_other && self.event.done == DONE.len() {
             self.event.is_read = true;

@@ -1,4 +1,5 @@
-//! Streams of server-sent events: their lines, what is kept back of them, and the meter that reads them.
+//! Streams of server-sent events: their lines, the bytes that are kept back, and the meter that
+//! reads them.
 
 mod lines;
 mod meter;

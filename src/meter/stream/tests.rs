@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::{MAX_KEPT_BYTES, Piece, StreamMeter, StreamOptions};
 use crate::meter::{AnswerUsage, error_event};
+use crate::problem::Code;
 use crate::usage::{Kind, MeterKind, Usage};
 
 const ALL: StreamOptions =
@@ -118,7 +119,8 @@ fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
     ]
 }
 
-/// The bytes that a client gets of these parts, with `<report>` where the report goes, and the usage.
+/// The bytes that a client gets for these parts, with `<report>` at the place of the report, and
+/// the usage.
 fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, AnswerUsage) {
     let (mut meter, mut pieces) = (StreamMeter::new(kind, options), Vec::new());
     for part in parts {
@@ -135,7 +137,8 @@ fn run(kind: &MeterKind, options: StreamOptions, parts: &[&[u8]]) -> (String, An
     (String::from_utf8_lossy(&shown).into_owned(), meter.so_far())
 }
 
-/// The bytes that the client should get: without the usage chunk, and with the report before the last event.
+/// The bytes that a client should get, without the usage chunk and with the report before the last
+/// event.
 fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     let mut shown = String::new();
     let event_end = line_end.repeat(2);
@@ -155,7 +158,8 @@ fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     shown
 }
 
-/// The stream with other line ends, comments, unknown events and data without its space.
+/// The same stream with other line ends, comments, unknown events, and data without the space
+/// before it.
 fn disguised(stream: &str, line_end: &str, mix: bool) -> String {
     let mut out = String::new();
     for (at, event) in stream.split_inclusive("\n\n").enumerate() {
@@ -206,7 +210,7 @@ fn comments_pings_and_unknown_events_change_nothing() {
 #[test]
 fn data_on_several_lines_and_events_without_empty_lines_are_read() {
     for (kind, stream, usage) in cases() {
-        // JSON may break between its tokens.
+        // JSON may have line breaks between its tokens.
         let lines = stream.replace("\"usage\":", "\ndata: \"usage\":");
         let (_, got) = run(&kind, ALL, &[lines.as_bytes()]);
         assert_eq!(got, usage, "{lines}");
@@ -289,13 +293,24 @@ fn a_long_line_is_metered_and_passes_on_in_bounded_memory() {
 #[test]
 fn an_error_event_is_one_that_the_sdks_raise() {
     let message = "Not enough credits\n\"now\".";
-    for kind in [MeterKind::OpenAi, MeterKind::Anthropic] {
-        let event = error_event(&kind, message);
+    for (kind, code, name) in [
+        (MeterKind::OpenAi, Code::InsufficientCredits, "insufficient_quota"),
+        (MeterKind::OpenAi, Code::LedgerUnavailable, "api_error"),
+        (MeterKind::Anthropic, Code::InsufficientCredits, "billing_error"),
+        (MeterKind::Anthropic, Code::LedgerUnavailable, "api_error"),
+    ] {
+        let event = error_event(&kind, code, message);
         let text = std::str::from_utf8(&event).unwrap();
         assert!(text.starts_with("\n\n") && text.ends_with("\n\n"), "{text}");
         let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
         let json: serde_json::Value = serde_json::from_str(data).unwrap();
-        assert_eq!(json["error"]["message"], message);
+        assert_eq!(
+            (&json["error"]["message"], &json["error"]["type"]),
+            (&message.into(), &name.into())
+        );
+        if kind == MeterKind::OpenAi {
+            assert_eq!(json["error"]["code"], serde_json::to_value(code).unwrap());
+        }
         assert_eq!(text.contains("event: error"), kind == MeterKind::Anthropic);
     }
 }

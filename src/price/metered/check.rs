@@ -8,11 +8,11 @@ use crate::price::metered::pattern::{ModelPattern, is_model_name};
 use crate::price::metered::rates::Rates;
 use crate::price::metered::tariff::{MAX_WHENS, Tariff};
 use crate::price::metered::unit_prices::UnitPrices;
-use crate::price::money::{Currency, UnitAmount};
+use crate::price::money::Currency;
 use crate::usage::{Kind, MAX_COUNT};
 
-/// The mistakes in `[[models]]`; `upstreams` are the names of the `[[upstreams]]`, and `currency` is
-/// the packs', where there are packs.
+/// The mistakes in `[[models]]`. `upstreams` are the names of the `[[upstreams]]`, and `currency`
+/// is the packs' currency, if there are packs.
 pub fn check_models(
     configs: &[ModelConfig],
     upstreams: &[&str],
@@ -39,16 +39,18 @@ pub fn check_models(
         mistakes.extend(senseless_tiers(&key, config));
         mistakes.extend(senseless_caps(&key, config));
         if let Some(currency) = currency {
-            let costs = costs(config);
-            mistakes.extend(costs.filter_map(|(name, cost)| {
-                foreign_cost(&key(&format!("cost.{name}")), cost, currency, rates)
-            }));
+            for (at, cost) in config.costs() {
+                mistakes.extend(cost.units().filter_map(|(unit, cost)| {
+                    foreign_cost(&key(&format!("{at}.{unit}")), cost, currency, rates)
+                }));
+            }
         }
     }
     mistakes
 }
 
-/// The mistakes in metered routes that only the models show: a route by models needs one.
+/// The mistakes in metered routes that depend on the models: a route that is priced by models needs
+/// at least one model.
 pub fn check_metered_routes(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     if !models.is_empty() {
         return Vec::new();
@@ -68,20 +70,14 @@ pub fn check_metered_routes(routes: &[RouteConfig], models: &[ModelConfig]) -> V
     found.collect()
 }
 
-/// Each own cost of a model, with the name of its unit.
-fn costs(config: &ModelConfig) -> impl Iterator<Item = (&'static str, UnitAmount)> {
-    let kinds = config.cost.kinds.iter().map(|(kind, cost)| (kind.as_str(), *cost));
-    config.cost.request.iter().map(|cost| ("request", *cost)).chain(kinds)
-}
-
 /// A mistake whose remedy follows a semicolon.
 fn explained(key: String, error: &str) -> Mistake {
     let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
     Mistake::new(key, message, hint)
 }
 
-/// The mistake of a pattern with a name in common with an earlier one of the same length: neither is
-/// the longer match.
+/// The mistake of a pattern that shares a name with an earlier pattern of the same length. Neither
+/// would be the longer match for that name.
 fn overlap(key: &str, pattern: &ModelPattern, earlier: &[ModelPattern]) -> Option<Mistake> {
     let clashes = |other: &ModelPattern| {
         other.is_exact() == pattern.is_exact()
@@ -117,7 +113,7 @@ fn senseless_rename(key: &str, config: &ModelConfig, pattern: &ModelPattern) -> 
     None
 }
 
-/// The mistakes of a model that is free without saying so, or says so and is not.
+/// The mistake of a model that costs nothing without `free`, or that has `free` and prices.
 fn senseless_prices(index: usize, config: &ModelConfig) -> Option<Mistake> {
     let base = config.prices();
     let changes = config.when.iter().map(|when| when.prices());
@@ -132,7 +128,8 @@ fn senseless_prices(index: usize, config: &ModelConfig) -> Option<Mistake> {
         (false, true) => {
             let message = format!("`{}` has no price above 0", config.r#match);
             let hint = "write its prices, such as input = 250 and output = 1000, or `free = true`";
-            // At the whole model: where one of its keys could not be read, that one may be its price.
+            // The mistake is reported for the whole model: if one of its keys could not be read,
+            // that key may have been its price.
             Some(Mistake::new(format!("models[{index}]"), message, hint))
         }
         _ => None,
@@ -170,7 +167,7 @@ fn senseless_whens(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mi
 
 fn senseless_tiers(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
-    // In the order of their bounds, each with its place in the file.
+    // The tiers in the order of their bounds, each with its place in the file.
     let mut tiers: Vec<_> = config.above.iter().enumerate().collect();
     tiers.sort_by_key(|(_, tier)| tier.input_tokens);
     let base = config.prices();

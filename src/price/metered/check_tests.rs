@@ -1,8 +1,8 @@
-//! Each mistake of a model is found, named by its key and explained.
+//! Each mistake of a model is found, reported under its key, and explained.
 
 use super::*;
 
-/// The keys of the mistakes in these models, each the TOML of one.
+/// The keys of the mistakes in `models`. Each model is given as TOML.
 fn keys(models: &[&str]) -> Vec<String> {
     let rates = Rates::new(&toml::from_str("USD = '0.86 EUR'").unwrap());
     let models: Vec<ModelConfig> =
@@ -111,7 +111,7 @@ fn a_tier_below_another_is_found() {
         ("{ input_tokens = 5, input = 200 }", "above[0]"),
         ("{ input_tokens = 9, input = 300 }, { input_tokens = 5, input = 400 }", "above[0]"),
         ("{ input_tokens = 5, input = 300 }, { input_tokens = 5, input = 400 }", "above[1]"),
-        // The kinds that inherit a price fall with it.
+        // Kinds that inherit a price become cheaper together with it.
         ("{ input_tokens = 5, cached_input = 100 }", "above[0]"),
         ("{ input_tokens = 0, input = 300 }", "above[0]"),
         ("{ input_tokens = 5 }", "above[0]"),
@@ -155,6 +155,10 @@ fn caps_and_costs_that_cannot_be_are_found() {
     );
     assert_eq!(of("cost = { input = '1 GBP' }"), ["models[0].cost.input"]);
     assert_eq!(of("cost = { request = '1 GBP' }"), ["models[0].cost.request"]);
+    let tier = "above = [{ input_tokens = 9, input = 900, cost = { input = '1 GBP' } }]";
+    assert_eq!(of(tier), ["models[0].above[0].cost.input"]);
+    let when = "when = [{ if = { a = 'b' }, input = 900, cost = { input = '1 GBP' } }]";
+    assert_eq!(of(when), ["models[0].when[0].cost.input"]);
 }
 
 #[test]

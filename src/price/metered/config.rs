@@ -12,7 +12,7 @@ use crate::price::metered::wanted::WantedValue;
 use crate::price::money::UnitAmount;
 use crate::usage::Kind;
 
-/// The price of a route by usage: `"models"`, or a table of unit prices.
+/// The price by usage of a route: `"models"`, or a table of unit prices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PriceConfig {
     /// `price = "models"`: by the table of models.
@@ -21,7 +21,7 @@ pub enum PriceConfig {
     Units(Box<UnitsConfig>),
 }
 
-/// The `answer` of a route that Farebox answers itself.
+/// The `answer` of a route to which Farebox itself responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnAnswer {
@@ -29,48 +29,50 @@ pub enum OwnAnswer {
     Models,
 }
 
-/// The charge for an answer that does not say what was used.
+/// The charge for an answer that does not report its usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMissingUsage {
-    /// An estimate: of the input as it was held for, of the output by the text that was delivered.
+    /// An estimate. The input counts as it was held for, and the output is estimated from the
+    /// delivered text.
     #[default]
     Estimate,
     /// The whole hold.
     Hold,
-    /// Nothing.
+    /// No charge.
     Release,
 }
 
-/// The charge for usage that is worth more than the hold.
+/// The charge if the usage costs more than the hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnOverrun {
-    /// All of it; the balance may become negative.
+    /// The whole cost, so that the balance may become negative.
     #[default]
     Debt,
-    /// The hold; the rest is given up.
+    /// The amount of the hold. The rest is not charged.
     Cap,
 }
 
-/// The answer to a call whose account cannot pay the hold.
+/// The action if the account cannot pay the hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnShort {
-    /// 402.
+    /// The call is refused with 402.
     #[default]
     Refuse,
-    /// The request's output limit is lowered to the output that the account can pay.
+    /// The request's output limit is lowered to an amount that the account can pay.
     Shorten,
 }
 
-/// The largest body of a metered request where its route names no other: 16 MiB.
+/// The largest body of a metered request, unless its route has a limit of its own: 16 MiB.
 pub const DEFAULT_MAX_BODY: Size = Size::from_mib(16);
 
-/// The multiple of the hold above which usage counts as missing, where the route names no other.
+/// Usage that costs more than this many times the hold is not believed, unless the route has a
+/// limit of its own.
 pub const DEFAULT_MAX_OVERRUN: u32 = 10;
 
-/// Declares a struct whose keys are the given ones and a price for each kind of usage.
+/// Declares a struct that has the given keys and a price for each kind of usage.
 macro_rules! with_prices {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -111,7 +113,7 @@ macro_rules! with_prices {
         }
 
         impl $name {
-            /// The prices that are written, in the order of [`Kind::ALL`].
+            /// The prices that are set, in the order of [`Kind::ALL`].
             pub(super) fn prices(&self) -> UnitPrices {
                 let kinds = Kind::ALL.map(|kind| match kind {
                     Kind::Input => self.input,
@@ -137,63 +139,74 @@ macro_rules! with_prices {
 
 with_prices! {
     /// The unit prices of a route, without a model.
-    pub struct UnitsConfig {}
-}
-
-with_prices! {
-    /// One of the `above` of a model: the prices of a call with more input.
-    pub struct TierConfig {
-        /// The tier applies to calls with strictly more tokens of input than this, of all kinds
-        /// together.
-        input_tokens: u64,
-    }
-}
-
-with_prices! {
-    /// One of the `when` of a model: the prices of a call whose request has these members.
-    pub struct WhenConfig {
-        /// The top-level members of the request, with the value that each must have.
-        r#if: BTreeMap<String, WantedValue>,
-    }
-}
-
-with_prices! {
-    /// One `[[models]]`: the prices of a model, or of several models with one pattern.
-    pub struct ModelConfig {
-        /// The request's `model`: exact or with `*`, ASCII case ignored.
-        r#match: String,
-        /// The upstream of the model, in place of the route's.
-        upstream: Option<String>,
-        /// The model that the upstream is asked for, in place of the request's.
-        rename: Option<String>,
-        /// Whether calls of this model cost nothing.
-        #[serde(default)]
-        free: bool,
-        /// Whether the model thinks in tokens that a stream does not show. A stream whose client leaves
-        /// is read to its end then, for its usage.
-        #[serde(default)]
-        hidden_output: bool,
-        /// The prices of calls with much input.
-        #[serde(default)]
-        above: Vec<TierConfig>,
-        /// The prices of calls whose requests have certain members. The first that holds counts.
-        #[serde(default)]
-        when: Vec<WhenConfig>,
-        /// The most tokens of input that a call of the model can have.
-        max_input_tokens: Option<u64>,
-        /// The most tokens of output that are held for, for each answer.
-        max_output_tokens: Option<u64>,
-        /// The tokens of output that a stream holds for at first, for each answer.
-        hold_output_tokens: Option<u64>,
-        /// The tokens that an image in a request counts as, before the provider says.
-        image_tokens: Option<u64>,
+    pub struct UnitsConfig {
         /// The operator's own cost of a unit of each kind.
         #[serde(default)]
         cost: CostConfig,
     }
 }
 
-/// The operator's own costs of a model: of a million tokens, or of a piece of another kind.
+with_prices! {
+    /// One of the `above` tables of a model: prices of calls with more input.
+    pub struct TierConfig {
+        /// The tier applies to calls with more tokens of input than this, of all kinds together.
+        input_tokens: u64,
+        /// The operator's own costs of such a call, where they differ.
+        #[serde(default)]
+        cost: CostConfig,
+    }
+}
+
+with_prices! {
+    /// One of the `when` tables of a model: prices of calls whose requests have certain members.
+    pub struct WhenConfig {
+        /// The top-level members of the request, with the value that each must have.
+        r#if: BTreeMap<String, WantedValue>,
+        /// The operator's own costs of such a call, where they differ.
+        #[serde(default)]
+        cost: CostConfig,
+    }
+}
+
+with_prices! {
+    /// One `[[models]]`: the prices of a model, or of several models with one pattern.
+    pub struct ModelConfig {
+        /// The `model` of the requests: a name, or a pattern with `*`. ASCII case is ignored.
+        r#match: String,
+        /// The upstream of the model, in place of the route's.
+        upstream: Option<String>,
+        /// The model that the upstream is asked for, instead of the request's.
+        rename: Option<String>,
+        /// Whether calls of this model cost nothing.
+        #[serde(default)]
+        free: bool,
+        /// Whether the model thinks in tokens that a stream does not show. If so, a stream is read
+        /// to its end even after its client has left, for its usage.
+        #[serde(default)]
+        hidden_output: bool,
+        /// The prices of calls with much input.
+        #[serde(default)]
+        above: Vec<TierConfig>,
+        /// The prices of calls whose requests have certain members. The first entry that matches
+        /// counts.
+        #[serde(default)]
+        when: Vec<WhenConfig>,
+        /// The most tokens of input that a call of the model can have.
+        max_input_tokens: Option<u64>,
+        /// The most tokens of output that a hold covers, for each answer.
+        max_output_tokens: Option<u64>,
+        /// The tokens of output that the hold of a stream covers at first, for each answer.
+        hold_output_tokens: Option<u64>,
+        /// The tokens that an image in a request counts as, until the provider reports its own
+        /// number.
+        image_tokens: Option<u64>,
+        /// The operator's own cost for each kind of usage.
+        #[serde(default)]
+        cost: CostConfig,
+    }
+}
+
+/// The operator's own costs of a model: for a million tokens, or for one unit of another kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CostConfig {
     /// The cost of a call, whatever it uses.
@@ -203,18 +216,45 @@ pub struct CostConfig {
 }
 
 impl CostConfig {
-    /// The cost that is written for `kind`.
+    /// The cost that is set for `kind`.
     pub fn of(&self, kind: Kind) -> Option<UnitAmount> {
         self.kinds.iter().find(|(other, _)| *other == kind).map(|(_, cost)| *cost)
     }
+
+    /// Each cost that is written, with the name of its unit.
+    pub(in crate::price) fn units(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
+        let kinds = self.kinds.iter().map(|(kind, cost)| (kind.as_str(), *cost));
+        self.request.iter().map(|cost| ("request", *cost)).chain(kinds)
+    }
+
+    /// These costs, with those that `others` has in their place.
+    #[must_use]
+    pub fn replaced_by(&self, others: &Self) -> Self {
+        let kept = self.kinds.iter().filter(|(kind, _)| others.of(*kind).is_none());
+        Self {
+            request: others.request.or(self.request),
+            kinds: kept.chain(&others.kinds).copied().collect(),
+        }
+    }
 }
 
-/// `[rates]`: what a unit of a currency is worth in another, such as `USD = "0.86 EUR"`.
+impl ModelConfig {
+    /// Each table of own costs, with the path of its key in the model.
+    pub(super) fn costs(&self) -> impl Iterator<Item = (String, &CostConfig)> {
+        let above = self.above.iter().map(|tier| &tier.cost).enumerate();
+        let when = self.when.iter().map(|when| &when.cost).enumerate();
+        std::iter::once(("cost".to_owned(), &self.cost))
+            .chain(above.map(|(at, cost)| (format!("above[{at}].cost"), cost)))
+            .chain(when.map(|(at, cost)| (format!("when[{at}].cost"), cost)))
+    }
+}
+
+/// `[rates]`: the value of one unit of a currency in another, such as `USD = "0.86 EUR"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RatesConfig {
     /// The day on which the rates were looked up, `as_of = 2026-11-30`.
     pub as_of: Option<toml::value::Date>,
-    /// Each currency as written, with its worth.
+    /// Each currency as written, with its value.
     pub worth: BTreeMap<String, UnitAmount>,
 }
 
@@ -246,7 +286,7 @@ impl<'de> Deserialize<'de> for PriceConfig {
 
 impl<'de> Deserialize<'de> for CostConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// A key of the table.
+        /// A key of the `cost` table.
         enum Unit {
             Request,
             Of(Kind),

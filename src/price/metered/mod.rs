@@ -1,8 +1,8 @@
-//! Prices by usage: the table of models, what a request may cost, what its usage did cost.
+//! Prices by usage: the table of models, the quote for a request, and the charge for its usage.
 //!
-//! A [`Tariff`] has the prices of a model or of a route; [`Models`] finds the tariff of a request's
-//! model. [`quote`] says what is held for a request, and [`MeteredQuote::charge`] what its usage costs.
-//! Sums are exact and rounded up once, at the end, to a micro-credit.
+//! A [`Tariff`] has the prices of a model or of a route. [`Models`] finds the tariff of a request's
+//! model. [`quote`] says how much is held for a request, and [`MeteredQuote::charge`] how much its
+//! usage costs. Sums are exact, and are rounded up once, at the end, to a micro-credit.
 
 mod check;
 mod condition;
@@ -32,4 +32,4 @@ pub use tariff::{Caps, Tariff};
 pub use unit_price::{UnitPrice, UnitPriceError};
 pub use unit_prices::{UnitPrices, Unpriced};
 pub use wanted::WantedValue;
-pub use warnings::{warn_of_metered, warn_of_models, warn_of_rates};
+pub use warnings::{warn_of_metered, warn_of_models, warn_of_rates, warn_of_unit_prices};

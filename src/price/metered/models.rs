@@ -6,38 +6,37 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::price::metered::config::{CostConfig, ModelConfig};
+use crate::price::metered::config::ModelConfig;
 use crate::price::metered::pattern::{MAX_MODEL_BYTES, ModelPattern, Rename};
 use crate::price::metered::tariff::Tariff;
 
 /// A model, or the models of one pattern, with their prices.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The place in the table, from 0: for lists with one element a model.
+    /// The index in the table, from 0. Lists with one element for each model use it.
     pub index: usize,
-    /// The `match` as written: for metrics, and for people.
+    /// The `match` as written, for metrics and for people.
     pub label: Arc<str>,
-    /// The upstream, in place of the route's.
+    /// The model's own upstream, used instead of the route's.
     pub upstream: Option<Box<str>>,
     /// The prices.
     pub tariff: Arc<Tariff>,
-    /// Whether streams have output that they do not show.
+    /// Whether streams of the model have output that they do not show.
     pub hidden_output: bool,
-    /// The operator's own costs.
-    pub cost: CostConfig,
     pub(super) pattern: ModelPattern,
     rename: Option<Rename>,
 }
 
-/// Every model with a price. Built once for a config, used by every metered call.
+/// All models with a price. The table is built once for each config, and every metered call uses
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Models {
     all: Vec<Arc<Model>>,
-    /// The models without `*`, by their name in small letters.
+    /// The models without `*`, by their names in lower case.
     exact: HashMap<Box<str>, usize>,
-    /// The places of the others, from the longest pattern to the shortest.
+    /// The indexes of the other models, from the longest pattern to the shortest.
     patterns: Vec<usize>,
-    /// The members of requests that some price depends on.
+    /// The members of requests on which some price depends.
     members: Vec<Box<str>>,
 }
 
@@ -58,7 +57,7 @@ struct ListedName<'a> {
 }
 
 impl Model {
-    /// The model at `index` of the config. `None` for a `match` that is no pattern, which
+    /// Reads the model at `index` of the config. `None` if its `match` is not a pattern, which
     /// `check_models` reports.
     fn read(index: usize, config: &ModelConfig) -> Option<Self> {
         Some(Self {
@@ -67,14 +66,13 @@ impl Model {
             upstream: config.upstream.as_deref().map(Into::into),
             tariff: Arc::new(Tariff::of_model(config)),
             hidden_output: config.hidden_output,
-            cost: config.cost.clone(),
             pattern: ModelPattern::parse(&config.r#match).ok()?,
             rename: config.rename.as_deref().map(Rename::new),
         })
     }
 
-    /// The name to send upstream when the request says `asked`, which this model must match. `None`
-    /// without `rename`.
+    /// The name that is sent upstream if the request names `asked`, which this model must match.
+    /// `None` without `rename`.
     pub fn renamed(&self, asked: &str) -> Option<Cow<'_, str>> {
         self.rename.as_ref().map(|rename| rename.apply(&self.pattern, asked))
     }
@@ -84,15 +82,15 @@ impl Model {
         self.rename.as_ref().map(Rename::as_str)
     }
 
-    /// True where the model is one name, not a pattern.
+    /// Whether the model is a single name and not a pattern.
     pub fn is_exact(&self) -> bool {
         self.pattern.is_exact()
     }
 }
 
 impl Models {
-    /// The table of these models. A model whose `match` is no pattern is left out; `check_models`
-    /// reports it.
+    /// Creates the table of these models. A model whose `match` is not a pattern is left out, and
+    /// `check_models` reports it.
     pub fn new(configs: &[ModelConfig]) -> Self {
         let mut models = Self::default();
         for (index, config) in configs.iter().enumerate() {
@@ -115,8 +113,8 @@ impl Models {
         models
     }
 
-    /// The prices of `model`, as a request spells it: those of its own name, or else of the longest
-    /// pattern that it matches. `None` for a model without a price, which is never served.
+    /// The model with the name that a request has, or else the one with the longest pattern that
+    /// matches this name. `None` if there is neither; such a call is never served.
     pub fn find(&self, model: &str) -> Option<&Arc<Model>> {
         if model.len() > MAX_MODEL_BYTES {
             return None;
@@ -133,8 +131,8 @@ impl Models {
         patterns.find(|model| model.pattern.matches(&lower))
     }
 
-    /// The top-level members of a request that the price of some model depends on: what
-    /// [`crate::usage::RequestFacts::members`] must have where the request has them.
+    /// The top-level members of a request on which the price of some model depends.
+    /// [`crate::usage::RequestFacts::members`] must have them if the request does.
     pub fn members(&self) -> &[Box<str>] {
         &self.members
     }
@@ -144,12 +142,12 @@ impl Models {
         &self.all
     }
 
-    /// True where some model costs nothing, so that an account without credits may be served.
+    /// Whether some model costs nothing, so that an account without credits may be served.
     pub fn has_free(&self) -> bool {
         self.all.iter().any(|model| model.tariff.is_free())
     }
 
-    /// The models with a name of their own, in OpenAI's shape.
+    /// The models that have a single name, in OpenAI's shape.
     pub fn listing(&self) -> Listing<'_> {
         let named = self.all.iter().filter(|model| model.is_exact());
         let data = named.map(|model| ListedName {

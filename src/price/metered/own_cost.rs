@@ -5,22 +5,23 @@ use crate::price::metered::rates::Rates;
 use crate::price::money::{Currency, UnitAmount};
 use crate::usage::{Kind, Totals};
 
-/// The parts of a billionth in which sums are counted: a price of tokens is for a million of them.
+/// The parts into which a billionth is divided for sums, because a price of tokens is for a million
+/// of them.
 const PARTS: u128 = 1_000_000;
 
-/// The operator's own cost of calls, exactly, until it is asked for in one currency.
+/// The operator's own cost of calls. It is exact until it is converted into one currency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnCost {
-    /// Each currency of the config, with millionths of a billionth of its unit.
+    /// The sum in each currency, in millionths of a billionth of the currency's unit.
     sums: Vec<(Currency, u128)>,
-    /// The kinds that were used and have no cost, so they are not in the sums.
+    /// The kinds that were used but have no cost, so that they are not in the sums.
     pub uncosted: Vec<Kind>,
 }
 
 impl OwnCost {
-    /// The cost of so many calls, which used so much together. A kind without a cost of its own costs as
-    /// much as its parent ([`Kind::parent`]). `None` where the model has no cost at all, and for sums that
-    /// are too large.
+    /// The cost of `calls` calls that used `used` together. A kind without a cost of its own costs
+    /// as much as its parent ([`Kind::parent`]). `None` if the model has no costs, or if a sum is
+    /// too large.
     pub fn of(cost: &CostConfig, calls: u64, used: &Totals) -> Option<Self> {
         if cost.request.is_none() && cost.kinds.is_empty() {
             return None;
@@ -40,7 +41,7 @@ impl OwnCost {
         Some(own)
     }
 
-    /// Adds `parts` millionths of `amount`. `None` where the sum is too large.
+    /// Adds `parts` millionths of `amount`. `None` if the sum is too large.
     fn add(&mut self, amount: UnitAmount, parts: u128) -> Option<()> {
         let more = u128::from(amount.nanos()).checked_mul(parts)?;
         match self.sums.iter_mut().find(|(currency, _)| *currency == amount.currency()) {
@@ -50,8 +51,8 @@ impl OwnCost {
         Some(())
     }
 
-    /// The cost in the currency `to`, each part rounded up to a billionth; without `to`, in the currency
-    /// of all costs. `None` where a rate is missing, and for amounts that are too large.
+    /// The cost in the currency `to`, with each part rounded up to a billionth. Without `to`, the
+    /// currency is that of all costs. `None` if a rate is missing, or if an amount is too large.
     pub fn total(&self, to: Option<Currency>, rates: &Rates) -> Option<UnitAmount> {
         let to = to.or(self.sums.first().map(|(currency, _)| *currency))?;
         let mut nanos = 0_u64;
@@ -101,7 +102,7 @@ mod tests {
     fn a_kind_without_a_cost_costs_as_its_parent_and_one_without_any_is_named() {
         let model = cost("input = '1 EUR'\ncached_input = '0.1 EUR'\noutput = '4 EUR'");
         let million = 1_000_000;
-        // 0.1 for the cached, 1 for each write to the cache, 4 for what was thought.
+        // 0.1 for the cached input, 1 for each write to the cache, 4 for the reasoning.
         let counts = [
             (Kind::CachedInput, million),
             (Kind::CacheWrite1h, 2 * million),
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn costs_are_added_up_before_they_are_rounded_and_converted() {
         let model = cost("input = '0.000000001 USD'\noutput = '1 EUR'");
-        // A hundred calls of one token each: a billionth in all, not one a call.
+        // A hundred calls of one token each cost a billionth together, and not a billionth each.
         assert_eq!(
             total(&model, 100, &[(Kind::Input, 100)], "USD"),
             Some("0.000000001 USD".into())

@@ -6,15 +6,15 @@ use std::fmt;
 /// The longest name of a model, in bytes.
 pub const MAX_MODEL_BYTES: usize = 255;
 
-/// A name of models in small letters, with `*` for any text, also none, at any place. Names are
-/// compared without regard to ASCII case.
+/// A pattern for names of models, in lower case. `*` stands for any text at that place, or for
+/// none. Names are compared without regard to ASCII case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelPattern(Box<str>);
 
-/// The reason why a text is no pattern. The part after the semicolon is the remedy.
+/// The reason why a text is not a pattern. The part after the semicolon is the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelPatternError {
-    /// The text is empty, too long, or has other characters than visible ASCII.
+    /// The text is empty, too long, or has characters other than visible ASCII.
     #[error(
         "a model's name is 1 to 255 visible ASCII characters; write it as requests do, with `*` for any text"
     )]
@@ -24,7 +24,7 @@ pub enum ModelPatternError {
     TwoStars,
 }
 
-/// True for a name that a request may give its model: 1 to 255 visible ASCII characters.
+/// Whether a request may name its model so: with 1 to 255 visible ASCII characters.
 pub fn is_model_name(name: &str) -> bool {
     (1..=MAX_MODEL_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -33,7 +33,8 @@ impl ModelPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// [`ModelPatternError`] where no model can match it, or it is not written plainly.
+    /// [`ModelPatternError`] if no model can match the pattern, or if it is not written in the
+    /// simplest way.
     pub fn parse(text: &str) -> Result<Self, ModelPatternError> {
         if !is_model_name(text) {
             return Err(ModelPatternError::NotAName);
@@ -44,17 +45,17 @@ impl ModelPattern {
         Ok(Self(text.to_ascii_lowercase().into()))
     }
 
-    /// The pattern in small letters.
+    /// The pattern in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// True for the name of one model.
+    /// Whether the pattern is the name of a single model.
     pub fn is_exact(&self) -> bool {
         !self.0.contains('*')
     }
 
-    /// The number of characters that are not `*`: of two patterns that match, the longer one wins.
+    /// The number of characters that are not `*`. Among patterns that match, the longest wins.
     pub(super) fn length(&self) -> usize {
         self.0.bytes().filter(|byte| *byte != b'*').count()
     }
@@ -64,11 +65,11 @@ impl ModelPattern {
         self.0.len() - self.length()
     }
 
-    /// True where `model`, in small letters, matches.
+    /// Whether `model`, which must be in lower case, matches.
     pub(super) fn matches(&self, model: &str) -> bool {
         let (pattern, model) = (self.0.as_bytes(), model.as_bytes());
         let (mut p, mut m) = (0, 0);
-        // The last `*` seen, and the end of the text that it stands for so far.
+        // The position of the last `*` so far, and the end of the text that it stands for.
         let mut star = None;
         while let Some(letter) = model.get(m) {
             match pattern.get(p) {
@@ -80,7 +81,7 @@ impl ModelPattern {
                     p += 1;
                     m += 1;
                 }
-                // The last star takes one letter more.
+                // The last `*` takes one more character.
                 _ => match star {
                     Some((at, taken)) => {
                         star = Some((at, taken + 1));
@@ -94,10 +95,10 @@ impl ModelPattern {
         pattern.iter().skip(p).all(|rest| *rest == b'*')
     }
 
-    /// True where some name matches both.
+    /// Whether some name matches both patterns.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         let (one, two) = (self.0.as_bytes(), other.0.as_bytes());
-        // `reach[j]`: some text matches `one[..i]` and `two[..j]`.
+        // `reach[j]` says whether some text matches both `one[..i]` and `two[..j]`.
         let mut reach = vec![false; two.len() + 1];
         for i in 0..=one.len() {
             let mut next = vec![false; two.len() + 1];
@@ -124,7 +125,7 @@ impl ModelPattern {
         reach.last() == Some(&true)
     }
 
-    /// The part of `model` that the only `*` stands for, as it is spelled there.
+    /// The part of `model` for which the only `*` stands, in its spelling there.
     fn taken<'m>(&self, model: &'m str) -> Option<&'m str> {
         let (before, after) = self.0.split_once('*')?;
         model.get(before.len()..model.len().checked_sub(after.len())?)
@@ -137,8 +138,8 @@ impl fmt::Display for ModelPattern {
     }
 }
 
-/// The model that an upstream is asked for: a name, or a text around the part that the `*` of the
-/// pattern stands for.
+/// The model that an upstream is asked for: a name, or a text with `*` for the part that the `*` of
+/// the pattern stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rename(Box<str>);
 
@@ -152,7 +153,7 @@ impl Rename {
         &self.0
     }
 
-    /// The new name of `model`, which matched `pattern`.
+    /// The new name for `model`, which must match `pattern`.
     pub(super) fn apply(&self, pattern: &ModelPattern, model: &str) -> Cow<'_, str> {
         match (self.0.split_once('*'), pattern.taken(model)) {
             (Some((before, after)), Some(taken)) => [before, taken, after].concat().into(),
@@ -224,7 +225,8 @@ mod tests {
     }
 
     proptest! {
-        /// Two patterns overlap where a short name matches both, and a name that does is found.
+        /// Two patterns overlap if a short name matches both, and if they overlap such a name is
+        /// found.
         #[test]
         fn overlapping_is_what_names_say(one in "[ab*]{1,4}", two in "[ab*]{1,4}") {
             let (Ok(one), Ok(two)) = (ModelPattern::parse(&one), ModelPattern::parse(&two)) else {

@@ -1,4 +1,4 @@
-//! The quote of a metered call before it is forwarded, and its charge by usage afterwards.
+//! The quote of a metered call before it is forwarded, and its charge after its usage is known.
 
 use std::sync::Arc;
 
@@ -10,48 +10,54 @@ use crate::price::metered::unit_prices::{UnitPrices, Unpriced};
 use crate::price::metered::wanted::Doubt;
 use crate::usage::{Kind, MAX_COUNT, RequestFacts, Scalar, Usage};
 
+/// More input than any model reads, in tokens, for models without a cap of their own.
+const MOST_INPUT: u64 = 10_000_000;
+
 /// The bytes that are counted as one token, in requests and in delivered text.
 const BYTES_PER_TOKEN: u64 = 2;
 
-/// The quote of a metered call: its hold, and the most that it may cost. The quote keeps the prices that it was made with, so a reload changes
-/// nothing for a call that runs.
+/// The quote of a metered call: its hold, and the most that it may cost. The quote keeps its own
+/// prices, so a reload changes nothing for a running call.
 #[derive(Clone, Debug)]
 pub struct MeteredQuote {
-    /// The credits to hold before the call is forwarded.
+    /// The credits that are held before the call is forwarded.
     pub hold: Credits,
-    /// The credits up to which the hold of a stream grows; for other calls the same as `hold`.
+    /// The most credits that the hold of a stream may reach. For other calls it equals `hold`.
     pub most: Credits,
+    /// The credits that the call may cost where its usage is to be believed; at least `most`.
+    pub believed: Credits,
     /// The tokens of input that are held for, images included.
     pub input_tokens: u64,
-    /// The tokens of these that stand for images.
+    /// The part of `input_tokens` that stands for images.
     image_tokens: u64,
     tariff: Arc<Tariff>,
-    /// The `when` whose conditions hold but for the tier of service: one bit for each.
+    /// One bit for each `when` whose conditions hold, apart from the service tier.
     eligible: u64,
-    /// The `when` that the request chose, where one holds.
+    /// The `when` that the request has chosen; `None` if no `when` holds.
     chosen: Option<usize>,
     /// The part of the hold that does not depend on output tokens.
     fixed: Exact,
-    /// The price of a million tokens of output, of the dearest kind.
+    /// The highest price among the kinds of output, for a million tokens.
     output: UnitPrice,
-    /// The tokens of output that the call can have at most, as held for: all answers together.
+    /// The most tokens of output that the hold covers, for all answers together.
     output_tokens: u64,
-    /// The tokens of output by which the hold of a stream grows; all of them where it does not.
+    /// The tokens of output by which the hold of a stream grows. If the hold does not grow, these
+    /// are all tokens.
     step: u64,
-    /// The answers that are asked for.
+    /// The number of answers that the request asks for.
     answers: u64,
-    /// The tokens of output that the request allows, all answers together.
+    /// The tokens of output that the request allows, for all answers together.
     allowed_output: Option<u64>,
-    /// The characters of the request, as held for; 0 where they cost nothing.
+    /// The characters of the request that the hold covers; 0 if characters cost nothing.
     characters: u64,
-    /// The least that is held, whatever the request asks for.
+    /// The least amount of the hold, whatever the request asks for.
     least: Credits,
 }
 
-/// The reason why a request has no quote. The client is told with 400.
+/// The reason why a request has no quote. The client is sent it with 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MeteredRefusal {
-    /// The request names input that is not in its body, and no cap bounds that input.
+    /// The request refers to input outside its body, and the model has no limit on its input.
     #[error(
         "`{member}` names input that is not in the request, and this model has no limit for that"
     )]
@@ -59,13 +65,13 @@ pub enum MeteredRefusal {
         /// The member of the request.
         member: &'static str,
     },
-    /// A member that the price depends on has a type that another parser may convert.
+    /// A member on which the price depends has a type that another parser may convert.
     #[error("`{member}` has a value of the wrong type, and the price depends on it")]
     WrongType {
         /// The member of the request.
         member: Box<str>,
     },
-    /// A member that the price depends on differs from a known value in case or space alone.
+    /// A member on which the price depends differs from a known value only in case or space.
     #[error("`{member}` is spelled in another case or with spaces, and the price depends on it")]
     Misspelled {
         /// The member of the request.
@@ -73,21 +79,21 @@ pub enum MeteredRefusal {
     },
 }
 
-/// The charge for a call that was used.
+/// The charge for a call whose usage is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
-    /// The credits, rounded up once to a micro-credit. The largest amount of credits stands for all
-    /// that is more.
+    /// The credits, rounded up once to a micro-credit. If the sum is more than the largest amount
+    /// of credits, that amount.
     pub credits: Credits,
     /// The used kinds that have no price.
     pub unpriced: Unpriced,
 }
 
-/// The quote for a request under `tariff`. Where the price has a kind that the request does not bound
+/// Quotes a request under `tariff`. If the price has a kind that the request does not limit
 /// (seconds, searches), at least `least` is held.
 ///
 /// # Errors
-/// [`MeteredRefusal`] where the request can be read in two ways, or has no bound.
+/// [`MeteredRefusal`] if the request can be read in two ways, or if its input has no limit.
 pub fn quote(
     tariff: &Arc<Tariff>,
     facts: &RequestFacts,
@@ -108,19 +114,16 @@ pub fn quote(
         None => in_body.min(cap),
     };
     let answers = u64::from(facts.limits.answers.max(1));
-    // The input may turn out to be smaller, so a lower tier may apply; the dearest of them is held.
-    let (mut fixed, mut output, mut is_bounded) = (Exact::ZERO, UnitPrice::ZERO, true);
-    for prices in tariff.up_to(&after_when, input_tokens) {
-        fixed = fixed.max(fixed_part(&prices, facts, input_tokens, answers));
-        output = output.max(prices.dearest(|kind| can_answer(kind, facts)));
-        is_bounded &= is_bounded_by(&prices, facts);
-    }
+    let Dearest { fixed, output, is_bounded } = dearest(tariff, &after_when, facts, input_tokens);
     let limit = facts.limits.output_tokens.map(u64::from);
     let each = limit.map_or(caps.max_output_tokens, |limit| limit.min(caps.max_output_tokens));
-    let step = if facts.is_stream { each.min(caps.hold_output_tokens) } else { each };
+    // A hold grows behind the text of a stream. Sound and images have none, so all of it is held at once.
+    let grows = facts.is_stream && !facts.makes_media;
+    let step = if grows { each.min(caps.hold_output_tokens) } else { each };
     let mut quote = MeteredQuote {
         hold: Credits::ZERO,
         most: Credits::ZERO,
+        believed: Credits::ZERO,
         input_tokens,
         image_tokens: image_tokens.min(input_tokens),
         tariff: Arc::clone(tariff),
@@ -140,7 +143,40 @@ pub fn quote(
     }
     quote.hold = quote.held_for(quote.step);
     quote.most = quote.held_for(quote.output_tokens);
+    quote.believed = quote.most;
+    if facts.expands && !tariff.is_free {
+        // A small PDF, or an image, may have many tokens. All that the model reads is believed.
+        let input = cap.min(MOST_INPUT).max(input_tokens);
+        let Dearest { fixed, output, .. } = dearest(tariff, &after_when, facts, input);
+        let all = MeteredQuote { fixed, output, ..quote.clone() };
+        quote.believed = all.held_for(quote.output_tokens).max(quote.most);
+    }
     Ok(quote)
+}
+
+/// The dearest prices of a call: they make its hold.
+struct Dearest {
+    fixed: Exact,
+    output: UnitPrice,
+    is_bounded: bool,
+}
+
+/// The dearest prices of a call with so many tokens of input, or fewer: a lower tier may then apply.
+fn dearest(
+    tariff: &Tariff,
+    after_when: &UnitPrices,
+    facts: &RequestFacts,
+    input_tokens: u64,
+) -> Dearest {
+    let answers = u64::from(facts.limits.answers.max(1));
+    let (fixed, output) = (Exact::ZERO, UnitPrice::ZERO);
+    let mut all = Dearest { fixed, output, is_bounded: true };
+    for prices in tariff.up_to(after_when, input_tokens) {
+        all.fixed = all.fixed.max(fixed_part(&prices, facts, input_tokens, answers));
+        all.output = all.output.max(prices.dearest(|kind| can_answer(kind, facts)));
+        all.is_bounded &= is_bounded_by(&prices, facts);
+    }
+    all
 }
 
 /// The part of a hold that does not depend on output tokens.
@@ -150,13 +186,13 @@ fn fixed_part(prices: &UnitPrices, facts: &RequestFacts, input: u64, answers: u6
         |kind, count| prices.of(kind).map_or(Exact::ZERO, |one| Exact::units(one, kind, count));
     let call = prices.request().map_or(Exact::ZERO, Exact::call);
     let images = piece(Kind::Image, answers);
-    // A character takes a byte at least.
+    // Each character has at least one byte.
     let characters = piece(Kind::Character, facts.text_bytes);
     call.plus(input).plus(images).plus(characters)
 }
 
-/// Refuses a member that the price depends on, where its value equals none of the values that the
-/// prices name, and another parser may take it for one of them.
+/// Refuses the request if a member on which the price depends equals none of the values that the
+/// prices name, but another parser may take it for one of them.
 fn refuse_doubtful(tariff: &Tariff, facts: &RequestFacts) -> Result<(), MeteredRefusal> {
     for (member, value) in &facts.members {
         let wanted = || {
@@ -176,7 +212,7 @@ fn refuse_doubtful(tariff: &Tariff, facts: &RequestFacts) -> Result<(), MeteredR
     Ok(())
 }
 
-/// The `when` that may hold, and the first that does.
+/// The `when` entries that may hold, and the first one that holds.
 fn choose(tariff: &Tariff, facts: &RequestFacts) -> (u64, Option<usize>) {
     let mut eligible = 0;
     for (index, when) in tariff.whens.iter().enumerate() {
@@ -198,19 +234,19 @@ fn after_when(tariff: &Tariff, chosen: Option<usize>) -> UnitPrices {
     when.map_or(tariff.base, |when| tariff.base.replaced_by(&when.prices))
 }
 
-/// True where the price of a call depends on its tokens of input.
+/// Whether the price of a call depends on its tokens of input.
 fn prices_input(tariff: &Tariff, after_when: &UnitPrices) -> bool {
     !tariff.is_free && (!after_when.dearest(Kind::is_input).is_zero() || !tariff.tiers.is_empty())
 }
 
-/// True where the request bounds every kind that has a price. It bounds neither seconds nor, where it
-/// brings a tool of the provider's along, searches.
+/// Whether the request limits every kind that has a price. It never limits seconds. If it has a
+/// tool of the provider's, it does not limit searches either.
 fn is_bounded_by(prices: &UnitPrices, facts: &RequestFacts) -> bool {
     let costs = |kind| prices.of(kind).is_some_and(|price| !price.is_zero());
     !(costs(Kind::Second) || facts.input_elsewhere.is_some() && costs(Kind::Search))
 }
 
-/// True for the kinds of input that a request can cause.
+/// Whether a request can cause this kind of input.
 fn can_send(kind: Kind, facts: &RequestFacts) -> bool {
     match kind {
         Kind::Input | Kind::CachedInput => true,
@@ -221,7 +257,7 @@ fn can_send(kind: Kind, facts: &RequestFacts) -> bool {
     }
 }
 
-/// True for the kinds of output tokens that the answer to a request can have.
+/// Whether the answer to a request can have this kind of output tokens.
 fn can_answer(kind: Kind, facts: &RequestFacts) -> bool {
     match kind {
         Kind::OutputAudio => facts.asks_for_audio,
@@ -230,19 +266,20 @@ fn can_answer(kind: Kind, facts: &RequestFacts) -> bool {
 }
 
 impl MeteredQuote {
-    /// The credits to hold where the answer can have so many tokens of output, all answers together:
-    /// rounded up, and at least one micro-credit on a tariff that is not free.
+    /// The credits to hold if the answers together can have `output_tokens`. The amount is rounded
+    /// up, and is at least one micro-credit unless the tariff is free.
     pub fn held_for(&self, output_tokens: u64) -> Credits {
         let output_tokens = output_tokens.min(self.output_tokens);
         let exact = self.fixed.plus(Exact::units(self.output, Kind::Output, output_tokens));
         let least = if self.tariff.is_free { 0 } else { 1 };
-        // An amount beyond all credits stands for one that no account can pay.
+        // If the amount is beyond all credits, the largest amount stands for it, which no account
+        // can pay.
         let held = exact.rounded_up().map_or(MAX_MICROS, Credits::micros).max(least);
         Credits::from_micros(held.max(self.least.micros())).unwrap_or(self.most)
     }
 
-    /// The tokens of output, all answers together, that `held` credits pay for beside the rest of the
-    /// call. `None` where they do not even pay for the rest.
+    /// The tokens of output, for all answers together, for which `held` credits are enough in
+    /// addition to the rest of the call. `None` if they are not even enough for the rest.
     pub fn output_tokens_for(&self, held: Credits) -> Option<u64> {
         let held = Exact::of(held);
         if held < self.fixed {
@@ -254,9 +291,9 @@ impl MeteredQuote {
         Some(paid.min(self.output_tokens))
     }
 
-    /// By how much the hold of a stream should grow now, where `held` is its amount and `used` are the
-    /// tokens of output so far. `None` while at least half a step is left, and once the hold covers
-    /// all that the call can have.
+    /// The amount by which the hold of a stream should grow now. `held` is its present amount, and
+    /// `used` are the tokens of output so far. `None` while at least half a step is left, and once
+    /// the hold covers all that the call can have.
     pub fn next_extension(&self, held: Credits, used: u64) -> Option<Credits> {
         if held >= self.most {
             return None;
@@ -269,9 +306,9 @@ impl MeteredQuote {
         self.held_for(wanted).checked_sub(held).filter(|more| !more.is_zero())
     }
 
-    /// The output limit of each answer that `available` credits can pay, for a request that is
-    /// shortened rather than refused. `None` where they do not pay for a token of each answer, or
-    /// where a shorter answer is not cheaper.
+    /// The output limit for each answer that `available` credits can pay, for a request that is
+    /// shortened instead of refused. `None` if they are not enough for one token of each answer, or
+    /// if a shorter answer is not cheaper.
     pub fn affordable_limit(&self, available: Credits) -> Option<u32> {
         if self.output.is_zero() || available < self.least {
             return None;
@@ -280,7 +317,7 @@ impl MeteredQuote {
         u32::try_from(each).ok().filter(|each| *each > 0)
     }
 
-    /// This quote for a request whose output limit is lowered to `limit` for each answer.
+    /// This quote, for the same request with its output limit lowered to `limit` for each answer.
     #[must_use]
     pub fn shortened(&self, limit: u32) -> Self {
         let all = u64::from(limit).saturating_mul(self.answers);
@@ -290,11 +327,12 @@ impl MeteredQuote {
         quote.allowed_output = Some(quote.allowed_output.map_or(all, |allowed| allowed.min(all)));
         quote.hold = quote.held_for(quote.step);
         quote.most = quote.held_for(quote.output_tokens);
+        quote.believed = quote.believed.max(quote.most);
         quote
     }
 
-    /// The charge for `usage`. `service_tier` is the tier that the answer names; where it names none,
-    /// the request's counts.
+    /// The charge for `usage`. `service_tier` is the tier that the answer names. If it names none,
+    /// the request's tier counts.
     pub fn charge(&self, usage: &Usage, service_tier: Option<&str>) -> Charge {
         if self.tariff.is_free {
             return Charge { credits: Credits::ZERO, unpriced: Unpriced::default() };
@@ -313,30 +351,32 @@ impl MeteredQuote {
         Charge { credits: sum.rounded_up().unwrap_or(beyond), unpriced }
     }
 
-    /// What is charged for an answer whose usage is not known and is an estimate of `usage`: what the route holds
-    /// for a request that does not bound its price, at least.
+    /// The charge for an answer that did not report its usage. `usage` is an estimate. If the
+    /// request does not limit its price, the charge is at least the amount that the route holds for
+    /// that case.
     pub fn charge_estimate(&self, usage: &Usage, service_tier: Option<&str>) -> Credits {
         self.charge(usage, service_tier).credits.max(self.least)
     }
 
-    /// `usage` with the characters of the request, which no provider counts.
+    /// Adds the characters of the request to `usage`. No provider reports them.
     #[must_use]
     pub fn with_characters(&self, mut usage: Usage) -> Usage {
         if usage.of(Kind::Character) == 0 {
-            // The count is capped, so it is never refused.
+            // The count is capped, so `set` cannot refuse it.
             let _ = usage.set(Kind::Character, self.characters.min(MAX_COUNT));
         }
         usage
     }
 
-    /// An estimate of the usage, for an answer that does not say: the input as it was held for, and a
-    /// token for two bytes of `delivered_text_bytes`, at most what the request allows. `known` is what
-    /// the answer did say, such as the input at the start of a stream; its counts replace the
-    /// estimate of the input, and its output counts where it is more than the estimate.
+    /// Estimates the usage of an answer that did not report it. The input counts as the hold covers
+    /// it. The output counts as one token for two bytes of `delivered_text_bytes`, but at most what
+    /// the request allows. `known` is the usage that the answer did report, such as the input at
+    /// the start of a stream. Its counts of input replace the estimate, and its count of output
+    /// does if it is larger.
     pub fn estimate(&self, known: Option<&Usage>, delivered_text_bytes: u64) -> Usage {
         let mut usage = known.copied().unwrap_or(Usage::NONE);
         let mut set = |kind, count: u64| {
-            // The count is capped, so it is never refused.
+            // The count is capped, so `set` cannot refuse it.
             let _ = usage.set(kind, count.min(MAX_COUNT));
         };
         if known.is_none_or(|known| known.input_tokens() == 0) {
@@ -353,14 +393,14 @@ impl MeteredQuote {
         self.with_characters(usage)
     }
 
-    /// True where a charge is so far above the hold that the usage is not believed: more than
+    /// Whether a charge is so far above the hold that the usage is not believed: more than
     /// `max_overrun` times `held`.
     pub fn is_beyond_belief(charge: Credits, held: Credits, max_overrun: u32) -> bool {
         let most = u128::from(held.micros()) * u128::from(max_overrun);
         u128::from(charge.micros()) > most
     }
 
-    /// The prices that the hold was computed with.
+    /// The prices from which the hold was computed.
     pub fn tariff(&self) -> &Arc<Tariff> {
         &self.tariff
     }

@@ -1,4 +1,5 @@
-//! Properties of holds and charges: exact, never cheaper for more, and covered.
+//! Properties of holds and charges: they are exact, more usage is never cheaper, and the hold
+//! covers the charge.
 
 use proptest::prelude::*;
 
@@ -6,7 +7,7 @@ use super::tests::{MODEL, facts, model, quoted, usage};
 use super::*;
 use crate::usage::Limits;
 
-/// Arithmetic on decimal digits, the last digit first: slow, and plainly right.
+/// Arithmetic on decimal digits, the last digit first. It is slow, but plainly right.
 mod digits {
     pub fn of(number: u128) -> Vec<u8> {
         number.to_string().bytes().rev().map(|byte| byte - b'0').collect()
@@ -94,7 +95,7 @@ proptest! {
         prop_assert_eq!(charge.credits.micros().to_string(), micros);
     }
 
-    /// More usage never costs less, with tiers that rise.
+    /// More usage never costs less, if the prices of the tiers rise.
     #[test]
     fn more_usage_costs_no_less(counts in counts(), more in 0..Kind::ALL.len(), by in 0..300_000u64) {
         let quote = quoted(&model(MODEL), &facts());
@@ -104,8 +105,8 @@ proptest! {
         prop_assert!(cost(&larger) >= cost(&counts));
     }
 
-    /// A call that stays within what its request allows, and whose input is not above the estimate,
-    /// costs no more than what is held for it at most.
+    /// A call that stays within the limits of its request, and whose input is not above the
+    /// estimate, costs no more than the most that is held for it.
     #[test]
     fn usage_within_the_limits_is_covered_by_the_hold(
         prices in proptest::collection::vec(price(), 10),
@@ -153,10 +154,10 @@ proptest! {
         let charge = quote.charge(&used, None).credits;
         prop_assert!(charge <= quote.most, "{charge} of {} for {used:?} with {lines}", quote.most);
         prop_assert!(quote.hold <= quote.most);
-        // A hold pays for as many tokens as it says.
+        // A hold is enough for the number of tokens that it claims to cover.
         let paid = quote.output_tokens_for(quote.hold).unwrap();
         prop_assert!(quote.held_for(paid) <= quote.hold);
-        // Growing ends at the most, and covers what was used on the way.
+        // The hold grows up to `most`, and on the way covers the tokens that were used.
         let mut held = quote.hold;
         for used in (0..=paid.max(40_000)).step_by(500) {
             while let Some(more) = quote.next_extension(held, used) {

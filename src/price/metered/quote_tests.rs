@@ -1,10 +1,10 @@
-//! What is held and what is charged, with the amounts computed by hand.
+//! The amounts that are held and charged, compared with amounts that were computed by hand.
 
 use super::*;
 use crate::price::metered::config::{ModelConfig, UnitsConfig};
 use crate::usage::Limits;
 
-/// The model of the worked cases.
+/// The model of the examples.
 pub(super) const MODEL: &str = "
 match = 'm'
 input = 250
@@ -34,10 +34,12 @@ pub(super) fn facts() -> RequestFacts {
         limits: Limits { output_tokens: Some(500), answers: 1 },
         text_bytes: 400,
         images: 0,
+        expands: false,
         input_elsewhere: None,
         writes_cache: false,
         sends_audio: false,
         asks_for_audio: false,
+        makes_media: false,
         members: Vec::new(),
     }
 }
@@ -97,7 +99,7 @@ fn a_request_holds_what_its_input_and_its_output_limit_may_cost() {
             RequestFacts { input_elsewhere: Some("previous_response_id"), ..facts() },
             "200.75",
         ),
-        // 201 × 250/T + 0.5: half a token rounds up.
+        // 201 × 250/T + 0.5: half a token counts as a whole one.
         ("401 bytes", RequestFacts { text_bytes: 401, ..facts() }, "0.55025"),
     ] {
         assert_eq!(held(&m, &facts), hold, "{name}");
@@ -128,12 +130,12 @@ fn a_stream_holds_for_its_first_tokens_and_grows_to_its_limit() {
             steps.push((used, held.to_string()));
         }
     }
-    // Each step of 2048 tokens is asked for when half of the last one is left.
+    // The next step of 2048 tokens is asked for when half of the last one is left.
     let expected = [(1024, "4.146"), (3072, "6.194"), (5120, "8.05")];
     assert_eq!(steps, expected.map(|(used, held)| (used, held.to_owned())));
-    // A burst that runs past the hold gets it covered at once.
+    // If a burst goes beyond the hold, the next amount covers it at once.
     assert_eq!(quote.next_extension(quote.hold, 5000), Some(credits("5")));
-    // Three answers grow three times as fast.
+    // The hold of three answers grows three times as fast.
     let limits = Limits { output_tokens: None, answers: 3 };
     assert_eq!(stream(RequestFacts { limits, ..facts() }).hold, credits("6.194"));
 }
@@ -147,7 +149,7 @@ fn a_request_without_a_bound_for_its_input_is_refused() {
     };
     assert_eq!(hold(&model("match = 'm'\ninput = 250\noutput = 1000")), unbounded);
     assert_eq!(hold(&model("match = 'm'\noutput = 1000\ncached_input = 1")), unbounded);
-    // Nothing depends on the input.
+    // The price does not depend on the input.
     assert_eq!(hold(&units("image = 4")), Ok("4".to_owned()));
     assert_eq!(hold(&model("match = 'm'\nfree = true")), Ok("0".to_owned()));
 }
@@ -157,14 +159,14 @@ fn a_route_with_prices_of_its_own_holds_for_what_the_request_asks() {
     let images = units("request = '0.5'\nimage = 4");
     let two = RequestFacts { limits: Limits { output_tokens: None, answers: 2 }, ..facts() };
     assert_eq!(held(&images, &two), "8.5");
-    // The request bounds its images, so `hold` does not count.
+    // The request limits its images, so `hold` does not count.
     assert_eq!(quote(&images, &two, credits("9")).unwrap().hold, credits("8.5"));
     let seconds = units("second = '0.1'\nrequest = 1");
     assert_eq!(quote(&seconds, &two, credits("9")).unwrap().hold, credits("9"));
     assert_eq!(quote(&seconds, &two, credits("0.5")).unwrap().hold, credits("1"));
-    // A character takes a byte at least.
+    // Each character has at least one byte.
     assert_eq!(held(&units("character = '0.001'"), &facts()), "0.4");
-    // A price that the hold cannot foresee still needs an account with credits.
+    // Even if no amount can be held in advance, the account needs some credits.
     assert_eq!(held(&seconds_only(), &facts()), "0.000001");
     let searches = RequestFacts { input_elsewhere: Some("web_search"), ..facts() };
     let m = model(&format!("{MODEL}search = 10"));
@@ -224,7 +226,8 @@ fn usage_costs_what_its_kinds_do() {
         // 200 001 × 500/T + 300 × 1500/T
         ("above the tier's edge", &[(Kind::Input, 200_001), (Kind::Output, 300)], "100.4505"),
         (
-            // 1 × 500/T + 200 000 × 25/T: the kinds count together, and the cached price stays.
+            // 1 × 500/T + 200 000 × 25/T: all kinds of input count together, and the price of
+            // cached input stays.
             "above by cached input",
             &[(Kind::Input, 1), (Kind::CachedInput, 200_000)],
             "5.0005",
@@ -245,7 +248,7 @@ fn usage_costs_what_its_kinds_do() {
 fn a_charge_is_rounded_up_once_at_the_end() {
     let small = quoted(&model("match = 'm'\ninput = '0.3'\noutput = '0.3'"), &facts());
     assert_eq!(small.charge(&usage(&[(Kind::Input, 1)]), None).credits.micros(), 1);
-    // 0.3 + 0.3 micro-credits are one micro-credit, not two; 0.3 × 10 are three.
+    // 0.3 + 0.3 micro-credits are one micro-credit, not two. 0.3 × 10 micro-credits are three.
     let both = usage(&[(Kind::Input, 1), (Kind::Output, 1)]);
     assert_eq!(small.charge(&both, None).credits.micros(), 1);
     assert_eq!(small.charge(&usage(&[(Kind::Input, 10)]), None).credits.micros(), 3);
@@ -289,16 +292,16 @@ fn an_estimate_is_the_input_as_held_and_a_token_for_two_delivered_bytes() {
     let cost = |usage: &Usage| quote.charge(usage, None).credits.to_string();
     // 200 × 250/T + 120 × 1000/T
     assert_eq!(cost(&quote.estimate(None, 240)), "0.17");
-    // The answer has told its input: 300 × 250/T + 100 × 25/T + 120 × 1000/T
+    // The answer has reported its input: 300 × 250/T + 100 × 25/T + 120 × 1000/T
     let started = usage(&[(Kind::Input, 300), (Kind::CachedInput, 100), (Kind::Output, 1)]);
     assert_eq!(cost(&quote.estimate(Some(&started), 240)), "0.1975");
-    // The answer reports more output than was delivered, so its own count stands.
+    // The answer reports more output than was delivered, so its own count is used.
     let told = usage(&[(Kind::Input, 300), (Kind::Reasoning, 150)]);
     assert_eq!(quote.estimate(Some(&told), 240), told);
     let told = usage(&[(Kind::Input, 300), (Kind::Reasoning, 50)]);
     let expected = usage(&[(Kind::Input, 300), (Kind::Reasoning, 50), (Kind::Output, 70)]);
     assert_eq!(quote.estimate(Some(&told), 240), expected);
-    // No more than the request allows.
+    // The estimate is at most what the request allows.
     assert_eq!(quote.estimate(None, 1_000_000).of(Kind::Output), 500);
     let image = quoted(&m, &RequestFacts { images: 2, ..facts() });
     let expected = usage(&[(Kind::Input, 200), (Kind::InputImage, 4000)]);
@@ -326,7 +329,7 @@ fn the_first_when_that_holds_replaces_the_prices_that_it_names_and_then_the_tier
         ("hd", with(&both[1..]), None, "0.65", "1.45", "151.5"),
         ("priority", with(&both[..1]), None, "1.1", "2.5", "151.5"),
         ("both", with(&both), None, "2.05", "4.25", "151.5"),
-        // The answer says which tier served the call.
+        // The answer names the tier that served the call.
         ("downgraded", with(&both[..1]), Some("default"), "1.1", "1.25", "151.5"),
         ("downgraded hd", with(&both), Some("default"), "2.05", "1.45", "151.5"),
         ("upgraded", with(&[]), Some("priority"), "0.55", "2.5", "151.5"),

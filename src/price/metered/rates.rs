@@ -1,4 +1,4 @@
-//! `[rates]`: what the currencies of own costs are worth in the currency of the packs.
+//! `[rates]`: the values of the currencies of own costs in the currency of the packs.
 
 use crate::config::Mistake;
 use crate::price::metered::config::RatesConfig;
@@ -7,19 +7,19 @@ use crate::price::money::{Currency, UnitAmount};
 /// Billionths in one unit of a currency.
 const NANOS_PER_UNIT: u128 = 1_000_000_000;
 
-/// The worth of one unit of each foreign currency.
+/// The value of one unit of each foreign currency.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rates(Vec<(Currency, UnitAmount)>);
 
 impl Rates {
-    /// The rates of the config, without those that [`check_rates`] refuses.
+    /// Reads the rates of the config, without those that [`check_rates`] refuses.
     pub fn new(config: &RatesConfig) -> Self {
         let rates = config.worth.iter();
         Self(rates.filter_map(|(code, worth)| Some((code.parse().ok()?, *worth))).collect())
     }
 
-    /// `amount` in the currency `to`, rounded up to a billionth. `None` without a rate between the
-    /// two, and for amounts that are too large.
+    /// Converts `amount` into the currency `to`, rounded up to a billionth. `None` without a rate
+    /// between the two, or if the amount is too large.
     pub fn convert(&self, amount: UnitAmount, to: Currency) -> Option<UnitAmount> {
         if amount.currency() == to {
             return Some(amount);
@@ -33,7 +33,7 @@ impl Rates {
     }
 }
 
-/// The mistakes in `[rates]`; `packs` is the currency of the packs, where there are packs.
+/// The mistakes in `[rates]`. `packs` is the currency of the packs, if there are packs.
 pub fn check_rates(config: &RatesConfig, packs: Option<Currency>) -> Vec<Mistake> {
     let mut mistakes = Vec::new();
     for (code, worth) in &config.worth {

@@ -1,46 +1,50 @@
-//! The prices of a model, or of a route with unit prices of its own, with all that changes them.
+//! The prices of a model or of a route, with the conditions that change them.
 
 use std::collections::BTreeMap;
 
 use crate::price::metered::condition::Condition;
-use crate::price::metered::config::{ModelConfig, UnitsConfig};
+use crate::price::metered::config::{CostConfig, ModelConfig, UnitsConfig};
 use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::metered::wanted::WantedValue;
 
-/// Caps the output that is held for, where a model names no other cap.
+/// The most tokens of output that a hold covers, unless the model names another number.
 pub const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 8192;
 
-/// The output that a stream holds for at first, where a model names no other.
+/// The tokens of output that the hold of a stream covers at first, unless the model names another
+/// number.
 pub const DEFAULT_HOLD_OUTPUT_TOKENS: u64 = 2048;
 
-/// The tokens that an image in a request counts as, where a model names no other number. Providers
-/// count at most about so many for one image.
+/// The tokens that an image in a request counts as, unless the model names another number.
+/// Providers count hardly more than this for one image.
 pub const DEFAULT_IMAGE_TOKENS: u64 = 2000;
 
-/// The prices of a model, or of a route itself: `when` chooses by the request, then `above` by the
-/// input.
+/// The prices of a model, or of a route with unit prices of its own. First a `when` replaces prices
+/// depending on the request, then a tier does depending on the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tariff {
     pub(super) base: UnitPrices,
-    /// The first whose condition holds replaces the prices that it names. At most [`MAX_WHENS`].
+    /// The conditional prices. The first one whose condition holds replaces the prices that it
+    /// names. There are at most [`MAX_WHENS`].
     pub(super) whens: Box<[When]>,
-    /// From the lowest bound to the highest.
+    /// The tiers, from the lowest bound to the highest.
     pub(super) tiers: Box<[Tier]>,
     pub(super) is_free: bool,
     pub(super) caps: Caps,
+    /// The operator's own costs.
+    cost: CostConfig,
 }
 
-/// The most `when` of a model: a quote marks those that may hold in the bits of one number.
+/// The most `when` entries of a model. A quote has one bit for each in a number.
 pub(super) const MAX_WHENS: usize = 64;
 
-/// The numbers of a model that bound what is held.
+/// The limits of a model on the amounts that are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// The most tokens of input that a call can have, where that is known.
+    /// The most tokens of input that a call can have, if that is known.
     pub max_input_tokens: Option<u64>,
-    /// The most tokens of output that are held for, for each answer.
+    /// The most tokens of output that a hold covers, for each answer.
     pub max_output_tokens: u64,
-    /// The tokens of output that a stream holds for at first, for each answer.
+    /// The tokens of output that the hold of a stream covers at first, for each answer.
     pub hold_output_tokens: u64,
     /// The tokens that an image in a request counts as.
     pub image_tokens: u64,
@@ -51,14 +55,18 @@ pub struct Caps {
 pub(super) struct When {
     pub(super) condition: Condition,
     pub(super) prices: UnitPrices,
+    /// The own costs that differ.
+    cost: CostConfig,
 }
 
 /// The prices of calls with more input than a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tier {
-    /// The tier applies to strictly more tokens of input than this.
+    /// The tier applies to calls with more tokens of input than this.
     pub(super) above: u64,
     pub(super) prices: UnitPrices,
+    /// The own costs that differ.
+    cost: CostConfig,
 }
 
 impl Default for Caps {
@@ -73,16 +81,20 @@ impl Default for Caps {
 }
 
 impl Tariff {
-    /// The prices of a model. `check_models` finds what makes no sense in them.
+    /// Reads the prices of a model. `check_models` reports prices that make no sense.
     pub(super) fn of_model(config: &ModelConfig) -> Self {
         let whens = config.when.iter().take(MAX_WHENS).map(|when| {
             let wanted =
                 when.r#if.iter().map(|(name, value)| (name.as_str().into(), value.clone()));
-            When { condition: Condition::new(wanted), prices: when.prices() }
+            let (condition, prices) = (Condition::new(wanted), when.prices());
+            When { condition, prices, cost: when.cost.clone() }
         });
-        let tiers = config.above.iter();
-        let mut tiers: Vec<Tier> =
-            tiers.map(|tier| Tier { above: tier.input_tokens, prices: tier.prices() }).collect();
+        let tiers = config.above.iter().map(|tier| Tier {
+            above: tier.input_tokens,
+            prices: tier.prices(),
+            cost: tier.cost.clone(),
+        });
+        let mut tiers: Vec<Tier> = tiers.collect();
         tiers.sort_by_key(|tier| tier.above);
         let or_default = Caps::default();
         Self {
@@ -98,10 +110,11 @@ impl Tariff {
                     .unwrap_or(or_default.hold_output_tokens),
                 image_tokens: config.image_tokens.unwrap_or(or_default.image_tokens),
             },
+            cost: config.cost.clone(),
         }
     }
 
-    /// The prices of a route itself.
+    /// Reads the unit prices of a route.
     pub(in crate::price) fn of_route(config: &UnitsConfig) -> Self {
         Self {
             base: config.prices(),
@@ -109,6 +122,7 @@ impl Tariff {
             tiers: Box::default(),
             is_free: false,
             caps: Caps::default(),
+            cost: config.cost.clone(),
         }
     }
 
@@ -117,19 +131,34 @@ impl Tariff {
         &self.base
     }
 
-    /// The numbers that bound what is held.
+    /// The limits on the amounts that are held.
     pub fn caps(&self) -> &Caps {
         &self.caps
     }
 
-    /// True where every call costs nothing.
+    /// Whether every call costs nothing.
     pub fn is_free(&self) -> bool {
         self.is_free
     }
 
-    /// The bound of each tier, above which its prices replace others; from the lowest to the highest.
+    /// The bound of each tier with its prices, from the lowest bound to the highest.
     pub fn tiers(&self) -> impl Iterator<Item = (u64, &UnitPrices)> {
         self.tiers.iter().map(|tier| (tier.above, &tier.prices))
+    }
+
+    /// The operator's own costs of a call to which no `when` and no tier applies.
+    pub fn cost(&self) -> &CostConfig {
+        &self.cost
+    }
+
+    /// The own costs of each tier, in the order of [`Self::tiers`].
+    pub fn tier_costs(&self) -> impl Iterator<Item = CostConfig> {
+        self.tiers.iter().map(|tier| self.cost.replaced_by(&tier.cost))
+    }
+
+    /// The own costs of each `when`, in the order of [`Self::whens`].
+    pub fn when_costs(&self) -> impl Iterator<Item = CostConfig> {
+        self.whens.iter().map(|when| self.cost.replaced_by(&when.cost))
     }
 
     /// The members that each `when` wants, with the prices that replace others.
@@ -137,13 +166,13 @@ impl Tariff {
         self.whens.iter().map(|when| (when.condition.wanted().collect(), &when.prices))
     }
 
-    /// The top-level members of a request that its price depends on.
+    /// The top-level members of a request on which the price depends.
     pub fn members(&self) -> impl Iterator<Item = &str> {
         self.whens.iter().flat_map(|when| when.condition.wanted().map(|(name, _)| name))
     }
 
-    /// The prices for every amount of input from nothing to `input_tokens`, after `when` has replaced
-    /// some.
+    /// The prices of all tiers that apply to any input from 0 to `input_tokens`. `after_when` are
+    /// the prices after `when` has replaced some.
     pub(super) fn up_to(
         &self,
         after_when: &UnitPrices,
@@ -154,7 +183,7 @@ impl Tariff {
         std::iter::once(*after_when).chain(tiered)
     }
 
-    /// The prices for so much input, after `when` has replaced some.
+    /// The prices for this much input. `after_when` are the prices after `when` has replaced some.
     pub(super) fn tiered(&self, after_when: &UnitPrices, input_tokens: u64) -> UnitPrices {
         let reached = self.tiers.iter().rev().find(|tier| input_tokens > tier.above);
         reached.map_or(*after_when, |tier| after_when.replaced_by(&tier.prices))

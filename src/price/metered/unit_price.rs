@@ -8,25 +8,25 @@ use serde::{Deserialize, Deserializer, de};
 use crate::credits::{Credits, MAX_MICROS};
 use crate::usage::Kind;
 
-/// Decimals of a price.
+/// The number of decimals of a price.
 const DECIMALS: usize = 9;
 
-/// Billionths in one credit.
+/// The number of billionths in one credit.
 const NANOS_PER_CREDIT: u64 = 10_u64.pow(DECIMALS as u32);
 
-/// The tokens that a price of tokens is for.
+/// The number of tokens that a price of tokens is for.
 const TOKENS_PER_PRICE: u64 = 1_000_000;
 
-/// [`Exact`] counts quadrillionths (10^-15) of a credit, this many in a micro-credit.
+/// The number of quadrillionths (10^-15) of a credit, which [`Exact`] counts, in a micro-credit.
 const FEMTOS_PER_MICRO: u128 = 1_000_000_000;
 
-/// The price of a million tokens of one kind, or of one piece of another kind: credits with at most
-/// nine decimals, so the finest price is 0.000000001. It is never negative, and at most the largest
-/// amount of [`Credits`].
+/// The price of a million tokens of one kind, or of one unit of another kind, in credits. It has at
+/// most nine decimals, so the smallest price is 0.000000001. It is never negative, and at most the
+/// largest amount of [`Credits`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnitPrice(u64);
 
-/// The reason why a text is no price. The part after the semicolon is the remedy.
+/// The reason why a text is not a price. The part after the semicolon is the remedy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitPriceError {
     /// The text is not a plain decimal.
@@ -35,7 +35,7 @@ pub enum UnitPriceError {
     /// The price is below zero.
     #[error("a price cannot be negative; write 0 for a unit that costs nothing")]
     Negative,
-    /// The price has a tenth decimal.
+    /// The price has more than nine decimals.
     #[error("a price has at most nine decimals; round it to 0.000000001 credits")]
     TooFine,
     /// The price is more than the largest amount of credits.
@@ -44,18 +44,18 @@ pub enum UnitPriceError {
 }
 
 impl UnitPrice {
-    /// The unit costs nothing.
+    /// A price of nothing.
     pub const ZERO: Self = Self(0);
 
     /// The largest price, in billionths of a credit.
     const MAX_NANOS: u64 = MAX_MICROS * (NANOS_PER_CREDIT / 1_000_000);
 
-    /// True where the unit costs nothing.
+    /// Whether the unit costs nothing.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// The price in billionths of a credit: of a million tokens, or of one piece.
+    /// The price in billionths of a credit, for a million tokens or for one unit.
     pub const fn nanos(self) -> u64 {
         self.0
     }
@@ -107,8 +107,8 @@ impl serde::Serialize for UnitPrice {
     }
 }
 
-/// Reads a whole number, or a decimal as text: the config loader passes a TOML float on as the text
-/// that was typed.
+/// Reads a whole number, or a decimal as text. (The config loader passes a TOML float on as the
+/// text that was typed.)
 impl<'de> Deserialize<'de> for UnitPrice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
@@ -134,17 +134,17 @@ impl<'de> Deserialize<'de> for UnitPrice {
     }
 }
 
-/// An exact amount of credits, in quadrillionths (10^-15) of a credit: a sum of prices that is not
-/// rounded yet.
+/// An exact amount of credits, in quadrillionths (10^-15) of a credit. It is a sum of prices before
+/// rounding.
 ///
-/// A term is at most 2^40 units at the highest price, which is below 10^37, so a sum of the fifteen
-/// prices of a model cannot overflow. Products of larger counts stop at the largest value, which no
-/// account can pay.
+/// A term is at most 2^40 units at the highest price, which is below 10^37. So a sum of the fifteen
+/// prices of a model cannot overflow. A product of larger counts becomes the largest value, which
+/// no account can pay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Exact(u128);
 
 impl Exact {
-    /// Nothing.
+    /// The amount zero.
     pub(super) const ZERO: Self = Self(0);
 
     /// A whole number of micro-credits.
@@ -152,7 +152,7 @@ impl Exact {
         Self(u128::from(credits.micros()) * FEMTOS_PER_MICRO)
     }
 
-    /// The price of `count` tokens or pieces of `kind`.
+    /// The price of `count` tokens or other units of `kind`.
     pub(super) fn units(price: UnitPrice, kind: Kind, count: u64) -> Self {
         let pieces = if kind.is_token() { 1 } else { TOKENS_PER_PRICE };
         let one = u128::from(price.0) * u128::from(pieces);
@@ -164,22 +164,22 @@ impl Exact {
         Self(u128::from(price.0) * u128::from(TOKENS_PER_PRICE))
     }
 
-    /// The sum.
+    /// The sum of both.
     pub(super) fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference, or nothing where `other` is larger.
+    /// The difference, or zero if `other` is larger.
     pub(super) fn less(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// How many times `other` fits into this amount; `None` where `other` is nothing.
+    /// How many times `other` fits into this amount; `None` if `other` is zero.
     pub(super) fn times(self, other: Self) -> Option<u128> {
         self.0.checked_div(other.0)
     }
 
-    /// The amount rounded up to a micro-credit; `None` where it is more than credits can count.
+    /// The amount rounded up to a micro-credit; `None` if it is more than credits can count.
     pub(super) fn rounded_up(self) -> Option<Credits> {
         let micros = u64::try_from(self.0.div_ceil(FEMTOS_PER_MICRO)).ok()?;
         Credits::from_micros(micros)

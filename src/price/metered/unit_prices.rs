@@ -5,8 +5,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::price::metered::unit_price::{Exact, UnitPrice};
 use crate::usage::{Kind, Usage};
 
-/// The prices of a call: its own, and those of each kind. A kind without a price costs as much as its
-/// parent ([`Kind::parent`]); a kind whose line has no price at all costs nothing.
+/// The prices of a call: a price for the call itself, and one for each kind of usage. A kind
+/// without a price costs as much as its parent ([`Kind::parent`]). If none of its ancestors has a
+/// price either, it costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnitPrices {
     request: Option<UnitPrice>,
@@ -14,7 +15,7 @@ pub struct UnitPrices {
 }
 
 impl UnitPrices {
-    /// The prices as written: `kinds` in the order of [`Kind::ALL`].
+    /// Creates the prices. `kinds` is in the order of [`Kind::ALL`].
     pub(super) const fn new(
         request: Option<UnitPrice>,
         kinds: [Option<UnitPrice>; Kind::ALL.len()],
@@ -27,13 +28,13 @@ impl UnitPrices {
         self.request
     }
 
-    /// The price that is written for `kind` itself.
+    /// The price that is set for `kind` itself.
     pub fn written(&self, kind: Kind) -> Option<UnitPrice> {
-        // The list of kinds is in their own order.
+        // `kinds` is in the order of the enum.
         self.kinds.get(kind as usize).copied().flatten()
     }
 
-    /// The price of `kind`: its own, or its nearest parent's. `None` where neither has one.
+    /// The price of `kind`: its own, or its nearest parent's. `None` if neither has one.
     pub fn of(&self, kind: Kind) -> Option<UnitPrice> {
         let mut next = Some(kind);
         while let Some(kind) = next {
@@ -45,22 +46,22 @@ impl UnitPrices {
         None
     }
 
-    /// The kinds whose price is written, with it.
+    /// The kinds for which a price is set, with that price.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, UnitPrice)> + '_ {
         Kind::ALL.into_iter().filter_map(|kind| Some((kind, self.written(kind)?)))
     }
 
-    /// True where no price is written.
+    /// Whether no price is set.
     pub(super) fn is_empty(&self) -> bool {
         self.request.is_none() && self.iter().next().is_none()
     }
 
-    /// True where everything costs nothing.
+    /// Whether all usage costs nothing.
     pub(in crate::price) fn is_free(&self) -> bool {
         self.request.is_none_or(UnitPrice::is_zero) && self.iter().all(|(_, price)| price.is_zero())
     }
 
-    /// These prices, with those that `other` writes in place of their own.
+    /// These prices, of which those that `other` sets are replaced.
     #[must_use]
     pub(super) fn replaced_by(&self, other: &Self) -> Self {
         let mut prices = *self;
@@ -71,7 +72,7 @@ impl UnitPrices {
         prices
     }
 
-    /// The highest price of the kinds that `can_be` accepts; nothing where none has a price.
+    /// The highest price among the kinds that `can_be` accepts; zero if none of them has a price.
     pub(super) fn dearest(&self, can_be: impl Fn(Kind) -> bool) -> UnitPrice {
         let prices = Kind::ALL.into_iter().filter(|kind| can_be(*kind)).map(|kind| self.of(kind));
         prices.flatten().max().unwrap_or_default()
@@ -105,7 +106,7 @@ impl Serialize for UnitPrices {
     }
 }
 
-/// Kinds that were used and have no price, so they were not charged.
+/// Kinds that were used but have no price, so that they were not charged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpriced(u16);
 
@@ -114,12 +115,12 @@ impl Unpriced {
         self.0 |= 1 << (kind as u16);
     }
 
-    /// True where every used kind has a price.
+    /// Whether every used kind has a price.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// The kinds.
+    /// The kinds without a price.
     pub fn iter(self) -> impl Iterator<Item = Kind> {
         Kind::ALL.into_iter().filter(move |kind| self.0 & (1 << (*kind as u16)) != 0)
     }

@@ -1,4 +1,4 @@
-//! The value that a `when` wants of a member of the request.
+//! The value that a `when` requires for a member of the request.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::usage::Scalar;
 
-/// The value that a member must have: of the same type, and equal.
+/// The value that a member must have. Type and value must both be equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WantedValue {
-    /// A text; a number with decimals arrives as one, as it was typed.
+    /// A text. A number with decimals is also stored as the text that was typed.
     Text(Box<str>),
     /// A whole number.
     Number(i64),
@@ -38,22 +38,23 @@ impl serde::Serialize for WantedValue {
     }
 }
 
-/// The way in which a value fails to be plainly equal or unequal to a wanted one.
+/// The reason why another parser might take a value for the wanted one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// Some parsers convert the value to the wanted type: `"50"` to 50, 1 to `true`.
+    /// Some parsers convert the value to the wanted type: `"50"` to 50, or 1 to `true`.
     Type,
-    /// The value differs in case or surrounding space alone.
+    /// The value differs only in case or in surrounding space.
     Spelling,
 }
 
 impl WantedValue {
-    /// True for the same type and the same value, however a number is spelled.
+    /// Whether the type and the value are equal. Numbers may be spelled differently.
     pub(super) fn equals(&self, value: &Scalar) -> bool {
         match (self, value) {
             (Self::Text(wanted), Scalar::Text(text)) => wanted == text,
             (Self::Text(wanted), Scalar::Number(number)) => {
-                // A number with decimals, which the config loader passes on as text.
+                // The wanted value is a number with decimals, which the config loader passes on as
+                // text.
                 is_decimal(wanted) && same_number(wanted, number)
             }
             (Self::Number(wanted), Scalar::Number(number)) => {
@@ -64,8 +65,8 @@ impl WantedValue {
         }
     }
 
-    /// The way in which `value` might be the wanted value to another parser, although it is not
-    /// equal. `null` is plainly no value.
+    /// The reason why another parser might take `value` for the wanted value, although it is not
+    /// equal; `None` if no parser would. `null` is never doubtful.
     pub(super) fn doubt(&self, value: &Scalar) -> Option<Doubt> {
         match (self, value) {
             (_, Scalar::Null) => None,
@@ -110,18 +111,18 @@ fn same_number(one: &str, other: &str) -> bool {
     Decimal::parse(one).is_some_and(|one| Decimal::parse(other) == Some(one))
 }
 
-/// A number in one spelling: `50`, `50.0` and `5e1` are equal.
+/// A number in a normal form, in which `50`, `50.0` and `5e1` are equal.
 #[derive(Debug, PartialEq, Eq)]
 struct Decimal {
     is_negative: bool,
-    /// The digits without zeros at either end; empty for zero.
+    /// The digits, without zeros at either end; empty for zero.
     digits: String,
-    /// The power of ten of the last digit.
+    /// The power of ten for the last digit.
     exponent: i64,
 }
 
 impl Decimal {
-    /// Reads a number of JSON. `None` where it is none, and for absurd exponents.
+    /// Reads a number of JSON. `None` if the text is not a number, or if the exponent is absurd.
     fn parse(text: &str) -> Option<Self> {
         let (is_negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),

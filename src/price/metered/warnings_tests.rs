@@ -1,4 +1,4 @@
-//! Each doubtful setting is warned of, and no sound one.
+//! Each doubtful setting causes a warning, and no sound setting does.
 
 use super::*;
 
@@ -39,7 +39,7 @@ fn a_pattern_behind_which_a_dearer_model_may_hide_is_warned_of() {
 
 #[test]
 fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
-    // A credit is worth 0.01 EUR, and 2.50 USD are 2.15 EUR.
+    // A credit is worth 0.01 EUR, and 2.50 USD are worth 2.15 EUR.
     let warned = |more: &str| {
         let model = format!("match = 'm'\ninput = 215\noutput = 1000\n{more}");
         keys(warn_of_models(&models(&[&model]), &packs(), &rates()))
@@ -54,10 +54,31 @@ fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
         "it has no price"
     );
     assert_eq!(warned("request = 1\ncost = { request = '0.02 EUR' }"), ["models[0].cost.request"]);
+    // A tier and a `when` cost what their own tables say.
+    let tier = |cost: &str| {
+        format!("above = [{{ input_tokens = 9, input = 430, cost = {{ input = '{cost}' }} }}]")
+    };
+    assert_eq!(warned(&tier("5 USD")), NONE);
+    assert_eq!(warned(&tier("5.01 USD")), ["models[0].above[0].cost.input"]);
+    let when = "when = [{ if = { a = 'b' }, output = 500, cost = { output = '6 EUR' } }]";
+    assert_eq!(warned(when), ["models[0].when[0].cost.output"]);
     let free = models(&["match = 'm'\nfree = true\ncost = { input = '1 EUR' }"]);
     assert_eq!(warn_of_models(&free, &packs(), &rates()), [], "it is meant");
     let cheap = models(&["match = 'm'\ninput = 1\ncost = { input = '1 EUR' }"]);
     assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+#[test]
+fn a_route_whose_unit_costs_more_than_it_sells_for_is_warned_of() {
+    let warned = |cost: &str| {
+        let route = format!(
+            "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = {{ image = 4, cost = {{ {cost} }} }}"
+        );
+        let route: RouteConfig = toml::from_str(&route).unwrap();
+        keys(warn_of_unit_prices(&[route], &packs(), &rates()))
+    };
+    assert_eq!(warned("image = '0.04 EUR'"), NONE);
+    assert_eq!(warned("image = '0.05 USD'"), ["routes[0].price.cost.image"]);
 }
 
 #[test]

@@ -21,12 +21,12 @@ pub struct ServerConfig {
     pub health: Option<SocketAddr>,
     /// The number of worker threads; 0 means one for each core.
     pub threads: usize,
-    /// How long after a SIGTERM `/readyz` answers 503 while new calls are still accepted.
+    /// How long new calls are still accepted after a SIGTERM, while `/readyz` already answers 503.
     pub drain_delay: Span,
-    /// How long the calls in flight may then go on.
+    /// How long calls in flight may go on after that.
     pub shutdown_timeout: Span,
-    /// The longest time for a request head, from its first byte to its last. For requests to
-    /// Farebox's own routes, the body then has the same time again.
+    /// The longest time for a request head, from its first byte to its last. The body of a request
+    /// to one of Farebox's own routes may then take this long again.
     pub header_timeout: Span,
     /// The longest time that a client may send nothing in the body of a forwarded call.
     pub body_timeout: Span,
@@ -165,7 +165,8 @@ impl TlsConfig {
     }
 }
 
-/// True if both are the same socket. Port 0 asks the system for a free port, so it never collides.
+/// True if both addresses need the same socket. Port 0 asks the system for a free port, so it never
+/// collides.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || any)

@@ -1,4 +1,4 @@
-//! A metered call: its quote, and how far its answer has been read.
+//! A metered call: its quote, and the state of reading its answer.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,14 +10,14 @@ use serde::Serialize;
 use super::charge::{self, Cost, End, Rules};
 use super::growth::{Answered, Growth, Room};
 use super::outbox::Outbox;
-use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Reading};
+use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Plain, Reading};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{Hold, Refusal};
 use crate::meter::{self, AnswerUsage, Piece, StreamOptions};
 use crate::price::OnClientAbort;
 use crate::price::metered::MeteredQuote;
-use crate::problem::{Language, texts};
+use crate::problem::{Code, Language, texts};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::live::Destination;
 use crate::usage::{MeterKind, Usage, UsageRecord};
@@ -30,19 +30,20 @@ pub(in crate::proxy) struct Terms {
     pub on_client_abort: OnClientAbort,
     /// The model, as the request spells it.
     pub model: Option<Arc<str>>,
-    /// The model's `match`, for metrics.
+    /// The model's `match` in the price table, as a label for metrics.
     pub label: Arc<str>,
-    /// The upstream of the model, where it has one of its own.
+    /// The upstream of the model; `None` if it has none of its own.
     pub destination: Option<Arc<Destination>>,
     /// The version of the price table.
     pub prices: Arc<str>,
-    /// The model has output that a stream does not show.
+    /// Whether the model has output that a stream does not show.
     pub has_hidden_output: bool,
-    /// The request asks for a stream.
+    /// Whether the request asks for a stream.
     pub asks_for_stream: bool,
-    /// The upstream is asked for a usage chunk that the client did not ask for.
+    /// Whether Farebox added the upstream's usage chunk to the request. The client did not ask for
+    /// it, so it is not passed on.
     pub hides_usage_chunk: bool,
-    /// The client asks for the report.
+    /// Whether the client asks for the report of the cost.
     pub wants_report: bool,
     pub account: AccountId,
     pub memory: Arc<BodyMemory>,
@@ -53,14 +54,16 @@ pub(in crate::proxy) struct Metered {
     pub terms: Terms,
     reading: Reading,
     growth: Growth,
-    /// The pieces of a stream that go on once the hold has grown.
+    /// The pieces of a stream that wait for the hold to grow.
     waiting: Option<Vec<Piece>>,
-    /// The bytes of a stream's text that went on to the client.
+    /// The bytes of a stream's text that were passed on to the client.
     delivered: u64,
     outbox: Outbox,
+    /// The answer is a part of what was made, or has no body although something was made.
+    is_partial: bool,
     /// The charge, once the call is settled.
     settled: Option<Settled>,
-    /// The ledger could not be asked for more when the hold was used up.
+    /// Whether the ledger was unavailable when more was to be held.
     has_no_ledger: bool,
 }
 
@@ -68,29 +71,29 @@ pub(in crate::proxy) struct Metered {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(in crate::proxy) struct Settled {
     pub cost: Credits,
-    /// The credits that are available after it.
+    /// The credits that are available after the charge.
     pub remaining: SignedCredits,
     pub usage: Usage,
 }
 
 /// The fate of a part of an answer.
 pub(in crate::proxy) enum Fed {
-    /// The part goes on as it is.
+    /// The part is passed on unchanged.
     Passes,
-    /// The part is kept.
+    /// The part is kept in memory.
     IsKept,
-    /// The answer is too long to be kept: its head goes on, and then what the outbox has.
+    /// The answer is too long to be kept. Its head is passed on, and then the bytes in the outbox.
     Overflows(Box<ResponseHeader>),
-    /// These pieces go on.
+    /// These pieces are passed on.
     Pieces(Vec<Piece>),
-    /// More is to be held before anything goes on; so much more than the hold has now.
+    /// Nothing is passed on until the hold has grown.
     Waits,
-    /// The stream ends before this part: the account can pay no more.
+    /// The stream ends before this part, because the account can pay no more.
     UsedUp,
 }
 
 impl Metered {
-    /// A call under these terms that was held.
+    /// A call with these terms, whose credits are held.
     pub fn new(terms: Terms) -> Self {
         let growth = {
             let quote = &terms.quote;
@@ -104,13 +107,15 @@ impl Metered {
             waiting: None,
             delivered: 0,
             outbox: Outbox::default(),
+            is_partial: false,
             settled: None,
             has_no_ledger: false,
         }
     }
 
     /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
-    /// follows, of so many bytes where `length` says it; `is_read` whether there is a client that reads it.
+    /// follows, of so many bytes where `length` says it; `is_partial` whether it is less than what was made;
+    /// `is_read` whether there is a client that reads it.
     /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
     pub fn begin_answer(
         &mut self,
@@ -118,15 +123,17 @@ impl Metered {
         is_charged: bool,
         has_body: bool,
         length: Option<u64>,
+        is_partial: bool,
         is_read: bool,
     ) -> Option<ResponseHeader> {
         let terms = &self.terms;
+        self.is_partial = is_partial;
         if !is_charged {
             self.reading = Reading::Unread;
             return Some(head);
         }
         let form = Form::of(&head.headers, terms.asks_for_stream);
-        let coding = Coding::of(&head.headers);
+        let coding = if has_body { Coding::of(&head.headers) } else { Coding::Plain };
         let json = || Json::new(&terms.meter, coding);
         self.reading = match form {
             Form::Json => {
@@ -147,40 +154,41 @@ impl Metered {
                     reports: terms.wants_report,
                     whole_events: self.growth.can_grow(),
                 };
-                Reading::Events(Box::new(Events::new(&terms.meter, coding, options)))
+                let memory = terms.memory.begin(terms.account.clone());
+                Reading::Events(Box::new(Events::new(&terms.meter, coding, options, memory)))
             }
-            Form::Text => Reading::Bytes { text_bytes: 0, is_text: true },
-            Form::Other => Reading::Bytes { text_bytes: 0, is_text: false },
+            Form::Text => Reading::Plain(Box::new(Plain::new(coding))),
+            Form::Media => Reading::Media,
         };
         Some(head)
     }
 
-    /// True where the answer is charged, and its head goes out before its usage is known.
+    /// Whether the answer is charged and its head is sent before its usage is known. The head then
+    /// tells the credits that are held.
     pub fn is_held(&self) -> bool {
         !matches!(self.reading, Reading::Awaited | Reading::Unread | Reading::Kept(_))
     }
 
-    /// True where the client may see no head with a length of the upstream's: events are added or left out.
+    /// Whether events are added to the answer or left out of it, so that the upstream's length does
+    /// not hold for the client.
     pub fn changes_length(&self) -> bool {
         matches!(self.reading, Reading::Events(_))
     }
 
-    /// Reads a part of the answer, behind which nothing follows where `is_last`.
+    /// Reads a part of the answer. `is_last` is true if nothing follows the part.
     pub fn feed(&mut self, part: &[u8], is_last: bool) -> Fed {
         match &mut self.reading {
-            Reading::Awaited | Reading::Unread | Reading::Done => Fed::Passes,
+            Reading::Awaited | Reading::Unread | Reading::Media | Reading::Done => Fed::Passes,
             Reading::Json(json) => {
                 json.feed(part);
                 Fed::Passes
             }
-            Reading::Bytes { text_bytes, is_text } => {
-                if *is_text {
-                    *text_bytes = text_bytes.saturating_add(part.len() as u64);
-                }
+            Reading::Plain(plain) => {
+                plain.feed(part);
                 Fed::Passes
             }
             Reading::Kept(kept) => {
-                if kept.keep(part) {
+                if kept.keep(part, is_last) {
                     return Fed::IsKept;
                 }
                 self.overflow(part, is_last)
@@ -198,7 +206,7 @@ impl Metered {
         }
     }
 
-    /// An answer turns out to be too long to be kept.
+    /// Passes on an answer that has turned out to be too long to be kept.
     fn overflow(&mut self, part: &[u8], is_last: bool) -> Fed {
         let Reading::Kept(kept) = std::mem::replace(&mut self.reading, Reading::Done) else {
             return Fed::Passes;
@@ -211,8 +219,8 @@ impl Metered {
         Fed::Overflows(Box::new(head))
     }
 
-    /// Passes on the pieces if the hold covers them. Otherwise they wait for the hold to grow, or the stream
-    /// ends.
+    /// Passes the pieces on if the hold covers them. Otherwise they wait for the hold to grow, or
+    /// the stream ends.
     fn pay_for(&mut self, pieces: Vec<Piece>) -> Fed {
         let Reading::Events(events) = &self.reading else { return Fed::Pieces(pieces) };
         let text_bytes = events.delivered_text_bytes();
@@ -220,7 +228,7 @@ impl Metered {
         let room = self.growth.room(tokens);
         let is_paid = !self.growth.can_grow()
             || room != Room::UsedUp && tokens <= self.growth.covered()
-            // The usage is known by now, and what is still to come costs nothing more.
+            // The usage is known by now, and the rest of the stream costs nothing more.
             || events.so_far().is_final;
         if is_paid {
             self.delivered = text_bytes;
@@ -233,7 +241,7 @@ impl Metered {
         Fed::Waits
     }
 
-    /// Asks the ledger for more, where it is time to.
+    /// Asks the ledger for a larger hold if the present one is nearly used up.
     pub fn ask_for_more(&mut self, hold: &Hold) {
         let Reading::Events(events) = &self.reading else { return };
         if !self.growth.can_grow() {
@@ -256,12 +264,13 @@ impl Metered {
         }
     }
 
-    /// Ready with the ledger's answer, where it was asked.
+    /// Ready with the ledger's answer; pending if the ledger was not asked.
     pub fn poll_growth(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
         self.growth.poll(cx)
     }
 
-    /// The ledger has answered whether the hold may grow. The pieces that waited for that go on, or the stream ends.
+    /// Handles the ledger's answer on whether the hold may grow. Pieces that waited for it are
+    /// passed on, or the stream ends.
     pub fn grown(&mut self, answered: Answered, hold: &mut Hold) -> Fed {
         match answered {
             Ok(Some(extended)) => hold.extended(extended),
@@ -274,7 +283,7 @@ impl Metered {
                     self.ask(hold, tokens);
                 }
             }
-            // The ledger is asked again with the next part, unless this one cannot wait.
+            // With nothing waiting, the next part of the stream makes the gateway ask again.
             Err(Refusal::Unavailable) if self.waiting.is_none() => {}
             Err(refusal) => {
                 self.has_no_ledger = refusal == Refusal::Unavailable;
@@ -289,22 +298,22 @@ impl Metered {
         fed
     }
 
-    /// True while nothing is read of the answer.
+    /// True while no more of the answer is read from the upstream.
     pub fn is_paused(&self) -> bool {
         self.waiting.is_some() || !self.outbox.is_empty()
     }
 
-    /// True where nothing of the answer lies in memory.
+    /// Whether no part of the answer is left in memory.
     pub fn is_delivered(&self) -> bool {
         self.outbox.is_empty()
     }
 
-    /// The next piece of the answer that lies in memory, and whether it ends there.
+    /// The next piece of the answer that lies in memory, and whether the answer ends with it.
     pub fn next_piece(&mut self, most: usize) -> Option<(Bytes, bool)> {
         self.outbox.next(most)
     }
 
-    /// The answer has ended: appends what is left of a stream.
+    /// Ends the answer, and appends the rest of a stream to `pieces`.
     pub fn end_answer(&mut self, pieces: &mut Vec<Piece>) {
         if let Reading::Events(events) = &mut self.reading {
             events.end(pieces);
@@ -312,7 +321,7 @@ impl Metered {
         }
     }
 
-    /// The head of an answer whose end was awaited. Its body goes on by the outbox.
+    /// Takes the head of an answer that was kept until its end. Its body moves into the outbox.
     pub fn take_kept(&mut self) -> Option<ResponseHeader> {
         if !matches!(self.reading, Reading::Kept(_)) {
             return None;
@@ -326,18 +335,29 @@ impl Metered {
         Some(head)
     }
 
+    /// The part of the answer that lies in memory.
+    pub fn outbox(&self) -> &[u8] {
+        self.outbox.bytes()
+    }
+
+    /// Drops the part of the answer that lies in memory, since its client has left.
+    pub fn drop_outbox(&mut self) {
+        self.outbox = Outbox::default();
+    }
+
     /// How many bytes of the answer lie in memory.
     pub fn kept_bytes(&self) -> usize {
         self.outbox.len()
     }
 
-    /// The client has left. True where the answer is read to its end all the same, for its usage.
+    /// Records that the client has left. Returns true if the answer is still read to its end, for
+    /// its usage.
     pub fn client_left(&mut self) -> bool {
         let terms = &self.terms;
         let is_stream = match &self.reading {
             Reading::Awaited => terms.asks_for_stream,
             Reading::Events(_) => true,
-            Reading::Kept(_) | Reading::Json(_) | Reading::Bytes { .. } => false,
+            Reading::Kept(_) | Reading::Json(_) | Reading::Plain(_) | Reading::Media => false,
             Reading::Unread | Reading::Done => return false,
         };
         let has_media =
@@ -359,7 +379,7 @@ impl Metered {
         true
     }
 
-    /// True where the usage of the answer is known, whatever the upstream does now.
+    /// Whether the usage of the answer is known, whatever the upstream still sends.
     pub fn has_final_usage(&self) -> bool {
         matches!(&self.reading, Reading::Events(events) if events.so_far().is_final)
     }
@@ -367,18 +387,17 @@ impl Metered {
     /// The cost of the answer, for a call that holds `held`.
     pub fn cost(&mut self, is_whole: bool, held: Credits) -> Cost {
         let end = if is_whole { End::Whole } else { End::CutShort };
-        let answer = match std::mem::replace(&mut self.reading, Reading::Done) {
+        let mut answer = match std::mem::replace(&mut self.reading, Reading::Done) {
             Reading::Events(events) => {
                 let answer = events.so_far();
                 self.reading = Reading::Events(events);
                 AnswerUsage { delivered_text_bytes: self.delivered, ..answer }
             }
             Reading::Json(json) if is_whole => json.end(),
-            Reading::Bytes { text_bytes, .. } => {
-                AnswerUsage { delivered_text_bytes: text_bytes, ..AnswerUsage::default() }
-            }
+            Reading::Plain(plain) => plain.so_far(),
             _ => AnswerUsage::default(),
         };
+        answer.is_unread |= self.is_partial;
         let terms = &self.terms;
         charge::cost(&terms.quote, &terms.meter, terms.rules, &answer, end, held)
     }
@@ -394,29 +413,33 @@ impl Metered {
         self.terms.quote.most.is_zero()
     }
 
-    /// The call is settled.
+    /// Records the charge.
     pub fn settled(&mut self, settled: Settled) {
         self.settled = Some(settled);
     }
 
-    /// The charge, once the call is settled.
+    /// The charge; `None` until the call is settled.
     pub fn charged(&self) -> Option<Settled> {
         self.settled
     }
 
-    /// The line that tells the client what the call cost, as a comment between the events of a stream.
+    /// The line of a stream that tells the client the cost of its call. It is a comment between two
+    /// events.
     pub fn report(&self) -> Option<String> {
         let settled = self.settled.filter(|_| self.terms.wants_report && !self.is_free())?;
         Some(format!(": farebox {}\n\n", serde_json::to_string(&settled).ok()?))
     }
 
-    /// The event by which a stream ends whose hold is used up. `None` where the client could not read it.
+    /// The event that ends a stream whose hold is used up. `None` if the client could not read it.
     pub fn error_event(&self, language: Language) -> Option<Bytes> {
-        let text =
-            if self.has_no_ledger { texts::STREAM_WITHOUT_LEDGER } else { texts::STREAM_USED_UP };
+        let (code, text) = if self.has_no_ledger {
+            (Code::LedgerUnavailable, texts::STREAM_WITHOUT_LEDGER)
+        } else {
+            (Code::InsufficientCredits, texts::STREAM_USED_UP)
+        };
         match &self.reading {
             Reading::Events(events) if events.is_plain() => {
-                Some(meter::error_event(&self.terms.meter, text.in_language(language)))
+                Some(meter::error_event(&self.terms.meter, code, text.in_language(language)))
             }
             _ => None,
         }

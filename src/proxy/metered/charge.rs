@@ -1,4 +1,4 @@
-//! The cost of a metered call, by the usage of its answer.
+//! The cost of a metered call, from the usage of its answer.
 
 use crate::credits::Credits;
 use crate::ledger::Overrun;
@@ -9,7 +9,7 @@ use crate::usage::{Kind, MeterKind, Usage};
 /// How an answer that is charged came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The upstream has ended it.
+    /// The upstream ended the answer.
     Whole,
     /// The client left, or the account could pay no more.
     CutShort,
@@ -20,39 +20,57 @@ pub(super) enum End {
 pub(in crate::proxy) struct Rules {
     pub on_missing_usage: OnMissingUsage,
     pub on_overrun: OnOverrun,
-    /// Usage that costs more than so many times the hold is not believed.
+    /// A reported usage is not believed if it costs more than this many times the hold.
     pub max_overrun: u32,
 }
 
-/// The price of a call, and what it is for.
+/// The cost of a call, and the usage that it pays for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) struct Cost {
-    /// The price; `overrun` says what becomes of the part above the hold.
+    /// The cost. `overrun` says how the part above the hold is charged.
     pub credits: Credits,
     pub overrun: Overrun,
-    /// The usage; an estimate where the answer did not say.
+    /// The usage. It is an estimate if the answer did not report it.
     pub usage: Usage,
-    /// Kinds that the answer reports and that have no price.
+    /// Kinds of usage that the answer reports and that have no price.
     pub unpriced: Unpriced,
-    /// Whether the usage was known.
+    /// The source of the usage.
     pub source: Source,
 }
 
-/// Where the usage of a [`Cost`] is from.
+/// The source of the usage of a [`Cost`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Source {
-    /// The answer told it.
+    /// The answer reported it.
     Answer,
-    /// The answer was cut short, so the usage is an estimate as far as it did not tell.
+    /// The answer was cut short. The usage is estimated where the answer did not report it.
     Estimate,
-    /// The answer is whole and did not tell.
+    /// The answer is whole, and did not report it.
     Missing,
-    /// The answer told a usage that cannot be true.
+    /// The answer reported a usage that cannot be true.
     Unbelievable,
 }
 
-/// The price of a call that holds `held`.
+/// The price of a call that holds `held`. An answer that could not be read costs its first hold at least: more may have
+/// been delivered than is known. Only a route that charges nothing for missing usage charges nothing for it.
 pub(super) fn cost(
+    quote: &MeteredQuote,
+    kind: &MeterKind,
+    rules: Rules,
+    answer: &AnswerUsage,
+    end: End,
+    held: Credits,
+) -> Cost {
+    let mut cost = by_usage(quote, kind, rules, answer, end, held);
+    let is_given_up =
+        cost.source == Source::Missing && rules.on_missing_usage == OnMissingUsage::Release;
+    if answer.is_unread && !is_given_up {
+        cost.credits = cost.credits.max(quote.hold);
+    }
+    cost
+}
+
+fn by_usage(
     quote: &MeteredQuote,
     kind: &MeterKind,
     rules: Rules,
@@ -66,8 +84,8 @@ pub(super) fn cost(
     };
     let tier = answer.service_tier.as_deref();
     let estimate = || match answer.usage {
-        // An output that is counted as it is made needs no estimate; Anthropic's begins at a mere
-        // placeholder.
+        // A count of output that the upstream updates as it goes is used as it is. Anthropic's
+        // first count is a mere placeholder.
         Some(usage) if *kind != MeterKind::Anthropic && usage.output_tokens() > 0 => usage,
         known => quote.estimate(known.as_ref(), answer.delivered_text_bytes),
     };
@@ -86,7 +104,7 @@ pub(super) fn cost(
         let usage = quote.with_characters(usage);
         let charge = quote.charge(&usage, tier);
         // The hold of a stream may have been still small when its usage came.
-        let may_hold = held.max(quote.most);
+        let may_hold = held.max(quote.believed);
         if MeteredQuote::is_beyond_belief(charge.credits, may_hold, rules.max_overrun) {
             return unbelievable();
         }
@@ -108,7 +126,7 @@ pub(super) fn cost(
     Cost { credits, overrun, usage, unpriced: Unpriced::default(), source }
 }
 
-/// The images of a whole answer that tells no other usage.
+/// The images in a whole answer that reports no other usage.
 fn made(answer: &AnswerUsage, end: End) -> Option<Usage> {
     let is_all = answer.usage.is_none() && answer.images > 0 && end == End::Whole;
     if is_all { Usage::NONE.with(Kind::Image, answer.images.into()).ok() } else { None }

@@ -11,16 +11,17 @@ use crate::price::metered::{Models, Tariff};
 use crate::price::{Metering, RoutePrice};
 use crate::usage::{Kind, MeterKind};
 
-/// The parts of a metered route that its calls share.
+/// The parts of a metered route that all of its calls share.
 #[derive(Debug)]
 pub(in crate::proxy) struct MeteredRoute {
-    /// How usage is read.
+    /// How usage is read from answers.
     pub meter: MeterKind,
-    /// The members of a request that are looked at or refused.
+    /// The members of a request that are read or refused.
     pub watched: Watched,
-    /// The largest body, in bytes.
+    /// The largest body that a request may have, in bytes.
     pub max_body: usize,
-    /// A model that costs nothing can be asked for, so an account without credits may call.
+    /// Whether the route has a model that costs nothing, so that an account without credits may
+    /// call.
     pub has_free: bool,
     route: Arc<str>,
     tokens: IntCounterVec,
@@ -29,7 +30,7 @@ pub(in crate::proxy) struct MeteredRoute {
 }
 
 impl MeteredRoute {
-    /// A route with this price and label. Creates its series.
+    /// Creates a route with this price and label, and its time series.
     pub fn new(
         price: &RoutePrice,
         metering: &Metering,
@@ -65,7 +66,7 @@ impl MeteredRoute {
         }
     }
 
-    /// Counts what a call of the model with this label used.
+    /// Counts the usage of one call of the model with this label.
     pub fn count(&self, label: &str, cost: &Cost, request_id: &str) {
         for (kind, count) in cost.usage.iter() {
             self.tokens.with_label_values(&[&*self.route, label, kind.as_str()]).inc_by(count);

@@ -1,54 +1,56 @@
 //! The hold of a stream, which grows before it is used up.
 //!
-//! Counted are tokens of output: so many are covered by the hold, so many were delivered. More is asked for once
-//! half of the last step is used, so that the ledger's answer is there before it is needed. Where it is not, the
-//! stream pauses, and where the account can pay no more, it ends.
+//! Growth is counted in tokens of output: the hold covers some number of them, and some number was
+//! delivered. Once half of the last step is used, the gateway asks the ledger for another step, so
+//! that the answer usually arrives before it is needed. If the answer is late, the stream pauses.
+//! If the account can pay no more, the stream ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::ledger::{Extended, Refusal};
 
-/// The ledger's answer to a request for more; `None` where more tokens cost nothing more.
+/// The ledger's answer to a request for a larger hold. `Ok(None)`: the additional tokens cost
+/// nothing, so the hold stays as it is.
 pub(in crate::proxy) type Answered = Result<Option<Extended>, Refusal>;
 
 type Asking = Pin<Box<dyn Future<Output = Answered> + Send>>;
 
-/// How far the hold of a stream reaches, in tokens of output.
+/// The growth of a stream's hold, in tokens of output.
 pub(super) struct Growth {
     /// The tokens that the hold covers.
     covered: u64,
-    /// The tokens that it covers at the most; what is above is the upstream's overrun.
+    /// The most tokens that the hold may cover. Tokens beyond that are the upstream's overrun.
     most: u64,
-    /// How many tokens more are asked for at a time.
+    /// The number of tokens that each request adds.
     step: u64,
-    /// The tokens that the hold will cover once the ledger grants the extension in flight, and the future of
-    /// its answer.
+    /// The tokens that the hold will cover once the ledger grants the pending request, and the
+    /// future of the ledger's answer.
     asking: Option<(u64, Asking)>,
-    /// The account could not pay a whole step.
+    /// Whether the account could not pay for a whole step.
     is_short: bool,
 }
 
 /// Whether a stream may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Room {
-    /// The hold covers what was delivered, and more.
+    /// The hold covers the delivered tokens.
     Enough,
-    /// More is to be asked for: so that the hold covers so many tokens.
+    /// The ledger should be asked for a hold that covers this many tokens.
     Ask(u64),
-    /// The ledger's answer is awaited.
+    /// The ledger's answer must arrive before the stream goes on.
     Wait,
     /// The hold is used up, and the account can pay no more.
     UsedUp,
 }
 
 impl Growth {
-    /// A hold that covers `covered` tokens and may cover up to `most`.
+    /// Creates the growth of a hold that covers `covered` tokens and may cover up to `most`.
     pub fn new(covered: u64, most: u64) -> Self {
         Self { covered, most, step: covered.max(1), asking: None, is_short: false }
     }
 
-    /// True where the hold may have to grow, so that the stream may end early.
+    /// Whether the hold may have to grow. If so, the stream may end early.
     pub fn can_grow(&self) -> bool {
         self.covered < self.most
     }
@@ -58,7 +60,7 @@ impl Growth {
         self.covered
     }
 
-    /// Whether a stream of which `tokens` were delivered may go on.
+    /// Whether a stream may go on after `tokens` were delivered.
     pub fn room(&self, tokens: u64) -> Room {
         if !self.can_grow() {
             return Room::Enough;
@@ -76,12 +78,12 @@ impl Growth {
         Room::Ask(self.covered.max(tokens).saturating_add(self.step).min(self.most))
     }
 
-    /// The ledger was asked for a hold that covers `tokens`.
+    /// Records that the ledger was asked for a hold that covers `tokens`.
     pub fn asks(&mut self, tokens: u64, asking: Asking) {
         self.asking = Some((tokens, asking));
     }
 
-    /// Ready with the ledger's answer, where it was asked.
+    /// Ready with the ledger's answer; pending if the ledger was not asked.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
         let Some((tokens, asking)) = &mut self.asking else { return Poll::Pending };
         let tokens = *tokens;
@@ -93,13 +95,14 @@ impl Growth {
         Poll::Ready(answered)
     }
 
-    /// The account could not pay a step; all that it has makes the hold cover `tokens`. True where that is to be
-    /// asked for; otherwise the stream ends once its hold is used up.
+    /// Records that the account could not pay for a step. With all of its credits the hold would
+    /// cover `tokens`. Returns true if that should be asked for. Otherwise the stream ends once its
+    /// hold is used up.
     pub fn asks_for_the_rest(&mut self, tokens: u64) -> bool {
         !std::mem::replace(&mut self.is_short, true) && tokens > self.covered
     }
 
-    /// The account can pay no more.
+    /// Records that the account can pay no more.
     pub fn refused(&mut self) {
         self.is_short = true;
     }

@@ -1,7 +1,8 @@
 //! Metered calls: the request's body is read for its price, and the answer for its usage.
 //!
-//! `admit` reads, quotes and holds; `call` is the call on its way; `reading` reads its answer; `growth` extends
-//! the hold of a stream; `charge` says what the usage costs. The relay (`relay/metered.rs`) moves the bytes.
+//! `admit` reads the body, quotes the call and holds the credits; `call` is the state of the call
+//! after that; `reading` reads the answer; `growth` extends the hold of a stream; `charge` turns
+//! the usage into a cost. The relay (`relay/metered.rs`) moves the bytes.
 
 mod admit;
 mod call;

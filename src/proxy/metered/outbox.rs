@@ -8,28 +8,34 @@ use crate::proxy::body_memory::Reserved;
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Bytes,
-    /// The answer ends behind these bytes.
+    /// Whether the answer ends after these bytes.
     ends: bool,
     reserved: Option<Reserved>,
 }
 
 impl Outbox {
-    /// These bytes, of an answer that ends behind them where `ends`.
+    /// Creates an outbox with these bytes. `ends` says whether the answer ends after them.
     pub fn new(bytes: Bytes, ends: bool, reserved: Option<Reserved>) -> Self {
         Self { bytes, ends, reserved }
     }
 
-    /// How many bytes are left to write.
+    /// The bytes that are left to write.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The number of bytes that are left to write.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// True where nothing is left to write.
+    /// Whether no bytes are left to write.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty() && !self.ends
     }
 
-    /// The next piece of at most `most` bytes, and whether the answer ends behind it. `None` where nothing is left.
+    /// Takes the next piece of at most `most` bytes, and says whether the answer ends with it.
+    /// `None` if no bytes are left.
     pub fn next(&mut self, most: usize) -> Option<(Bytes, bool)> {
         if self.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! How long each side may be silent.
+//! The limits on how long each side may be silent.
 
 use std::time::{Duration, Instant};
 
@@ -9,29 +9,29 @@ use crate::proxy::client::{DRAIN_TIMEOUT, WRITE_TIMEOUT};
 use crate::proxy::link::Link;
 
 impl Relay<'_> {
-    /// The client's silence counts while more of its request is awaited.
+    /// Whether the client's silence counts: more of its request is expected.
     fn awaits_client(&self, link: &Link, state: &State) -> bool {
         let is_open = state.request == Request::Open && state.answer != Answer::Tunnel;
         is_open && state.unsent.is_none() && !link.is_blocked()
     }
 
-    /// The upstream's silence counts unless its answer has ended, it is not read, or one side does not take
-    /// what it is sent.
+    /// Whether the upstream's silence counts. It does unless the answer has ended, the relay is not
+    /// reading it, or one side does not take the bytes that it is sent.
     fn awaits_upstream(&mut self, link: &Link, state: &State) -> bool {
         let is_paused = self.call.metered.as_ref().is_some_and(|metered| metered.is_paused());
         let is_read = !is_paused && (state.left.is_some() || !self.client.is_blocked());
         state.answer != Answer::Ended && is_read && !link.is_blocked()
     }
 
-    /// Since when the client has taken nothing of its answer.
+    /// The time since which the client has taken nothing of its answer.
     fn client_blocked_since(&mut self, state: &State) -> Option<Instant> {
         if state.left.is_some() { None } else { self.client.halves().1.blocked_since() }
     }
 
-    /// Whether the call is over by now.
+    /// Whether the call is over now, because the rest of its request took too long to arrive.
     ///
     /// # Errors
-    /// Where one side has been silent, or has taken nothing, for too long.
+    /// One side has been silent, or has taken no bytes, for too long.
     pub(super) fn is_over(&mut self, link: &Link, state: &mut State) -> Result<bool> {
         let Silences { upstream, client } = self.silences;
         let is_due = |since: Instant, limit: Duration| since.elapsed() >= limit;
@@ -54,8 +54,8 @@ impl Relay<'_> {
         Ok(drains && self.figures.ended.is_some_and(|since| is_due(since, DRAIN_TIMEOUT)))
     }
 
-    /// When the deadlines are looked at next: no deadline that begins later can be nearer than the
-    /// shortest of them.
+    /// The time at which the deadlines must be checked next. A deadline that begins in the meantime
+    /// cannot be nearer than the shortest limit.
     pub(super) fn next_look(&mut self, link: &Link, state: &State) -> Instant {
         let Silences { upstream, client } = self.silences;
         let mut next = Instant::now() + upstream.min(client).min(DRAIN_TIMEOUT);

@@ -1,6 +1,6 @@
 //! The answer of a metered call on its way to the client.
 
-use http::header;
+use http::{Method, StatusCode, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -11,7 +11,8 @@ use crate::proxy::metered::{Answered, Fed};
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
-    /// The upstream's final head was read; so many bytes of body follow, where that is known.
+    /// Handles the upstream's final head. `length` is the length of the body, if the head declares
+    /// it.
     pub(super) fn on_metered_head(
         &mut self,
         mut head: ResponseHeader,
@@ -23,8 +24,14 @@ impl Relay<'_> {
         headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
-        let is_read = state.left.is_none();
-        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
+        let is_partial =
+            head.status == StatusCode::PARTIAL_CONTENT || self.call.method == Method::HEAD;
+        let mut is_read = state.left.is_none();
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.record_head(&head, !is_whole, is_charged);
+            is_read |= repeatable.can_be_kept();
+        }
+        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_partial, is_read);
         let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
@@ -35,13 +42,13 @@ impl Relay<'_> {
         self.write_metered_head(head, told, is_whole, state)
     }
 
-    /// The credits that the head of an answer speaks of.
+    /// The credits that are shown in the head of the answer.
     fn told(&self) -> Told {
         let Some(metered) = &self.call.metered else { return Told::Nothing };
         match (metered.charged(), &self.call.hold) {
             (Some(charged), _) if charged.cost.is_zero() => Told::Nothing,
             (Some(charged), _) => {
-                Told::Charged { cost: charged.cost, remaining: charged.remaining }
+                Told::Charged { cost: charged.cost, remaining: Some(charged.remaining) }
             }
             (None, Some(hold)) if metered.is_held() => Told::Held(hold.amount()),
             (None, _) => Told::Nothing,
@@ -64,10 +71,10 @@ impl Relay<'_> {
         }
         reply::frame_for_client(self.client, &mut head);
         self.cors.mark(&mut head, self.about.origin.as_ref())?;
-        self.client.write_head(head, is_whole)
+        self.send_head(head, is_whole)
     }
 
-    /// A part of the answer came, behind which nothing follows where `is_last`.
+    /// Handles a part of the answer. `is_last` is true if nothing follows it.
     pub(super) fn on_metered_part(
         &mut self,
         part: &[u8],
@@ -86,9 +93,10 @@ impl Relay<'_> {
                 }
                 self.deliver(part, is_last, state)
             }
-            Fed::IsKept if is_last => self.end_kept(state),
+            Fed::IsKept if is_last => self.end_kept(state).map(drop),
             Fed::IsKept => Ok(()),
             Fed::Overflows(head) => {
+                self.record_outbox(&head, state);
                 let told = self.told();
                 if is_last {
                     settle::answer_ended(self.call, self.about, self.figures);
@@ -99,7 +107,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Lets pieces of a stream go on, or ends it.
+    /// Passes on pieces of a stream, or ends the stream.
     fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
         match fed {
             Fed::Pieces(pieces) => {
@@ -124,7 +132,7 @@ impl Relay<'_> {
         }
     }
 
-    /// The ledger has answered whether a stream's hold may grow.
+    /// Handles the ledger's answer on whether a stream's hold may grow.
     pub(super) fn on_grown(&mut self, answered: Answered, state: &mut State) -> Result<()> {
         let (Some(metered), Some(hold)) =
             (self.call.metered.as_deref_mut(), self.call.hold.as_mut())
@@ -139,34 +147,35 @@ impl Relay<'_> {
         self.on_fed(fed, false, state)
     }
 
-    /// The answer ended by its own framing.
+    /// Handles the end of an answer that declared no length.
     pub(super) fn end_metered_answer(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::Ended;
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
         let mut pieces = Vec::new();
         metered.end_answer(&mut pieces);
-        self.end_kept(state)?;
-        if !self.call.is_whole {
-            settle::answer_ended(self.call, self.about, self.figures);
-            self.deliver_pieces(&pieces, state)?;
-            return self.deliver(&[], true, state);
+        if self.end_kept(state)? {
+            return Ok(());
         }
-        Ok(())
+        settle::answer_ended(self.call, self.about, self.figures);
+        self.deliver_pieces(&pieces, state)?;
+        self.deliver(&[], true, state)
     }
 
-    /// An answer that was kept is whole: it is charged, and goes on with what it cost.
-    fn end_kept(&mut self, state: &mut State) -> Result<()> {
-        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
-        let Some(mut head) = metered.take_kept() else { return Ok(()) };
+    /// An answer that was kept is whole: it is charged, and goes on with what it cost. False where none was kept.
+    fn end_kept(&mut self, state: &mut State) -> Result<bool> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
+        let Some(mut head) = metered.take_kept() else { return Ok(false) };
         let length = metered.kept_bytes();
+        self.record_outbox(&head, state);
         settle::answer_ended(self.call, self.about, self.figures);
         head.remove_header(&header::TRANSFER_ENCODING);
         head.insert_header(header::CONTENT_LENGTH, length)?;
         let told = self.told();
-        self.write_metered_head(head, told, false, state)
+        self.write_metered_head(head, told, false, state)?;
+        Ok(true)
     }
 
-    /// The hold is used up, and the account can pay no more: the stream ends here.
+    /// Ends a stream whose hold is used up, because the account can pay no more.
     fn end_used_up(&mut self, state: &mut State) -> Result<()> {
         state.answer = Answer::CutShort;
         let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
@@ -174,11 +183,24 @@ impl Relay<'_> {
         settle::cut_short(self.call, self.about, self.figures);
         match event {
             Some(event) => self.deliver(&event, true, state),
-            // The client is to see that the answer is not whole.
+            // The client must see that the answer is not whole.
             None => {
                 let ends = "the account can pay no more of an encoded stream";
                 Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
             }
+        }
+    }
+
+    /// Records the part of the answer that lies in memory, which is all of it so far; its head may have come before
+    /// there was a reason to record it. Where the client has left, that part is then done with.
+    fn record_outbox(&mut self, head: &ResponseHeader, state: &State) {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return };
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.record_head(head, true, true);
+            repeatable.record(metered.outbox());
+        }
+        if state.left.is_some() {
+            metered.drop_outbox();
         }
     }
 
@@ -198,18 +220,16 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// There is room for more of an answer that lies in memory.
+    /// Passes on more of an answer that lies in memory, once the client has room for it.
     pub(super) fn deliver_more(&mut self, state: &mut State) -> Result<()> {
         let next = self.call.metered.as_deref_mut().and_then(|metered| metered.next_piece(PIECE));
         let Some((piece, ends)) = next else { return Ok(()) };
         state.upstream_moved = std::time::Instant::now();
-        self.deliver(&piece, ends, state)
+        self.send_part(&piece, ends, state)
     }
 
     fn deliver(&mut self, part: &[u8], end: bool, state: &State) -> Result<()> {
-        if state.left.is_some() {
-            return Ok(());
-        }
-        self.client.write_body(part, end)
+        self.record(part);
+        self.send_part(part, end, state)
     }
 }

@@ -7,13 +7,15 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
 
 use super::state::{Answer, Event, Relay, Request, STREAK, State};
-use crate::proxy::connect::Connection;
+use crate::price::OnClientAbort;
+use crate::proxy::connect::{Connection, keeps_connection};
 use crate::proxy::link::Link;
 use crate::proxy::metered::Metered;
 
 impl Relay<'_> {
-    /// Passes on the rest of the call. Returns once the answer has been handed over whole; true where the upstream's
-    /// answer was read to its end, so that its connection may serve another request.
+    /// Passes on the rest of the call. Returns once the whole answer has been sent. The result is
+    /// true if the upstream's answer was read to its end, so that its connection may serve another
+    /// request.
     ///
     /// # Errors
     /// The error's source is the side that failed.
@@ -21,7 +23,7 @@ impl Relay<'_> {
         let Connection { session, link, .. } = connection;
         let ran = self.pass(session, link, &mut state).await;
         if let Err(error) = ran {
-            // The delivered part of the request goes on to the upstream.
+            // The part of the request that the client has delivered is still sent to the upstream.
             let _ = link.flush_now();
             return Err(error);
         }
@@ -37,8 +39,18 @@ impl Relay<'_> {
         let mut sleep = pin!(tokio::time::sleep_until(self.next_look(link, state).into()));
         loop {
             let is_tunnel = state.answer == Answer::Tunnel;
+            // An upstream that closes its connection after its answer reads no more of the request.
+            if state.answer == Answer::Ended
+                && state.request == Request::Open
+                && !keeps_connection(session)
+            {
+                state.request = Request::Discarded;
+            }
             if self.has_ended(state) {
                 return state.left.take().map_or(Ok(()), Err);
+            }
+            if state.reads_for_retry {
+                self.stop_reading_in_vain(state)?;
             }
             let event = self.next_event(session, link, state, sleep.as_mut()).await;
             let handled = match event {
@@ -112,8 +124,14 @@ impl Relay<'_> {
     fn has_ended(&self, state: &State) -> bool {
         match state.answer {
             Answer::CutShort => true,
-            // An upstream that has answered needs no more of a request that lies in memory.
-            Answer::Ended if state.request == Request::Ended || state.unsent.is_some() => {
+            // Once the upstream has answered, it does not need the rest of a request that lies in
+            // memory. Over HTTP/1 a client may go on sending for a while after its connection was
+            // shut down.
+            Answer::Ended
+                if state.request == Request::Ended
+                    || state.unsent.is_some()
+                    || (state.request == Request::Discarded && !self.client.is_http2()) =>
+            {
                 let metered = self.call.metered.as_ref();
                 state.left.is_some() || metered.is_none_or(|metered| metered.is_delivered())
             }
@@ -121,17 +139,51 @@ impl Relay<'_> {
         }
     }
 
-    /// Goes on with an answer that is read to its end though its client has left.
+    /// Decides, after the client has left, whether the answer is still read to its end.
     ///
     /// # Errors
-    /// `error`, where the call ends here.
+    /// Returns `error` if the call ends here.
     fn read_on(&mut self, error: BError, state: &mut State) -> Result<()> {
         let is_client = *error.esource() == ErrorSource::Downstream;
+        if !is_client || state.left.is_some() {
+            return Err(error);
+        }
+        state.reads_for_retry = self.reads_for_retry(state);
         let metered = self.call.metered.as_deref_mut();
-        if is_client && state.left.is_none() && metered.is_some_and(Metered::client_left) {
-            state.left = Some(error);
+        if state.reads_for_retry {
+            if let Some(metered) = metered {
+                metered.drop_outbox();
+            }
+        } else if !metered.is_some_and(Metered::client_left) {
+            return Err(error);
+        }
+        state.left = Some(error);
+        Ok(())
+    }
+
+    /// Whether the answer is read to its end for a retry, now that the client has left.
+    fn reads_for_retry(&mut self, state: &State) -> bool {
+        let rule = &self.call.route.rule;
+        if rule.on_client_abort == OnClientAbort::Release || state.answer == Answer::Tunnel {
+            return false;
+        }
+        let has_head = self.client.answered().is_some();
+        let Some(repeatable) = &mut self.call.repeatable else { return false };
+        repeatable.client_left(has_head, self.call.hold.as_ref())
+    }
+
+    /// Ends a call whose answer was read only for a retry, and has become too large to be kept.
+    ///
+    /// # Errors
+    /// That its client has left.
+    fn stop_reading_in_vain(&mut self, state: &mut State) -> Result<()> {
+        if self.call.repeatable.as_ref().is_some_and(|repeatable| repeatable.can_be_kept()) {
             return Ok(());
         }
-        Err(error)
+        state.reads_for_retry = false;
+        if self.call.metered.as_deref_mut().is_some_and(Metered::client_left) {
+            return Ok(());
+        }
+        state.left.take().map_or(Ok(()), Err)
     }
 }

@@ -10,7 +10,8 @@ use crate::proxy::client::at_once;
 use crate::proxy::connect::Connection;
 
 impl Relay<'_> {
-    /// Hands over the head and the part of the body that was read before, or the first piece of that.
+    /// Sends the head, and the part of the body that was read before. If that part is large, sends
+    /// only its first piece.
     ///
     /// # Errors
     /// The error's source is the side that failed.
@@ -22,7 +23,7 @@ impl Relay<'_> {
     ) -> Result<State> {
         let session = &mut connection.session;
         let (mut state, mut body) = (State::begin(), std::mem::take(body));
-        // A head that cannot be written never left.
+        // If the head cannot be written, no byte of the request was sent.
         at_once(session.write_request_header(head)).map_err(|error| match error.etype() {
             ErrorType::InvalidHTTPHeader => error.into_down(),
             _ => error.into_up(),
@@ -45,7 +46,7 @@ impl Relay<'_> {
         Ok(state)
     }
 
-    /// Hands over the next piece of what was read of the body.
+    /// Sends the next piece of the part of the body that was read before.
     pub(super) fn send_more(&mut self, session: &mut HttpSession, state: &mut State) {
         let Some(mut body) = state.unsent.take() else { return };
         let piece = body.bytes.split_to(PIECE.min(body.bytes.len()));
@@ -59,10 +60,13 @@ impl Relay<'_> {
         }
     }
 
-    /// A part of the request's body came.
+    /// Handles a part of the request's body.
     pub(super) fn on_request(&mut self, session: &mut HttpSession, state: &mut State, part: &[u8]) {
         if state.answer == Answer::Tunnel {
             session.maybe_upgrade_body_writer();
+        }
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.hash(part);
         }
         if state.request == Request::Open {
             self.pass_on(session, state, part);
@@ -72,9 +76,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Hands a part of the request's body over.
+    /// Sends a part of the request's body.
     fn pass_on(&mut self, session: &mut HttpSession, state: &mut State, part: &[u8]) {
-        // An empty chunk would be the end.
+        // An empty chunk would end the body.
         if part.is_empty() {
             return;
         }
@@ -84,13 +88,16 @@ impl Relay<'_> {
         }
     }
 
-    /// The request's body has ended.
+    /// Handles the end of the request's body.
     pub(super) fn end_request(&mut self, session: &mut HttpSession, state: &mut State) {
         if state.request == Request::Open {
             match at_once(session.finish_body()) {
                 Ok(_) => self.call.sent.add(0, true),
                 Err(error) => state.request_broke(error),
             }
+        }
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.request_ended(self.call.hold.as_ref());
         }
         state.request = Request::Ended;
     }

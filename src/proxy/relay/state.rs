@@ -1,4 +1,4 @@
-//! One call on its way, and how far both directions have come.
+//! The state of one call while it is passed on, in both directions.
 
 use std::time::{Duration, Instant};
 
@@ -11,21 +11,21 @@ use crate::proxy::client::Client;
 use crate::proxy::cors::Cors;
 use crate::proxy::metered::Answered;
 
-/// How many parts of an answer in a row are passed on before the client is listened to.
+/// After this many parts of an answer in a row, the client is polled first.
 pub(super) const STREAK: u32 = 16;
 
-/// How much of a body that lies in memory is handed over at a time, in bytes.
+/// How many bytes of a body that lies in memory are sent at a time.
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// The longest silences of both sides.
+/// How long each side may be silent.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::proxy) struct Silences {
     pub upstream: Duration,
-    /// In the middle of a request's body.
+    /// The limit for the client while its request's body arrives.
     pub client: Duration,
 }
 
-/// One call on its way.
+/// One call that is being passed on.
 pub(in crate::proxy) struct Relay<'a> {
     pub client: &'a mut Client,
     pub call: &'a mut Forwarded,
@@ -35,73 +35,76 @@ pub(in crate::proxy) struct Relay<'a> {
     pub silences: Silences,
 }
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Request {
-    /// More of its body is passed on.
+    /// More of the body is expected, and will be passed on.
     Open,
-    /// The upstream takes no more; what comes is thrown away.
+    /// The upstream takes no more of the body, so its rest is read and dropped.
     Discarded,
-    /// All of it was handed over, or read.
+    /// The whole body was sent, or was read and dropped.
     Ended,
 }
 
-/// How far an answer has come.
+/// The progress of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Answer {
-    /// The head is awaited.
+    /// The head is expected.
     Head,
-    /// The body is awaited; so many bytes of it, where the length is known.
+    /// The body is expected. The number is how many of its bytes are missing, if its length is
+    /// known.
     Body(Option<u64>),
-    /// The protocol was switched: bytes pass both ways until one side ends.
+    /// The protocol was switched. Bytes are passed in both directions until one side ends.
     Tunnel,
     Ended,
-    /// The answer ends here for the client, although the upstream would go on.
+    /// The answer was ended for the client, although the upstream has not ended it.
     CutShort,
 }
 
-/// The state of both directions.
+/// The progress of both directions.
 pub(in crate::proxy) struct State {
     pub(super) request: Request,
     pub(super) answer: Answer,
-    /// The part of the request's body that was read before, and is not handed over yet.
+    /// The part of the request's body that was read before and is not sent yet.
     pub(super) unsent: Option<Box<Buffered>>,
-    /// Why the request could not be sent whole. The upstream may still answer.
+    /// The reason why the request could not be sent whole. The upstream may still answer.
     pub(super) send_error: Option<BError>,
-    /// Why nothing more is sent to the client, where its answer is read to the end all the same.
+    /// The client has left, with this error, but its answer is still read to the end.
     pub(super) left: Option<BError>,
-    /// When something last came from the upstream, or it was last sent something.
+    /// The answer is read to its end only for a retry, after its client has left.
+    pub(super) reads_for_retry: bool,
+    /// The last time at which the upstream sent bytes, or was sent bytes.
     pub(super) upstream_moved: Instant,
-    /// When something last came from the client, or it was last possible.
+    /// The last time at which the client sent bytes, or became free to send more.
     pub(super) client_moved: Instant,
-    /// Parts of the answer in a row.
+    /// How many parts of the answer were passed on in a row.
     pub(super) streak: u32,
 }
 
 /// One thing that happened.
 pub(super) enum Event<'a> {
-    /// The upstream's next head was read.
+    /// The upstream's next head, or an error.
     Head(Result<()>),
-    /// A part of the answer's body.
+    /// A part of the answer's body; `None` at its end.
     Part(Result<Option<&'a [u8]>>),
-    /// A part of the request's body, or why none comes.
+    /// A part of the request's body; `None` at its end.
     Request(Result<Option<Bytes>>),
-    /// There is room for more of the request's body.
+    /// The upstream has room for more of the request's body.
     MoreRequest,
-    /// There is room for more of an answer that lies in memory.
+    /// The client has room for more of an answer that lies in memory.
     MoreAnswer,
-    /// The ledger has answered whether a stream's hold may grow.
+    /// The ledger's answer on whether a stream's hold may grow.
     Grown(Answered),
-    /// The client took what was written, or cannot.
+    /// The client took all written bytes, or cannot take them.
     ClientFlushed(Result<()>),
-    /// The upstream took what was written, or cannot.
+    /// The upstream took all written bytes, or cannot take them.
     UpstreamFlushed(std::io::Result<()>),
-    /// The deadlines are to be looked at.
+    /// It is time to check the deadlines.
     Time,
 }
 
 impl State {
-    /// Nothing has happened yet.
+    /// The state before anything has happened.
     pub fn begin() -> Self {
         let now = Instant::now();
         Self {
@@ -110,13 +113,14 @@ impl State {
             unsent: None,
             send_error: None,
             left: None,
+            reads_for_retry: false,
             upstream_moved: now,
             client_moved: now,
             streak: 0,
         }
     }
 
-    /// The upstream takes no more of the request, and may have answered all the same.
+    /// Records that the upstream takes no more of the request. It may answer all the same.
     pub fn request_broke(&mut self, error: BError) {
         self.send_error.get_or_insert_with(|| error.into_up());
         self.unsent = None;
@@ -125,7 +129,8 @@ impl State {
         }
     }
 
-    /// Reading the answer failed; where the request had failed before, that is why.
+    /// Returns the error of a call whose answer cannot be read. If sending the request failed
+    /// earlier, that error is returned, because it is the cause.
     pub fn upstream_failed(&mut self, error: BError) -> BError {
         self.send_error.take().unwrap_or_else(|| error.into_up())
     }

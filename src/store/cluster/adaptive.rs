@@ -1,10 +1,10 @@
-//! Limits for the size of one step, for work whose backlog has no limit.
+//! Limits on the size of one step of work, for work that may have a long backlog.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// A step that takes longer is not made larger. This is a third of the time that Postgres has for a
-/// step.
+/// After a step that took longer than this, the next one is not made larger. It is a third of the
+/// time that Postgres has for a step.
 const QUICK: Duration = Duration::from_millis(500);
 
 /// The number of leading items that together weigh at most `most`. At least 1, if there is any item.
@@ -17,8 +17,8 @@ pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize)
     fit.count().max(1).min(items.len())
 }
 
-/// Splits items into chunks of at most `count` items, which together weigh at most `most`. An item that
-/// weighs more is a chunk of its own.
+/// Splits items into chunks of at most `count` items that together weigh at most `most`. An item
+/// that is heavier gets a chunk of its own.
 pub(crate) fn chunks_within<T>(
     mut rest: &[T],
     count: usize,
@@ -32,7 +32,7 @@ pub(crate) fn chunks_within<T>(
     })
 }
 
-/// The size of a step, which halves after a step that failed and doubles after a quick one.
+/// The size of a step. It halves after a step that failed, and doubles after a quick one.
 #[derive(Debug)]
 pub(crate) struct AdaptiveLimit {
     now: AtomicUsize,
@@ -40,7 +40,7 @@ pub(crate) struct AdaptiveLimit {
 }
 
 impl AdaptiveLimit {
-    /// Begins with `most`, the largest size.
+    /// Creates a limit of `most`, which is also the largest size.
     pub fn new(most: usize) -> Self {
         Self { now: AtomicUsize::new(most), most }
     }

@@ -1,7 +1,8 @@
-//! Ends of API holds that are repeated: captures and releases of a hold that has ended already.
+//! Captures and releases of API holds that have already ended.
 //!
-//! The scripts in Redis know how the hold ended. They cannot name its account, and they cannot turn an
-//! expired hold into a released one. Postgres does both, before such an end is answered.
+//! The scripts in Redis know how such a hold ended. They do not know its account, and they cannot
+//! turn an expired hold into a released one. Postgres can do both, and does so before the caller is
+//! answered.
 
 use std::collections::HashMap;
 
@@ -12,11 +13,11 @@ use crate::store::cluster::postgres::{self, Fate};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 
-/// An end of a hold that Redis decided by its record of the ended hold.
+/// An end of a hold that Redis answered from its record of ended holds.
 struct RepeatedEnd<'a> {
     hold: &'a HoldId,
     account: Option<&'a AccountId>,
-    /// True where the outcome says that the hold is released.
+    /// True if the outcome says that the hold is released.
     is_release: bool,
     outcome: &'a mut Outcome,
 }
@@ -26,7 +27,9 @@ impl<'a> RepeatedEnd<'a> {
     fn of((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<Self> {
         let (hold, account) = match operation {
             Operation::Capture { hold, account, origin: Origin::Api, .. }
-            | Operation::Release { hold, account, origin: Origin::Api } => (hold, account.as_ref()),
+            | Operation::Release { hold, account, origin: Origin::Api, .. } => {
+                (hold, account.as_ref())
+            }
             _ => return None,
         };
         let is_release = matches!(outcome, Outcome::Released { end: None, .. });
@@ -63,8 +66,8 @@ impl<'a> RepeatedEnd<'a> {
     }
 }
 
-/// True for an operation that must be the last of its batch: if its hold has expired, the release is
-/// recorded before any later operation is decided.
+/// Whether the operation must be the last of its batch. If its hold has expired, the release must
+/// be recorded before any later operation is decided.
 pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
     match operation {
         Operation::Release { origin, .. } => *origin == Origin::Api,
@@ -73,9 +76,9 @@ pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
     }
 }
 
-/// Corrects the outcomes of ends of API holds. A service key that names another account learns only
-/// that there is no such hold. A release is recorded before it is acknowledged, even if the hold had
-/// expired, so that no later capture counts.
+/// Corrects the outcomes of captures and releases of API holds. A caller that names another account
+/// than the hold's learns only that there is no such hold. A release is recorded before it is
+/// acknowledged, even if the hold had expired, so that no later capture counts.
 pub(crate) async fn correct_outcomes(
     shared: &Shared,
     operations: &[Operation],
@@ -109,11 +112,11 @@ async fn correct(shared: &Shared, ends: &mut [RepeatedEnd<'_>]) -> Result<(), Le
     }
     postgres::release_expired(&shared.store, &expired).await?;
     let scripts = shared.epoch.require()?;
-    // From here on Redis asks Postgres about these holds. A batch that has already read the old records
-    // asks again.
+    // From now on Redis asks Postgres about these holds. A batch that has already read the old
+    // records asks again.
     shared.redis.forget_endings(&scripts, &expired).await?;
-    // Redis may have decided a late capture just before. Then the capture counts, and the release does
-    // not.
+    // Redis may have decided a late capture just before. If so, the capture counts and the release
+    // does not.
     let fates = fates_of(shared, ends).await?;
     for end in ends.iter_mut() {
         if let Some(fate) = fates.get(end.hold) {

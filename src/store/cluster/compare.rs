@@ -1,10 +1,9 @@
 //! The comparison of Redis with Postgres, account by account and hold by hold, while gateways serve.
 //!
-//! Postgres is read in one snapshot, which contains the batches up to n. Then one call of a script
-//! Postgres is read in one snapshot, which contains the batches up to number n. Then one call of a
-//! script reads the same accounts and holds in Redis, and the batches after n. The snapshot with these
-//! batches applied must be equal to the state of Redis. This holds however busy an account is, since no
-//! batch is decided during that call.
+//! Postgres is read in one snapshot, which contains the batches up to some number n. Then one call
+//! of a script reads the same accounts and holds in Redis, and the batches after n. The snapshot
+//! with these batches applied must equal the state of Redis. This holds however busy an account is,
+//! because no batch is decided during that call.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -22,8 +21,8 @@ use crate::store::cluster::redis::record::{HotAccount, HotHold, live_hold};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The most attempts to compare an account. An attempt is repeated where Redis has not applied every
-/// decision of Postgres, or where a batch that is needed has left the stream.
+/// The most attempts to compare an account. Another attempt is made if Redis has not applied every
+/// decision of Postgres, or if a batch that is needed has left the stream.
 const ATTEMPTS: usize = 30;
 
 /// The time between two attempts.
@@ -50,7 +49,8 @@ type Wanted = BTreeMap<String, Vec<String>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mismatch {
     what: String,
-    /// False where the cause may be that Redis has yet to apply a decision of Postgres.
+    /// Whether this is certainly an error. False if Redis may only have yet to apply a decision of
+    /// Postgres.
     is_sure: bool,
 }
 
@@ -70,7 +70,7 @@ pub(crate) async fn compare(shared: &Shared) -> Result<Vec<Difference>, LedgerEr
             .map(|account| (account.to_owned(), holds.remove(account).unwrap_or_default()))
             .collect();
         if cursor == "0" {
-            // The holds that are left belong to accounts that are not in Redis.
+            // The remaining holds belong to accounts that are not in Redis.
             wanted.extend(std::mem::take(&mut holds));
         }
         for some in chunks_within(&wanted, ACCOUNTS, HOLDS, |(_, holds)| holds.len()) {
@@ -115,7 +115,7 @@ async fn compare_some(
     Ok(found.iter().map(|(account, what)| Difference::new(account, what.as_str())).collect())
 }
 
-/// Compares once; `None` where the two stores cannot be read at the same moment.
+/// Compares once. `None` if the two stores cannot be read at the same moment.
 async fn compare_once(
     shared: &Shared,
     scripts: &Scripts,
@@ -143,8 +143,8 @@ async fn compare_once(
     Ok(Some(compared.collect()))
 }
 
-/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` where some of
-/// these batches have become durable and left the stream.
+/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` if some of
+/// these batches are already durable and have left the stream.
 async fn snapshot(
     shared: &Shared,
     scripts: &Scripts,
@@ -211,7 +211,7 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
         }
         Decided::Captured { id, account, amount, .. } => {
             if let Some(stored) = stored.get_mut(account.as_str()) {
-                // The hold of a late capture has ended before.
+                // The hold of a late capture had ended earlier.
                 stored.holds.remove(id.as_str());
                 stored.balance = stored.balance.saturating_sub(amount.signed().micros());
                 stored.exists = true;
@@ -222,7 +222,10 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
                 stored.holds.remove(id.as_str());
             }
         }
-        Decided::Renewed { .. } => {}
+        Decided::Renewed { .. }
+        | Decided::Marked { .. }
+        | Decided::Left(_)
+        | Decided::Retried { .. } => {}
     }
 }
 
@@ -235,8 +238,8 @@ fn mismatch(
 ) -> Option<Mismatch> {
     let sure = |what: String| Some(Mismatch { what, is_sure: true });
     let Some(value) = value else {
-        // Redis has dropped the account as cold since it was listed. That is right if no live holds are
-        // left.
+        // Redis has removed the account as idle since it was listed. That is right if it has no
+        // live holds.
         let left = holds.values().filter(|hold| is_hold_of(account, hold)).count();
         return if left > 0 {
             sure(format!("Redis has {left} live holds of it, and not the account"))
@@ -281,7 +284,7 @@ fn hold_mismatches(
 ) -> Vec<String> {
     let mut words = Vec::new();
     for (id, amount) in &stored.holds {
-        // A hold that was made after the list of ids was read is not in `holds`.
+        // A hold that was made after the ids were listed is not in `holds`.
         let Some(hold) = holds.get(id) else { continue };
         match hold {
             Some((found, of)) if found == amount && of == account => {}

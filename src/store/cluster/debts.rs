@@ -7,14 +7,14 @@ use crate::ledger::operation::{HoldId, Operation};
 /// A hold that has to expire, with the route of its call.
 pub(crate) type Expiring = (HoldId, Arc<str>);
 
-/// Captures, releases and expiries that this gateway must still carry out, since nobody else will ask for
-/// them.
+/// Captures, releases and expiries that this gateway must still carry out. No other gateway knows
+/// of them.
 #[derive(Debug, Default)]
 pub(crate) struct Debts {
-    /// Releases of holds that Redis may have granted although their callers got 503, and operations of
-    /// an epoch that ended before this gateway could hand them over.
+    /// Releases of holds that Redis may have granted although their callers got 503. Also
+    /// operations from an epoch that ended before this gateway could hand them over.
     owed: Mutex<Vec<Operation>>,
-    /// Holds of calls whose gateway is gone for good.
+    /// Holds of calls whose gateway is lost.
     expiring: Mutex<Vec<Expiring>>,
 }
 
@@ -24,12 +24,12 @@ impl Debts {
         lock(&self.owed).extend(operations);
     }
 
-    /// Takes all operations. Those that cannot be decided have to be added again.
+    /// Takes all operations out. The caller must add those again that cannot be decided.
     pub fn take_owed(&self) -> Vec<Operation> {
         std::mem::take(&mut *lock(&self.owed))
     }
 
-    /// True where a charge is owed: no store knows of it yet.
+    /// Whether the operations include a charge. No store knows of such a charge yet.
     pub fn has_charges(&self) -> bool {
         lock(&self.owed).iter().any(Operation::is_charge)
     }
@@ -39,7 +39,7 @@ impl Debts {
         lock(&self.expiring).extend(holds);
     }
 
-    /// Takes all holds. Those that cannot be ended have to be added again.
+    /// Takes all holds out. The caller must add those again that cannot be ended.
     pub fn take_expiring(&self) -> Vec<Expiring> {
         std::mem::take(&mut *lock(&self.expiring))
     }

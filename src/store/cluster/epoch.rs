@@ -1,9 +1,10 @@
-//! The identity of an epoch.
+//! The name of an epoch.
 
-/// The time from a recovery, which fills Redis from Postgres, until Redis loses its data.
+/// An epoch is the time from a recovery, which fills Redis from Postgres, until Redis loses its
+/// data.
 ///
-/// The scripts' text contains the nonce, which only Postgres and the gateways know, so a Redis that was emptied,
-/// restored or replaced does not have the scripts of the open epoch.
+/// The text of the scripts contains the nonce, which only Postgres and the gateways know. So a
+/// Redis that was emptied, restored or replaced does not have the scripts of the open epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Epoch {
     /// The number of the epoch, greater than that of any earlier epoch that Postgres or this Redis has

@@ -1,4 +1,5 @@
-//! The hand-over: writes into Postgres what only this gateway remembers, for the recovery.
+//! The hand-over: a gateway writes the batches that only it remembers into Postgres, for the
+//! recovery.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,11 @@ use crate::store::cluster::work::MAX_BATCH;
 /// How long a hand-over of the redo log may run before it stops so that the lease can be renewed.
 const HAND_OVER_FOR: Duration = Duration::from_secs(1);
 
-/// Hands over the redo log of an epoch that was given up, in several transactions. The last transaction
-/// also checks this gateway in, so that the recovery does not wait for it any longer.
+/// Hands over the redo log of an epoch that has ended, in several transactions. The last one also
+/// checks this gateway in, so that the recovery no longer waits for it.
 ///
-/// Returns false where the next epoch has opened without this gateway, or where the hand-over stopped
-/// so that the lease can be renewed.
+/// Returns false if the next epoch has opened without this gateway, or if the hand-over stopped so
+/// that the lease can be renewed.
 pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
     let began = Instant::now();
     while began.elapsed() < HAND_OVER_FOR {
@@ -40,10 +41,11 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
     Ok(false)
 }
 
-/// Hands over everything at a stop while Redis is unreachable: what Redis decided, and the charges that
-/// it has not decided. Releases are not handed over: their holds expire once this gateway is gone.
+/// Hands over everything at a stop while Redis is unreachable: the decisions of Redis, and the
+/// charges that it has not decided. Releases are not handed over, because their holds expire once
+/// this gateway is gone.
 ///
-/// Returns whether Postgres has all of it. Then `unsettled` is empty.
+/// Returns whether Postgres now has all of it. If so, `unsettled` is empty.
 pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {
     let handed_over = async {
         hand_over_charges(shared, unsettled).await?;

@@ -1,4 +1,5 @@
-//! The heartbeat: renews the lease of this gateway, and follows the ledger from epoch to epoch.
+//! The heartbeat: renews the lease of this gateway, and follows the ledger from one epoch to the
+//! next.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,19 +17,19 @@ use crate::store::cluster::shared::Shared;
 /// out.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
 
-/// The time between two attempts to go on with a recovery.
+/// The time between two attempts to continue a recovery.
 const RECOVER_EVERY: Duration = Duration::from_millis(100);
 
 /// How long all gateways of another layout must have been without a lease, while Postgres replies,
-/// before this gateway takes the ledger. In that time each of them that is alive would have renewed its
-/// lease several times.
+/// before this gateway takes the ledger over. A gateway that is alive would have renewed its lease
+/// several times in that time.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
-/// How long this gateway may reach another Redis than the epoch's before it raises the alarm. All gateways notice a
-/// failover within that time, and then the epoch ends.
+/// How long this gateway may reach another Redis than the epoch's before it logs an alarm. If there
+/// was a failover, all gateways notice it within that time, and the epoch ends.
 const ELSEWHERE_FOR: Duration = REDIS_IS_REACHED_FOR.saturating_add(Duration::from_secs(1));
 
-/// Runs until it is aborted.
+/// Runs until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         let epoch = &shared.epoch;
@@ -45,15 +46,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Renews the lease once. Then closes, recovers or opens the epoch, as the state of the ledger
-/// requires.
+/// Renews the lease once. Then closes, recovers or opens the epoch, depending on the state of the
+/// ledger.
 pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
     let result = renew(shared).await;
     if let Err(error) = &result {
         if !shared.store.is_up() && shared.epoch.waits_for_postgres() {
             tracing::error!(%error, "the recovery waits for Postgres");
         }
-        // Postgres may have been away from the gateways of another layout as well.
+        // The gateways of another layout may have been unable to reach Postgres, too.
         shared.epoch.forget_silence();
     }
     result
@@ -66,7 +67,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
         postgres::renew(&shared.store, shared.settings.incarnation, reached.as_deref()).await?;
     let (checkpoint, was_taken_back) = match renewed {
         Some(renewed) => {
-            // A renewal whose answer was lost counts as well, so the number may grow by more than one.
+            // A renewal counts even if its answer was lost, so the number may grow by more than
+            // one.
             let before = shared.epoch.note_renewals(renewed.renewals);
             (renewed.checkpoint, renewed.renewals <= before)
         }
@@ -77,8 +79,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
         }
     };
     if checkpoint.recovering {
-        // The epoch is closed before the lease is extended: replies from it must not be answered under
-        // the new lease.
+        // The epoch is closed before the lease is extended, so that no reply from it is answered
+        // under the new lease.
         shared.epoch.close();
         shared.epoch.forget_loss();
         shared.redo.close(checkpoint.epoch);
@@ -111,8 +113,9 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Whether this Postgres is another one than the epoch was opened on: another server, or a promoted one. An asynchronous
-/// replica may lack what Redis has heard of, under numbers that it gives anew.
+/// Whether this Postgres is another one than the one on which the epoch was opened: another server,
+/// or a promoted replica. An asynchronous replica may lack batches that Redis believes to be
+/// stored, and would give their numbers again.
 async fn is_another_postgres(
     shared: &Shared,
     checkpoint: &Checkpoint,
@@ -124,18 +127,19 @@ async fn is_another_postgres(
     Ok(!identity.is_empty() && identity != checkpoint.postgres)
 }
 
-/// Whether the epoch is served from here. Its data may be lost: then they are recovered, unless other gateways have
-/// them, since this one reaches another Redis.
+/// Whether this gateway can serve the epoch. If Redis's data may be lost, they are recovered,
+/// unless other gateways still have them because this gateway reaches another Redis.
 async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, LedgerError> {
     let is_lost = shared.epoch.is_lost(checkpoint.epoch);
     let here = match redis_look::look(shared).await {
         Ok(Found::Master(identity)) => identity,
         Ok(Found::Replica) => {
-            // It has no part in the epoch. The gateway connects anew, to find the master.
+            // This gateway has no part in the epoch. It connects anew, to find the master.
             shared.epoch.forget_loss();
             return Ok(false);
         }
-        // Redis is away. A loss waits for it; otherwise the first batch tells what is there.
+        // Redis is unreachable. If data may be lost, this gateway waits for Redis. Otherwise the
+        // first batch shows what is there.
         Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
     };
     match redis_look::reaches_one(shared, &here).await {
@@ -160,7 +164,7 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
         shared.epoch.wake_heartbeat.notify_one();
         return Ok(false);
     }
-    // The other gateways have the data: what this one missed, it missed elsewhere.
+    // The other gateways have the data, so nothing is lost: this gateway had reached another Redis.
     shared.epoch.forget_loss();
     if shared.epoch.go_elsewhere() >= ELSEWHERE_FOR && shared.epoch.alarm() {
         tracing::error!(
@@ -173,8 +177,8 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
     Ok(false)
 }
 
-/// Takes a place among the gateways again, after the others took this one for gone. They gave up the holds of its
-/// calls as well, so captures of these calls are late.
+/// Adds this gateway again, after the other gateways removed it as lost. They have also ended the
+/// holds of its calls, so captures of these calls are late.
 async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
     let settings = &shared.settings;
     let joined =
@@ -196,10 +200,10 @@ async fn rejoin(shared: &Shared) -> Result<Checkpoint, LedgerError> {
 /// Leaves the ledger to gateways of another version, whose scripts and data in Redis have another
 /// layout.
 ///
-/// As long as one of them is there, the epoch stays theirs: only they can settle the calls that they
-/// have begun. After that this gateway gives the epoch up, and an ordinary recovery opens the next one
-/// in this gateway's layout. A gateway that is still registered gets time to renew its lease, since
-/// Postgres may have been unreachable for it too.
+/// As long as one of these gateways is there, the epoch stays theirs, because only they can settle
+/// the calls that they have begun. After that, this gateway ends the epoch, and an ordinary
+/// recovery opens the next one in this gateway's layout. A gateway that is still registered gets
+/// time to renew its lease, because it may have been unable to reach Postgres.
 async fn leave_to_others(shared: &Shared, checkpoint: &Checkpoint) -> Result<(), LedgerError> {
     shared.epoch.close();
     let (epoch, theirs, ours) = (checkpoint.epoch, checkpoint.layout, shared.settings.layout);
@@ -237,7 +241,8 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     shared.epoch.note_renewals(renewed.renewals);
     let checkpoint = renewed.checkpoint;
     if !checkpoint.recovering && checkpoint.layout == shared.settings.layout {
-        // The janitor loads the accounts into Redis, so that this task can renew the lease meanwhile.
+        // The janitor loads the accounts into Redis, so that this task can go on renewing the
+        // lease.
         shared.epoch.begin_warming(checkpoint.epoch);
         follow(shared, checkpoint);
         shared.wake_janitor.notify_one();
@@ -245,8 +250,8 @@ async fn recover(shared: &Shared, epoch: i64) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Serves an epoch that has opened. Batches of this gateway that the recovery did not wait for are
-/// decided again.
+/// Serves an epoch that has opened. If the recovery did not wait for some batches of this gateway,
+/// they are decided again.
 fn follow(shared: &Shared, checkpoint: Checkpoint) {
     let left = shared.redo.begin(checkpoint.epoch);
     if !left.batches.is_empty() {

@@ -1,4 +1,4 @@
-//! Whether new holds are taken. Ends of holds always are.
+//! Decides whether new holds are taken. Ends of holds are always taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +12,11 @@ const FAILURE_LASTS: Duration = Duration::from_secs(5);
 pub(crate) struct Intake {
     /// The most memory that the redo log may take, in bytes.
     redo_limit: usize,
-    /// True while the redo log is at its limit; the log has a line about it.
+    /// Whether the redo log is at its limit. If so, this has been logged.
     is_full: AtomicBool,
-    /// True while Redis is too old, or is set to evict keys when its memory is full.
+    /// Whether Redis is too old, or is set to evict keys when its memory is full.
     redis_is_unfit: AtomicBool,
-    /// When Redis last failed to decide a batch; `None` once it has decided one again.
+    /// The time at which Redis last failed to decide a batch; `None` once it has decided one again.
     failed_at: Mutex<Option<Instant>>,
 }
 
@@ -43,7 +43,7 @@ impl Intake {
         !full && !self.redis_is_unfit.load(Ordering::Relaxed)
     }
 
-    /// Records whether a ledger may live in this Redis.
+    /// Records whether this Redis is fit for a ledger.
     pub fn note_fitness(&self, is_fit: bool) {
         self.redis_is_unfit.store(!is_fit, Ordering::Relaxed);
     }
@@ -54,7 +54,7 @@ impl Intake {
         *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = failed_at;
     }
 
-    /// True where Redis failed to decide the newest batch a short while ago ([`FAILURE_LASTS`]): its
+    /// Whether Redis failed to decide the newest batch a short while ago ([`FAILURE_LASTS`]). Its
     /// memory may be full.
     pub fn fails_to_decide(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);

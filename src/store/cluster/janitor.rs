@@ -1,11 +1,12 @@
 //! The janitor: has the calls of lost gateways ended, retires cold accounts, makes the partitions of the months to
-//! come, and checks Redis.
+//! come, deletes the answers whose time is up, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::cold_claims;
 use crate::store::cluster::lost_gateways::Silences;
 use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
@@ -19,14 +20,18 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The time between two rounds of the upkeep.
 const UPKEEP_EVERY: Duration = Duration::from_secs(3600);
 
+/// The time between two deletions of answers whose time is up.
+const ANSWERS_EVERY: Duration = Duration::from_secs(60);
+
 /// The time until the next upkeep where some of it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// How long an account must be idle before it leaves Redis.
+/// How long an account must be idle before it is removed from Redis.
 const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Runs until it is aborted. A step that fails does not keep the others from being done.
+/// Runs until the task is aborted. If one step fails, the others are still done.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut next_purge = Instant::now() + ANSWERS_EVERY;
     let (mut next_upkeep, mut silences) = (Instant::now() + UPKEEP_EVERY, Silences::default());
     loop {
         tokio::select! {
@@ -42,6 +47,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let expired = silences.expire_lost_calls(&shared).await;
         is_done("expiring the calls of lost gateways", expired);
+        if Instant::now() >= next_purge {
+            is_done("deleting old answers", postgres::purge_answers(&shared.store).await);
+            next_purge = Instant::now() + ANSWERS_EVERY;
+        }
         if Instant::now() >= next_upkeep {
             let wait = if upkeep(&shared).await { UPKEEP_EVERY } else { RETRY_AFTER };
             next_upkeep = Instant::now() + wait;
@@ -49,7 +58,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Does the work of every hour. Returns false where some of it failed.
+/// Does the work that is due every hour. Returns false if some of it failed.
 async fn upkeep(shared: &Shared) -> bool {
     let before = |kept: Duration| {
         wall_ms().saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX))
@@ -60,21 +69,27 @@ async fn upkeep(shared: &Shared) -> bool {
         before(retention::CRASHED_CALLS),
     )
     .await;
+    let now_ms = shared.watch.now_ms();
     let done = [
+        is_done("purging claims", postgres::purge_claims(&shared.store, now_ms).await),
         is_done("making partitions", postgres::make_partitions(&shared.store).await),
+        is_done("making partitions", postgres::make_answer_partitions(&shared.store).await),
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
-        // A repair may have dropped accounts and been interrupted before it loaded them again.
+        // A repair may have removed accounts from Redis, and been interrupted before it loaded them
+        // again.
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
+        is_done("loading claims", cold_claims::load_all_if_cold(shared).await),
     ];
-    done == [true; 5]
+    done == [true; 8]
 }
 
-/// Records whether Redis is fit for a ledger, whether it has replicas, and the figures for the metrics.
+/// Records whether Redis is fit for a ledger, whether it has replicas, and the numbers for the
+/// metrics.
 ///
 /// # Errors
-/// Where Redis does not reply, is too old, or evicts keys. New calls get 503 then.
+/// Fails if Redis does not reply, is too old, or evicts keys. New calls get 503 then.
 pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
     let info = shared.redis.info().await?;
     let fit = info.check();
@@ -84,7 +99,7 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
         shared.lease.note_replica();
     }
     if let Some(scripts) = shared.epoch.scripts() {
-        // The newest durable batch stays in the stream for the check that finds forks, so it is not
+        // The newest durable batch stays in the stream, so that a fork can be noticed. It is not
         // counted here.
         let waiting = shared.redis.stream_length(&scripts).await?.saturating_sub(1);
         shared.metrics.ledger_outbox.set(waiting.max(0));
@@ -92,7 +107,8 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
     fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
 }
 
-/// Removes from Redis the accounts that have been idle for so long. Returns how many.
+/// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
+/// removed.
 pub(crate) async fn retire(shared: &Shared, idle: Duration) -> Result<i64, LedgerError> {
     let scripts = shared.epoch.require()?;
     let (mut cursor, mut removed) = ("0".to_owned(), 0);
@@ -109,7 +125,7 @@ pub(crate) async fn retire(shared: &Shared, idle: Duration) -> Result<i64, Ledge
     }
 }
 
-/// Removes the keys that earlier epochs left in Redis. Nothing reads them.
+/// Removes the keys of earlier epochs from Redis. No gateway reads them any more.
 async fn remove_earlier_epochs(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let tag = tag(SHARD);

@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use crate::ledger::config::Durability;
 use crate::store::cluster::postgres::LEASE;
 
-/// By how much this gateway shortens its lease, so that its lease always ends here before it ends in
-/// Postgres.
+/// This gateway shortens its lease by this time, so that the lease always ends here before it ends
+/// in Postgres.
 const MARGIN: Duration = Duration::from_millis(300);
 
-/// The greatest age of a reply that is answered without a lease. A recovery takes longer than this (see
-/// `RECOVERY_TAKES` in `recovery`). So a reply from before a loss of Redis's data is never answered
-/// after the recovery.
+/// The greatest age of a reply of Redis that is passed on without a lease. A recovery takes longer
+/// (`RECOVERY_TAKES` in `recovery`), so a reply from before a loss of Redis's data is never passed
+/// on after the recovery.
 const REPLY_LIMIT: Duration = Duration::from_millis(500);
 
 /// The lease, and whether an answer may be given without one.
 #[derive(Debug)]
 pub(crate) struct Lease {
     durability: Durability,
-    /// True where another Redis may take the place of this one unnoticed: there is a sentinel, or there
-    /// has been a replica.
+    /// Whether another Redis may take the place of this one without notice: there is a sentinel, or
+    /// there has been a replica.
     can_fail_over: AtomicBool,
     term: Mutex<Term>,
 }
@@ -29,11 +29,11 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct Term {
     until: Option<Instant>,
-    /// The number of the present term. A term is a series of leases without a gap between them.
+    /// The number of the present term. A term is a series of leases without a gap.
     number: u64,
 }
 
-/// The moment when a request went to Redis, and the term of the lease at that moment.
+/// The moment at which a request was sent to Redis, and the term of the lease at that moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     at: Instant,
@@ -54,23 +54,24 @@ impl Lease {
         term.until = Some(asked + LEASE.saturating_sub(MARGIN));
     }
 
-    /// Records that Redis has a replica. This is never undone: a replica that is no longer seen may
-    /// have been promoted.
+    /// Records that Redis has a replica. This is never undone, because a replica that is no longer
+    /// seen may have been promoted.
     pub fn note_replica(&self) {
         self.can_fail_over.store(true, Ordering::Relaxed);
     }
 
-    /// The time and term for [`Lease::may_answer`]. Call this right before a request goes to Redis.
+    /// The time and the term for [`Lease::may_answer`]. Call this right before a request is sent to
+    /// Redis.
     pub fn sending(&self) -> Sent {
         Sent { at: Instant::now(), term: self.number() }
     }
 
-    /// Returns whether the caller may be answered with the reply to a request.
+    /// Whether the reply to a request may be passed on to the caller.
     ///
-    /// With a lease, yes if the lease has had no gap since the request was sent; after a gap, this
-    /// process may have been paused while other gateways went on. Without a lease, only in `relaxed`,
-    /// if no other Redis can have taken the place of this one and the reply is younger than any
-    /// recovery takes.
+    /// With a lease, it may if there was no gap between leases since the request was sent. In a
+    /// gap, this process may have been paused while other gateways went on. Without a lease, it may
+    /// only in `relaxed`, and only if no other Redis can have taken the place of this one and the
+    /// reply is younger than any recovery takes.
     pub fn may_answer(&self, sent: Sent) -> bool {
         if sent.term.is_some() && sent.term == self.number() {
             return true;
@@ -80,7 +81,7 @@ impl Lease {
             && sent.at.elapsed() < REPLY_LIMIT
     }
 
-    /// The number of the term, while there is a lease.
+    /// The number of the term; `None` without a lease.
     fn number(&self) -> Option<u64> {
         let term = self.lock();
         term.until.is_some_and(|until| Instant::now() < until).then_some(term.number)

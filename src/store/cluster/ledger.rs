@@ -3,12 +3,12 @@
 //! - Operations on holds are decided in Redis: `work` lets `decide.lua` decide a batch
 //!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into Redis.
 //!   The script adds each batch to a stream.
-//! - `sync` writes the stream into Postgres, and applies in Redis what Postgres decided. In `strict` a batch is in
-//!   Postgres before it is answered. In `relaxed` it is there within a quarter of a second, and until then also in
-//!   the gateway's redo log (`redo`).
+//! - `sync` writes the stream into Postgres (it folds the batches into entries and holds), and applies in Redis what
+//!   Postgres decided. A batch is folded within a quarter of a second. Until then it is also in Postgres as a text in
+//!   `strict`, appended before it is answered, and in the gateway's redo log (`redo`) in `relaxed`.
 //! - All other operations are decided in Postgres.
-//! - `heartbeat` renews the lease and leads from one epoch to the next. An epoch ends where Redis loses
-//!   its data, and a `recovery` begins the next one. `janitor` does the upkeep.
+//! - `heartbeat` renews the lease and follows the ledger from epoch to epoch. An epoch ends when
+//!   Redis loses its data, and a `recovery` begins the next one. `janitor` does the upkeep.
 //! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.
 
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{Backend, Expired, IsLive};
-use crate::ledger::config::LedgerConfig;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::ledger::backend::{Backend, Begun, Expired, IsLive};
+use crate::ledger::config::{Durability, LedgerConfig};
+use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
 use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
+use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
@@ -37,6 +38,7 @@ use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
 use crate::store::cluster::sync::{self, IN_TIME, WRITTEN_WITHIN};
+use crate::store::cluster::syncer;
 use crate::store::cluster::warm;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
@@ -46,11 +48,12 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis. Then it hands over to Postgres what only this gateway remembers.
+/// How long a stop waits for Redis. After that, it hands over to Postgres the batches that only
+/// this gateway remembers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
-/// How long a stop waits for the accounts with live holds to be loaded into Redis, after this gateway's
-/// recovery.
+/// How long a stop waits, if this gateway has just led a recovery, until the accounts with live
+/// holds are loaded into Redis.
 const WARM_LIMIT: Duration = Duration::from_secs(2);
 
 /// The cluster ledger, as one gateway uses it.
@@ -60,11 +63,11 @@ pub struct ClusterLedger {
     /// The database that lists are read from.
     lists: Store,
     sweep: Sweep,
-    /// Holds of an earlier start of this gateway, which expired when this one started.
+    /// Holds of an earlier start of this gateway, which this start has let expire.
     expired: Vec<Expired>,
     /// The heartbeat, the syncer and the janitor. They end with the ledger.
     tasks: JoinSet<()>,
-    /// The moment at which a stop began to write everything.
+    /// The moment at which a stop began to write all changes.
     stopping_since: Option<Instant>,
     closed: bool,
 }
@@ -79,10 +82,10 @@ enum DecidedIn {
 }
 
 impl ClusterLedger {
-    /// Registers this gateway with the ledger. Creates the ledger where there is none.
+    /// Registers this gateway with the ledger, and creates the ledger if it does not exist.
     ///
     /// # Errors
-    /// Where Postgres cannot be reached, or the settings of this gateway differ from those of the others.
+    /// Fails if Postgres cannot be reached, or the settings of this gateway differ from those of the others.
     pub async fn open(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let store = setup::retry_outages(|| setup::open_database(config)).await?;
         let lists = match &config.postgres_read_url {
@@ -133,6 +136,9 @@ impl ClusterLedger {
     /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
+        if let Err(error) = syncer::start(&self.shared, replaced).await {
+            tracing::debug!(%error, "the syncer is elected later");
+        }
         if let Some(earlier) = replaced
             && let Err(error) = self.expire_calls_of_replaced(earlier).await
         {
@@ -160,18 +166,28 @@ impl ClusterLedger {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
     }
 
+    /// Opens the answers that the ledger keeps for retries, in Postgres; those of all gateways together take at most
+    /// `max_total` bytes.
+    ///
+    /// # Errors
+    /// Where Postgres cannot be reached.
+    pub async fn answers(&self, max_total: u64) -> Result<ClusterAnswers, LedgerError> {
+        let gateway = self.shared.settings.incarnation;
+        ClusterAnswers::open(self.shared.store.clone(), gateway, max_total).await
+    }
+
     /// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
     /// removed.
     ///
     /// # Errors
-    /// Where Redis does not reply.
+    /// Fails if Redis does not reply.
     pub async fn retire(&self, idle: Duration) -> Result<i64, LedgerError> {
         janitor::retire(&self.shared, idle).await
     }
 
-    /// Makes everything durable, at a stop. Where Redis has been unreachable for a while, or has not
-    /// decided the charges that calls owe, the rest is handed over to the recovery that follows.
-    /// Returns whether the gateway may end.
+    /// Makes everything durable, at a stop. If Redis has been unreachable for a while, or has not
+    /// decided the charges of calls, the rest is handed over to the next recovery. Returns whether
+    /// the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
@@ -182,7 +198,7 @@ impl ClusterLedger {
             Err(error) => tracing::warn!(%error, "not everything is in Postgres yet"),
         }
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
-        // The last check finds operations of an epoch that ended before they were handed over.
+        // The last check finds operations from an epoch that ended before they were handed over.
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
             && !shared.debts.has_charges()
@@ -209,6 +225,31 @@ impl Backend for ClusterLedger {
             }
         }
         outcomes
+    }
+
+    /// In `strict` the calls' operations wait for Postgres in the future that is returned: Redis decides the next batch
+    /// meanwhile.
+    async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
+        let shared = &self.shared;
+        let is_usual = |operation: &Operation| {
+            DecidedIn::of(operation) == DecidedIn::Redis && operation.origin() != Some(Origin::Api)
+        };
+        let is_strict = shared.settings.durability == Durability::Strict;
+        if !is_strict || batch.len() > MAX_BATCH || !batch.iter().all(is_usual) {
+            return Begun::Done(self.apply(batch).await);
+        }
+        decide_owed(shared).await;
+        let items: Vec<_> = batch.iter().map(BatchItem::Operation).collect();
+        let decided = work::ask_redis(shared, &items).await;
+        let waits = decided.waits_for_postgres();
+        let (shared, operations) = (shared.clone(), batch.clone());
+        let outcomes = async move {
+            let (decisions, uncertain) = decided.make_durable(&shared).await;
+            let uncertain = uncertain.into_iter();
+            shared.debts.owe(uncertain.filter_map(|place| work::release_of(&operations[place])));
+            outcomes_of(&operations, decisions)
+        };
+        if waits { Begun::Committing(Box::pin(outcomes)) } else { Begun::Done(outcomes.await) }
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
@@ -242,6 +283,7 @@ impl Backend for ClusterLedger {
                 tracing::warn!("not every account with a live hold is in Redis yet");
             }
             self.tasks.shutdown().await;
+            syncer::leave(&self.shared).await;
             if let Err(error) =
                 postgres::leave(&self.shared.store, self.shared.settings.incarnation).await
             {
@@ -262,6 +304,8 @@ impl DecidedIn {
             | Operation::Capture { .. }
             | Operation::Release { .. }
             | Operation::Abandon { .. }
+            | Operation::MarkClaim { .. }
+            | Operation::Leave { .. }
             | Operation::Balance { .. } => Self::Redis,
             Operation::Open { .. }
             | Operation::Post(_)
@@ -279,7 +323,7 @@ impl DecidedIn {
         }
     }
 
-    /// Whether two operations that follow each other are decided together.
+    /// Whether an operation that is decided here can be decided together with the next one.
     fn takes_with(self, next: Self) -> bool {
         self == next && self != Self::Alone
     }
@@ -292,14 +336,14 @@ async fn wait_until_open(shared: &Shared) {
         let open = async {
             heartbeat::beat(shared).await?;
             sync::sync(shared).await?;
-            // The sync has read from Redis how far Postgres had come. The second beat finds out whether
-            // Postgres has since been taken back to an earlier point.
+            // The sync has read from Redis up to which batch Postgres had the stream. The second
+            // beat notices if Postgres has been restored to an earlier point since.
             heartbeat::beat(shared).await?;
             shared.epoch.require().map(drop)
         };
         match open.await {
             Ok(()) => return,
-            // The wait may be long, and its reason has been logged.
+            // The wait may be long, and its reason was logged.
             Err(_) if shared.epoch.is_left_to_others() || shared.epoch.is_elsewhere() => return,
             Err(error) if Instant::now() >= limit => {
                 return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
@@ -313,7 +357,13 @@ async fn wait_until_open(shared: &Shared) {
 async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     decide_owed(shared).await;
     let items: Vec<_> = operations.iter().map(BatchItem::Operation).collect();
-    let decisions = work::decide(shared, &items).await;
+    let mut outcomes = outcomes_of(operations, work::decide(shared, &items).await);
+    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
+    outcomes
+}
+
+/// The outcomes of operations as Redis has decided them. A call that was cut off is logged.
+fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
     for (operation, decision) in operations.iter().zip(&decisions) {
         if decision.verdict == Verdict::Expired
             && let Some(call) = operation.crashed_call(wall_ms())
@@ -321,12 +371,10 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
             call.log();
         }
     }
-    let mut outcomes: Vec<_> = decisions.into_iter().map(Decision::outcome).collect();
-    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
-    outcomes
+    decisions.into_iter().map(Decision::outcome).collect()
 }
 
-/// Decides the operations that this gateway owes. Those that cannot be decided stay owed.
+/// Decides the operations in `debts`. Those that cannot be decided stay there.
 async fn decide_owed(shared: &Shared) {
     if !shared.redis.is_up() {
         return;
@@ -343,8 +391,8 @@ async fn decide_owed(shared: &Shared) {
     }
 }
 
-/// Decides operations in Postgres, once Postgres has everything that Redis decided, and then applies
-/// them in Redis.
+/// Decides operations in Postgres, once Postgres has all decisions of Redis, and then applies them
+/// in Redis.
 async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let decided = async {
         shared.require_postgres()?;
@@ -365,8 +413,8 @@ async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Ou
     }
 }
 
-/// Decides operations in Postgres, except openings of accounts that exist in Redis: these are open
-/// already.
+/// Decides operations in Postgres. Openings of accounts that exist in Redis are skipped, because
+/// these accounts are already open.
 async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let open = warm::are_open(shared, operations).await;
     let rest = operations.iter().zip(&open).filter(|(_, is_open)| !**is_open);
@@ -384,8 +432,8 @@ async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation
     open.into_iter().map(outcome).collect()
 }
 
-/// Makes everything durable that Redis decided. The comparison of Redis with Postgres is left to the
-/// reader, since it may take long and the pipeline would have to wait.
+/// Makes all decisions of Redis durable. The comparison of Redis with Postgres is not made here but
+/// by the reader, because it may take long and the pipeline would have to wait.
 async fn audit(shared: &Shared) -> Outcome {
     match sync::sync_within(shared, WRITTEN_WITHIN).await {
         Ok(()) => Outcome::Audited(Vec::new()),

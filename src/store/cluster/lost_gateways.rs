@@ -1,8 +1,9 @@
-//! The calls of lost gateways: their holds expire, and no others' do.
+//! The calls of lost gateways. Their holds expire, and no other calls' holds do.
 //!
-//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway ends it only where the
-//! owner is lost: it has no lease, and Redis has not heard from it either, for ten seconds in which both stores could
-//! have heard from it. A store that stood still, or whose clock jumped, could not.
+//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway
+//! ends it only if the owner is lost. That is so if the owner has no lease, and Redis has not heard
+//! from it either, for ten seconds in which both stores were able to hear from it. A store that
+//! stood still, or whose clock jumped, was not able to.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -13,32 +14,34 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
-/// How long neither store must have heard from a gateway before its calls expire.
+/// How long both stores must have heard nothing from a gateway before its calls expire.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 
-/// Two looks that are further apart do not follow each other: a store, or this process, may have stood still.
+/// The longest time between two checks that count as following each other. If more time has passed,
+/// a store or this process may have stood still.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// The greatest difference between two readings of one moment by Redis's clock, in milliseconds.
+/// The greatest difference between two readings of one moment on Redis's clock, in milliseconds.
 const SAME_MOMENT_MS: i64 = 1000;
 
-/// The gateways without a lease, as this one has watched them.
+/// The gateways without a lease, and how long each has been silent.
 #[derive(Debug, Default)]
 pub(crate) struct Silences {
     silent: HashMap<i64, Silence>,
-    /// When both stores were looked at last.
+    /// The time at which both stores were last checked.
     looked: Option<Instant>,
 }
 
-/// A gateway that has not been heard of since this one has watched it.
+/// A gateway that has been silent since this gateway began to watch it.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Instant,
-    /// When Redis last heard from it, by its clock in milliseconds; `None` where it never did in this epoch.
+    /// The time at which Redis last heard from it, on Redis's clock in milliseconds; `None` if it
+    /// has not in this epoch.
     heard_ms: Option<i64>,
 }
 
-/// What Redis knows of a gateway without a lease.
+/// What the stores know of a gateway without a lease.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     incarnation: i64,
@@ -46,10 +49,10 @@ struct Heard {
 }
 
 impl Silences {
-    /// Looks at both stores once, and has the calls expire of every gateway that is lost.
+    /// Checks both stores once, and lets the calls of every lost gateway expire.
     ///
     /// # Errors
-    /// Where a store does not answer. The watch begins anew then.
+    /// Fails if a store does not answer. Watching then begins anew.
     pub async fn expire_lost_calls(&mut self, shared: &Shared) -> Result<(), LedgerError> {
         let lost = match heard_of(shared).await {
             Ok(heard) if shared.watch.is_steady() => self.look(&heard, Instant::now()),
@@ -64,7 +67,7 @@ impl Silences {
         };
         for incarnation in lost {
             sync::sync(shared).await?;
-            // Only if the gateway has not come back meanwhile.
+            // This finds calls only if the gateway has not come back.
             let calls = postgres::call_holds_of_gone(&shared.store, incarnation).await?;
             if calls.is_empty() {
                 postgres::remove_gone(&shared.store, incarnation).await?;
@@ -78,7 +81,7 @@ impl Silences {
         *self = Self::default();
     }
 
-    /// Notes what was heard of the gateways without a lease. Returns those that are lost.
+    /// Records which gateways without a lease were heard from. Returns the lost ones.
     fn look(&mut self, heard: &[Heard], now: Instant) -> Vec<i64> {
         let within = |at: Instant| now.saturating_duration_since(at) <= LOOK_WITHIN;
         if !self.looked.is_some_and(within) {
@@ -100,7 +103,7 @@ impl Silences {
 }
 
 impl Silence {
-    /// False where the gateway has been heard of since.
+    /// Whether the silence continues: the gateway was not heard from again.
     fn goes_on(&self, heard_ms: Option<i64>) -> bool {
         match (self.heard_ms, heard_ms) {
             (Some(before), Some(now)) => now.saturating_sub(before).abs() <= SAME_MOMENT_MS,
@@ -109,7 +112,7 @@ impl Silence {
     }
 }
 
-/// Asks Postgres for the gateways without a lease, and Redis when it heard from each.
+/// Reads from Postgres the gateways without a lease, and from Redis when it last heard from each.
 async fn heard_of(shared: &Shared) -> Result<Vec<Heard>, LedgerError> {
     let scripts = shared.epoch.require()?;
     let mut heard = Vec::new();
@@ -125,8 +128,8 @@ async fn heard_of(shared: &Shared) -> Result<Vec<Heard>, LedgerError> {
     Ok(heard)
 }
 
-/// Has the holds of a gateway's calls expire with the next sweep, whatever their deadlines are. If the gateway lives
-/// all the same, its captures count, as late ones.
+/// Lets the holds of a gateway's calls expire with the next sweep, whatever their deadlines are. If
+/// the gateway is alive after all, its captures count as late captures.
 pub(crate) fn expire_calls(shared: &Shared, incarnation: i64, calls: Vec<CallHold>) {
     if !calls.is_empty() {
         tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
@@ -140,7 +143,7 @@ mod tests {
 
     const ONE: Heard = Heard { incarnation: 1, heard_ms: Some(1_795_412_683_000) };
 
-    /// Looks every two seconds, so many times.
+    /// Checks `times` times, every two seconds.
     fn look(
         silences: &mut Silences,
         now: &mut Instant,
@@ -160,11 +163,11 @@ mod tests {
         let (mut silences, mut now) = (Silences::default(), Instant::now());
         assert!(look(&mut silences, &mut now, 5, |_| ONE).is_empty());
         assert_eq!(look(&mut silences, &mut now, 1, |_| ONE), [1]);
-        // Both stores stood still for three minutes.
+        // Both stores have stood still for three minutes.
         now += Duration::from_secs(180);
         assert!(look(&mut silences, &mut now, 5, |_| ONE).is_empty());
         assert_eq!(look(&mut silences, &mut now, 1, |_| ONE), [1]);
-        // Redis was emptied: it never heard of any gateway.
+        // Redis was emptied, so it has never heard from any gateway.
         let never = Heard { heard_ms: None, ..ONE };
         assert!(look(&mut silences, &mut now, 5, |_| never).is_empty());
         assert_eq!(look(&mut silences, &mut now, 1, |_| never), [1]);

@@ -1,8 +1,11 @@
 //! The cluster ledger: Redis decides, Postgres remembers. Any number of gateways share it.
 
 mod adaptive;
+pub(crate) mod answers;
 mod api_ends;
 mod batch_log;
+mod claim_text;
+mod cold_claims;
 mod compare;
 mod debts;
 pub(crate) mod epoch;
@@ -28,6 +31,7 @@ pub(crate) mod setup;
 mod shared;
 mod sweep;
 mod sync;
+mod syncer;
 mod usage_text;
 mod warm;
 mod work;

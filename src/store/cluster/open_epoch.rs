@@ -11,29 +11,33 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::store::cluster::redis::script::Scripts;
 
-/// The epoch that is open, as far as this gateway knows, and whether this gateway serves it.
+/// The open epoch, as far as this gateway knows, and whether this gateway serves it.
 #[derive(Debug)]
 pub(crate) struct OpenEpoch {
     scripts: ArcSwapOption<Scripts>,
-    /// True while gateways of another layout serve the ledger, and this one does not.
+    /// Whether gateways of another layout serve the ledger, and this gateway does not.
     left_to_others: AtomicBool,
-    /// The moment since which none of those gateways has had a lease, while some of them are still
+    /// The time since which none of those gateways has had a lease, while some of them are still
     /// registered.
     others_silent_since: Mutex<Option<Instant>>,
-    /// The epoch whose data the Redis that this gateway reached did not have; 0 for none.
+    /// The number of an epoch whose data were not in the Redis that this gateway reached; 0 for
+    /// none.
     lost: AtomicI64,
-    /// How often the lease has been renewed, as Postgres counted last.
+    /// The number of renewals of the lease, as Postgres last counted them.
     renewals: AtomicI64,
-    /// The loss cannot be settled since Postgres is away, which has been logged.
+    /// Whether it has been logged that a loss of data cannot be recovered because Postgres is
+    /// unreachable.
     waits_for_postgres: AtomicBool,
-    /// Since when this gateway has reached another Redis than the epoch's.
+    /// The time since which this gateway has reached another Redis than the epoch's.
     elsewhere_since: Mutex<Option<Instant>>,
-    /// The epoch that this gateway opened, until the keys of the epochs before are removed; 0 for none.
+    /// The epoch that this gateway opened, as long as the keys of earlier epochs are still in
+    /// Redis; otherwise 0.
     unswept: AtomicI64,
-    /// The epoch that this gateway opened, until the accounts with live holds are in Redis again; 0 for none.
+    /// The epoch that this gateway opened, as long as the accounts with live holds are not yet in
+    /// Redis again; otherwise 0.
     unwarmed: AtomicI64,
     metrics: Metrics,
-    /// Wakes the heartbeat, since the epoch may have ended.
+    /// Wakes the heartbeat, because the epoch may have ended.
     pub wake_heartbeat: Notify,
 }
 
@@ -62,7 +66,7 @@ impl OpenEpoch {
     /// The scripts of the open epoch.
     ///
     /// # Errors
-    /// While no epoch is open.
+    /// Fails if no epoch is open.
     pub fn require(&self) -> Result<Arc<Scripts>, LedgerError> {
         self.scripts().ok_or(LedgerError::Slow { what: "the next epoch of Redis" })
     }
@@ -82,14 +86,14 @@ impl OpenEpoch {
         self.metrics.ledger_up.set(1);
     }
 
-    /// Serves nothing until the next epoch opens.
+    /// Serves no epoch until the next one opens.
     pub fn close(&self) {
         self.scripts.store(None);
         self.metrics.ledger_up.set(0);
     }
 
-    /// Serves an epoch no longer, since the Redis that this gateway reached does not have its data. False where this
-    /// epoch is not served.
+    /// Stops serving an epoch, because the Redis that this gateway reached does not have its data.
+    /// Returns false if this epoch was not served.
     pub fn lose(&self, epoch: i64) -> bool {
         let is_served = self.number() == Some(epoch);
         if is_served {
@@ -99,46 +103,51 @@ impl OpenEpoch {
         is_served
     }
 
-    /// True where this epoch was lost, and nothing more is known yet.
+    /// Whether the data of this epoch were found missing, and it is not known yet whether they are
+    /// lost.
     pub fn is_lost(&self, epoch: i64) -> bool {
         self.lost.load(Ordering::Relaxed) == epoch
     }
 
-    /// Forgets the loss: it is settled, or another Redis was asked.
+    /// Forgets that data were missing: that is settled, or another Redis was reached.
     pub fn forget_loss(&self) {
         self.lost.store(0, Ordering::Relaxed);
         self.waits_for_postgres.store(false, Ordering::Relaxed);
     }
 
-    /// Notes how often the lease has been renewed, as Postgres counts; returns what it said before.
+    /// Records how often the lease has been renewed, as Postgres counts. Returns the count before.
     pub fn note_renewals(&self, renewals: i64) -> i64 {
         self.renewals.swap(renewals, Ordering::Relaxed)
     }
 
-    /// Notes that Postgres is away. True where a loss waits for it, and this is news.
+    /// Records that Postgres is unreachable. Returns true if a loss of data waits for it and this
+    /// was not known before.
     pub fn waits_for_postgres(&self) -> bool {
         self.lost.load(Ordering::Relaxed) != 0
             && !self.waits_for_postgres.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that this gateway reaches another Redis than the epoch's; returns for how long it has done so.
+    /// Records that this gateway reaches another Redis than the epoch's. Returns for how long it
+    /// has done so.
     pub fn go_elsewhere(&self) -> Duration {
         self.elsewhere().get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Raises the alarm that this gateway reaches another Redis. True where this is news.
+    /// Records that this gateway reaches another Redis for too long. Returns true if this was not
+    /// known before.
     pub fn alarm(&self) -> bool {
         let is_news = self.metrics.ledger_other_redis.get() == 0;
         self.metrics.ledger_other_redis.set(1);
         is_news
     }
 
-    /// True while that alarm stands.
+    /// Whether this gateway has reached another Redis for too long.
     pub fn is_elsewhere(&self) -> bool {
         self.metrics.ledger_other_redis.get() == 1
     }
 
-    /// Notes that this gateway reaches the epoch's Redis, or that there will be another epoch.
+    /// Records that this gateway reaches the epoch's Redis again, or that another epoch will be
+    /// opened.
     pub fn come_home(&self) {
         *self.elsewhere() = None;
         self.metrics.ledger_other_redis.set(0);
@@ -153,19 +162,21 @@ impl OpenEpoch {
         self.left_to_others.load(Ordering::Relaxed)
     }
 
-    /// Records that a gateway of another layout has a lease. Returns true where this was not known
+    /// Records that a gateway of another layout has a lease. Returns true if this was not known
     /// before.
     pub fn leave_to_others(&self) -> bool {
         self.forget_silence();
         !self.left_to_others.swap(true, Ordering::Relaxed)
     }
 
-    /// Records that no gateway of another layout has a lease. Returns how long this has been so.
+    /// Records that no gateway of another layout has a lease. Returns for how long none has had
+    /// one.
     pub fn others_are_silent(&self) -> Duration {
         self.silence().get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Forgets how long they have been silent: the cause may be that Postgres was unreachable.
+    /// Forgets for how long those gateways have been without a lease: they may have been unable to
+    /// reach Postgres.
     pub fn forget_silence(&self) {
         *self.silence() = None;
     }
@@ -187,12 +198,12 @@ impl OpenEpoch {
         self.unswept.store(epoch, Ordering::Relaxed);
     }
 
-    /// True where this gateway has opened an epoch, and the keys of the epochs before it are still in Redis.
+    /// True if this gateway has opened an epoch, and the keys of the epochs before it are still in Redis.
     pub fn is_unswept(&self) -> bool {
         self.unswept.load(Ordering::Relaxed) != 0
     }
 
-    /// Notes that they are removed.
+    /// Records that those keys were removed.
     pub fn end_sweeping(&self) {
         self.unswept.store(0, Ordering::Relaxed);
     }

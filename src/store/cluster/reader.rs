@@ -1,4 +1,5 @@
-//! Reads of the cluster ledger: the past from Postgres or its replica, and the comparison with Redis.
+//! Reads of the cluster ledger: lists and reports from Postgres or its replica, and the comparison
+//! with Redis.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,7 +30,8 @@ use crate::store::sql::sold;
 #[derive(Clone, Debug)]
 pub struct ClusterReader {
     pub(crate) shared: Arc<Shared>,
-    /// The database that lists are read from. A replica may lag, so single items are read from the primary.
+    /// The database that lists are read from. It may be a replica, which may lag, so single items
+    /// are read from the primary.
     pub(crate) lists: Store,
 }
 

@@ -1,12 +1,12 @@
 //! The recovery: opens the next epoch after Redis has lost data.
 //!
 //! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are
-//! left in the stream and in the redo logs, and opens the next epoch, first in Redis and then in
+//! left in the stream, in the redo logs and among the appends of `strict`, and opens the next epoch, first in Redis and then in
 //! Postgres.
 
 use std::time::{Duration, Instant};
 
-use crate::ledger::{LedgerError, wall_ms};
+use crate::ledger::{Durability, LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::postgres::{
@@ -15,24 +15,24 @@ use crate::store::cluster::postgres::{
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
-/// The least time that a recovery takes where a gateway has not checked in.
+/// The least time that a recovery takes if a gateway has not checked in.
 pub(crate) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
 
-/// How often a recovery that reads from Redis sends Postgres a statement, so that Postgres does not end
-/// its transaction as idle.
+/// How often a recovery sends Postgres a statement while it reads from Redis, so that Postgres does
+/// not end its transaction as idle.
 const STAY_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of batches that are read from the stream at once.
 const BATCHES: u64 = 128;
 
-/// Hands over the redo log of this gateway, then opens the next epoch if no other gateway does. Returns whether this
-/// gateway has opened it.
+/// Hands over the redo log of this gateway, then opens the next epoch unless another gateway does.
+/// Returns whether this gateway has opened it.
 pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerError> {
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Returns false where another gateway recovers, or one that has a lease has not checked in yet, or this gateway is not
-/// the one to do it.
+/// Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
+/// in yet, or if this gateway must not lead it.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let info = shared.redis.info().await?;
     info.check()?;
@@ -53,7 +53,7 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let Some(recovery) = postgres::begin_recovery(&shared.store, candidate).await? else {
         return Ok(false);
     };
-    // In a box, so that the heartbeat's future stays small.
+    // The future is boxed, so that the heartbeat's future stays small.
     shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate))).await?;
     Ok(true)
 }
@@ -66,20 +66,22 @@ async fn lead(
 ) -> Result<(), LedgerError> {
     let Checkpoint { epoch, ref nonce, .. } = recovery.checkpoint;
     let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
-    // Postgres may have been taken back to an earlier epoch. The keys that later epochs left in Redis
+    // Postgres may have been restored to an earlier epoch. The keys that later epochs left in Redis
     // must never be read again.
     let seen = shared.redis.meta(&ending).await?.number;
-    // This stops a gateway that does not know of the recovery yet, if Redis still has the old scripts.
+    // If Redis still has the old scripts, this stops a gateway that does not know of the recovery
+    // yet.
     shared.redis.fence(&ending).await?;
     if epoch > 0 && recovery.awaits_check_in().await? {
-        // A silent gateway may have a reply of Redis that it has not passed on yet. After this time it
-        // must not pass it on.
+        // A silent gateway may have a reply of Redis that it has not passed on yet. After this time
+        // it must not pass the reply on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
     let survived = surviving_batches(shared, &ending, &mut recovery).await?;
     let (replayed, missing) = recovery.replay(survived).await?;
     let charged = recovery.charge_owed(wall_ms()).await?;
-    if missing > 0 {
+    // In `strict` a batch that is missing was acknowledged to nobody.
+    if missing > 0 && shared.settings.durability == Durability::Relaxed {
         tracing::error!(
             epoch,
             batches = missing,
@@ -90,7 +92,8 @@ async fn lead(
     let number = epoch.max(seen).saturating_add(1);
     let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
     let scripts = Scripts::new(SHARD, next);
-    shared.redis.begin_epoch(&scripts).await?;
+    let cold_until = recovery.cold_until().await?;
+    shared.redis.begin_epoch(&scripts, cold_until).await?;
     let back_off = recovery.open(scripts.epoch.number, &scripts.epoch.nonce, candidate).await?;
     if let Err(error) = shared.redis.drop_earlier(&scripts).await {
         tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");
@@ -110,7 +113,7 @@ async fn lead(
     Ok(())
 }
 
-/// The batches that Redis still has and Postgres does not; none where the two have forked.
+/// The batches that Redis still has and Postgres does not have; empty if the two have forked.
 async fn surviving_batches(
     shared: &Shared,
     scripts: &Scripts,

@@ -1,4 +1,4 @@
-//! `farebox recover`: plans a recovery, or sets one off.
+//! `farebox recover`: plans a recovery, or begins one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -29,32 +29,33 @@ const NAMED: usize = 50;
 /// The number of batches that are read at once.
 const AT_ONCE: usize = 500;
 
-/// How long a recovery that is set off here may take. Gateways have 3 s of it to hand over their
-/// batches.
+/// How long a recovery that is begun here may take. Up to 3 s of this time pass until the gateways
+/// have handed over their batches.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What a recovery would find and do. Making the plan changes nothing in the stores.
+/// The plan of a recovery: the state that it would find, and its steps. Making the plan changes
+/// nothing in the stores.
 #[derive(Clone, Debug)]
 pub struct RecoveryPlan {
     /// The state of Postgres, of each gateway and of Redis; one line each.
     pub state: Vec<String>,
     /// The steps of the recovery.
     pub steps: Vec<String>,
-    /// The batches that no store and no gateway has any more. Empty where nothing is lost.
+    /// The batches that neither a store nor a gateway has any more; empty if nothing is lost.
     pub lost: Vec<String>,
-    /// Accounts whose balance after the recovery would differ from the one in Redis now. The list is
-    /// cut off.
+    /// Accounts whose balance after the recovery would differ from their balance in Redis now. At
+    /// most [`NAMED`] are listed.
     pub accounts: Vec<ChangedAccount>,
-    /// The number of all such accounts, also of those that are not listed.
+    /// The number of all such accounts, including those that are not listed.
     pub changed: usize,
 }
 
-/// An account whose balance after a recovery would differ from the one in Redis now.
+/// An account whose balance after a recovery would differ from its balance in Redis now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedAccount {
     /// The account's id.
     pub account: String,
-    /// The balance in Redis now, in micro-credits; `None` where it cannot be read.
+    /// The balance in Redis now, in micro-credits; `None` if it cannot be read.
     pub redis: Option<i64>,
     /// The balance in Postgres now, in micro-credits.
     pub postgres: i64,
@@ -62,9 +63,10 @@ pub struct ChangedAccount {
     pub after: i64,
 }
 
-/// Plans a recovery of the ledger, by what Redis and Postgres have now.
+/// Plans a recovery of the ledger from the present state of Redis and Postgres.
 ///
-/// Where Postgres cannot be read. If Redis does not reply, the plan says so.
+/// # Errors
+/// Fails if Postgres cannot be read. If Redis does not reply, the plan says so.
 pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, LedgerError> {
     let store = setup::database(config)?;
     let redis = setup::open_redis(config)?;
@@ -79,18 +81,18 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
         planner.plan.state.push(what);
     }
     match planner.redis.wait().await {
-        Ok(()) => planner.plan_with_redis().await?,
+        Ok(()) => planner.plan_with_redis(config.durability).await?,
         Err(error) => planner.plan_without_redis(&error),
     }
     Ok(planner.plan)
 }
 
-/// Recovers the ledger: begins the next epoch, with everything that Redis and the gateways still have.
-/// Returns the number of that epoch.
+/// Recovers the ledger: begins the next epoch, with everything that Redis and the gateways still
+/// have. Returns the number of the new epoch.
 ///
 /// # Errors
-/// Where Redis or Postgres cannot be reached, where gateways of another layout serve the ledger, or
-/// where the recovery takes too long.
+/// Fails if Redis or Postgres cannot be reached, if gateways of another layout serve the ledger, or
+/// if the recovery takes too long.
 pub async fn recover_cluster(config: &LedgerConfig, metrics: Metrics) -> Result<i64, LedgerError> {
     let limit = Instant::now() + RECOVERED_WITHIN;
     let store = setup::database(config)?;
@@ -168,8 +170,8 @@ impl Planner {
                  have yet; this takes up to 4 s"
             ),
             (n, Durability::Strict) => format!(
-                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have no batches that \
-                 Postgres lacks"
+                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have answered no call \
+                 whose batch Postgres lacks"
             ),
         });
     }
@@ -181,24 +183,26 @@ impl Planner {
         );
     }
 
-    async fn plan_with_redis(&mut self) -> Result<(), LedgerError> {
+    async fn plan_with_redis(&mut self, durability: Durability) -> Result<(), LedgerError> {
         let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
         let scripts = Scripts::new(SHARD, epoch);
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
         let survived = self.survived(&scripts).await?;
-        let handed = self.snapshot.redo.clone();
+        let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
+        // Of two batches with one number the later of these counts.
+        let all = handed.iter().chain(&survived).chain(&appended);
         let mut batches: BTreeMap<i64, &NumberedBatch> =
-            handed.iter().map(|batch| (batch.seq, batch)).collect();
-        batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
+            all.map(|batch| (batch.seq, batch)).collect();
         batches.retain(|seq, _| *seq > checkpoint.seq);
         self.plan.steps.push(format!(
             "{} batches are written to Postgres: {} from the stream of Redis, {} that gateways handed \
-             over",
+             over{}",
             batches.len(),
             survived.len(),
-            handed.len()
+            handed.len(),
+            if appended.is_empty() { String::new() } else { format!(", {} appended", appended.len()) }
         ));
         let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
@@ -207,7 +211,7 @@ impl Planner {
                 owed.len()
             ));
         }
-        self.find_gaps(&meta, batches.keys().copied());
+        self.find_gaps(&meta, durability, batches.keys().copied());
         let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
         let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
         self.compare_accounts(&meta, decided).await?;
@@ -237,7 +241,7 @@ impl Planner {
         self.plan.state.push(format!("Redis: {what}"));
     }
 
-    /// The batches of the stream that Postgres does not have; none where the two have forked.
+    /// The batches of the stream that Postgres does not have; empty if the two have forked.
     async fn survived(&mut self, scripts: &Scripts) -> Result<Vec<NumberedBatch>, LedgerError> {
         let checkpoint = self.snapshot.checkpoint.clone();
         let (mut survived, mut from) = (Vec::new(), checkpoint.seq);
@@ -260,7 +264,7 @@ impl Planner {
     }
 
     /// Finds the batches after the checkpoint that were decided and are not among `found`.
-    fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
+    fn find_gaps(&mut self, meta: &Meta, durability: Durability, found: impl Iterator<Item = i64>) {
         let checkpoint = &self.snapshot.checkpoint;
         if meta.number > checkpoint.epoch {
             self.plan.lost.push(format!(
@@ -281,6 +285,9 @@ impl Planner {
         for (first, last) in missing {
             let why = if last <= meta.durable {
                 "Postgres had them once: it was taken back to an earlier point"
+            } else if durability == Durability::Strict {
+                // A batch that was not appended was acknowledged to nobody.
+                continue;
             } else {
                 "they may be in the memory of gateways that run"
             };
@@ -290,7 +297,8 @@ impl Planner {
         }
     }
 
-    /// Finds the accounts whose balance after the recovery would differ from the one in Redis now.
+    /// Finds the accounts whose balance after the recovery would differ from their balance in Redis
+    /// now.
     async fn compare_accounts(
         &mut self,
         meta: &Meta,

@@ -1,4 +1,4 @@
-//! The look at Redis, twice a second: which server is it, and what does its clock say?
+//! Checks Redis twice a second: which server it is, and the time on its clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::shared::Shared;
 
-/// The time between two looks.
+/// The time between two checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The server behind the address, at a look.
+/// The server that a check found at the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// A master, with its identity.
@@ -18,10 +18,10 @@ pub(crate) enum Found {
     Replica,
 }
 
-/// Looks once: asks for the time and the identity.
+/// Makes one check: asks for the time and the identity.
 ///
 /// # Errors
-/// Where Redis is away.
+/// Fails if Redis is unreachable.
 pub(crate) async fn look(shared: &Shared) -> Result<Found, LedgerError> {
     read_clock(shared).await?;
     let info = shared.redis.who().await?;
@@ -57,7 +57,7 @@ pub(crate) async fn reaches_one(shared: &Shared, here: &str) -> Result<bool, Led
 /// Asks for the time.
 ///
 /// # Errors
-/// Where Redis is away.
+/// Fails if Redis is unreachable.
 pub(crate) async fn read_clock(shared: &Shared) -> Result<(), LedgerError> {
     let asked = Instant::now();
     let redis_ms = shared.redis.time_ms().await?;
@@ -67,7 +67,7 @@ pub(crate) async fn read_clock(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Runs until it is aborted.
+/// Runs until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;

@@ -1,8 +1,9 @@
-//! What this gateway knows of its Redis: which server it reaches, and what that one's clock says. `redis_look` finds it
-//! out.
+//! What is known of the Redis that this gateway reaches: its identity, and the time on its clock.
+//! `redis_look` finds both out.
 //!
-//! Ids of calls, and how fresh they are, go by Redis's clock, since the scripts compare them with it: a gateway whose
-//! clock is a minute behind would otherwise have Postgres asked about every call.
+//! The ids of calls use Redis's clock, because the scripts compare the ids' times with it. If a
+//! gateway used its own clock and that were a minute slow, the scripts would have to ask Postgres
+//! about every call.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,25 +11,26 @@ use std::time::{Duration, Instant};
 use crate::ledger::{keep_ids_ahead_by, wall_ms};
 use crate::metrics::Metrics;
 
-/// How long it is known which Redis was reached.
+/// The identity of the Redis that was reached is valid for this long.
 const REACHED_FOR: Duration = Duration::from_millis(1500);
 
-/// The greatest difference, in milliseconds, between how far Redis's clock went and how much time passed.
+/// The clock of Redis has jumped if, between two readings, it went further or less far than the
+/// time that passed, by more than this. In milliseconds.
 const JUMP_MS: i64 = 2000;
 
-/// How long nothing may have been heard of Redis's clock before it counts as having stood still.
+/// Redis's clock counts as having stood still if it could not be read for this long.
 const STILL_AFTER: Duration = Duration::from_secs(5);
 
-/// How long nothing expires after Redis's clock has jumped or stood still.
+/// No hold expires for this long after Redis's clock has jumped or stood still.
 const QUIET_FOR: Duration = Duration::from_secs(10);
 
-/// Ids go by this machine's clock if it differs less from Redis's, in milliseconds.
+/// If the clocks differ by less than this, in milliseconds, ids use this machine's clock.
 const SKEW_OF_NO_MATTER_MS: i64 = 1000;
 
-/// A difference that is logged, in milliseconds.
+/// A difference between the clocks above which it is logged, in milliseconds.
 const SKEW_TO_LOG_MS: i64 = 5000;
 
-/// What is known of the Redis that this gateway reaches.
+/// All that is known of the Redis that this gateway reaches.
 #[derive(Debug)]
 pub(crate) struct RedisWatch {
     state: Mutex<State>,
@@ -37,21 +39,22 @@ pub(crate) struct RedisWatch {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The identity of the master that was reached, and when.
+    /// The identity of the master that was last reached, and the time of that.
     reached: Option<(Arc<str>, Instant)>,
     clock: RedisClock,
-    /// A difference between the clocks has been logged.
+    /// Whether a difference between the clocks has been logged.
     has_logged_skew: bool,
 }
 
-/// Redis's clock as this gateway has seen it.
+/// Redis's clock, as this gateway has read it.
 #[derive(Clone, Copy, Debug, Default)]
 struct RedisClock {
-    /// The newest reading: the time in milliseconds since 1970, and the moment here.
+    /// The newest reading: the time on Redis's clock in milliseconds since 1970, and the moment of
+    /// the reading here.
     read: Option<(i64, Instant)>,
-    /// When the clock last jumped, or was heard of again after it had stood still.
+    /// The last time at which the clock jumped, or was read again after it had stood still.
     unsteady: Option<Instant>,
-    /// How far it is ahead of this machine's, in milliseconds.
+    /// How far Redis's clock is ahead of this machine's, in milliseconds.
     ahead_ms: i64,
 }
 
@@ -60,14 +63,16 @@ impl RedisWatch {
         Self { state: Mutex::default(), metrics }
     }
 
-    /// The identity of the Redis that this gateway reaches; `None` where that is not known, as while Redis is away.
+    /// The identity of the Redis that this gateway reaches; `None` if it is not known, for example
+    /// because Redis is unreachable.
     pub fn reached(&self) -> Option<Arc<str>> {
         let state = self.lock();
         let fresh = state.reached.as_ref().filter(|(_, at)| at.elapsed() < REACHED_FOR);
         fresh.map(|(identity, _)| identity.clone())
     }
 
-    /// False where Redis's clock has jumped or stood still a moment ago, so that deadlines say nothing.
+    /// Whether Redis's clock has neither jumped nor stood still lately. If it has, deadlines cannot
+    /// be judged by it.
     pub fn is_steady(&self) -> bool {
         self.lock().clock.is_steady(Instant::now())
     }
@@ -77,12 +82,13 @@ impl RedisWatch {
         wall_ms().saturating_add(self.lock().clock.ahead_ms)
     }
 
-    /// Notes the identity of the master that was reached just now; `None` where there was none.
+    /// Records the identity of the master that was just reached; `None` if none was.
     pub fn note_reached(&self, identity: Option<Arc<str>>) {
         self.lock().reached = identity.map(|identity| (identity, Instant::now()));
     }
 
-    /// Notes what Redis's clock said at `at`, when this machine's said `wall_ms`.
+    /// Records that Redis's clock read `redis_ms` at the moment `at`, when this machine's clock
+    /// read `wall_ms`.
     pub fn note_time(&self, redis_ms: i64, wall_ms: i64, at: Instant) {
         let mut state = self.lock();
         state.clock.read(redis_ms, wall_ms, at);
@@ -151,7 +157,8 @@ mod tests {
             Self { began: now, now, clock: RedisClock::default() }
         }
 
-        /// Reads it once, `passed` after the reading before. The clock is ahead by so many milliseconds.
+        /// Reads the clock once, `passed` after the last reading. The clock is `ahead_ms`
+        /// milliseconds ahead of this machine's.
         fn read_after(&mut self, passed: Duration, ahead_ms: i64) {
             self.now += passed;
             let wall_ms = i64::try_from(self.now.duration_since(self.began).as_millis()).unwrap();

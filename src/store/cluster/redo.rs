@@ -1,7 +1,7 @@
 //! The redo log: the batches that this gateway acknowledged and Postgres may not have yet.
 //!
-//! If Redis loses its data, only this log still has the debits in these batches. A recovery takes them
-//! from here.
+//! If Redis loses its data, only this log still has the debits in these batches. A recovery takes
+//! them from here.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use crate::store::cluster::postgres::NumberedBatch;
 /// The memory that a batch takes besides its text, in bytes.
 const OVERHEAD: usize = size_of::<(Instant, NumberedBatch)>();
 
-/// The redo log behind its lock. Each method takes the lock once and never across an await.
+/// The redo log and its lock. Each method takes the lock once, and never across an await.
 #[derive(Debug, Default)]
 pub(crate) struct RedoLog(Mutex<Log>);
 
@@ -23,18 +23,18 @@ struct Log {
     epoch: i64,
     /// The newest batch of the epoch that Postgres is known to have.
     durable: i64,
-    /// True once the epoch has been given up: replies of Redis are not answered any more.
+    /// Whether the epoch has been given up. If so, replies of Redis are no longer passed on.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
-    /// Captures that were acknowledged as repetitions: each had been decided before, in a batch whose
-    /// reply was lost. Each has the number of the batch that was newest at its repetition. Once that
-    /// batch is durable, the capture is durable too.
+    /// Captures that were acknowledged as repetitions. Such a capture was decided earlier, in a
+    /// batch whose reply was lost. It is stored with the number of the batch that was newest at its
+    /// repetition: once that batch is durable, the capture is durable too.
     repeated: VecDeque<(Instant, i64, Operation)>,
-    /// The memory that the batches take, roughly.
+    /// The memory that the batches take, in bytes. It is an estimate.
     bytes: usize,
 }
 
-/// The content of the log where the next epoch opened before the log was handed over.
+/// The rest of the log, if the next epoch opened before the log was handed over.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remainder {
     pub batches: Vec<NumberedBatch>,
@@ -43,8 +43,8 @@ pub(crate) struct Remainder {
 }
 
 impl RedoLog {
-    /// Begins an epoch. Returns the rest of the log of the epoch before; empty where `epoch` has begun
-    /// already.
+    /// Begins an epoch. Returns the rest of the log of the epoch before. The rest is empty if
+    /// `epoch` has already begun.
     pub fn begin(&self, epoch: i64) -> Remainder {
         let mut log = self.lock();
         if log.epoch == epoch {
@@ -57,9 +57,9 @@ impl RedoLog {
         }
     }
 
-    /// Records a reply of Redis. The batches up to `durable` are durable. `batch`, and the captures in
-    /// `repeated`, which had been decided by batch `seq`, are acknowledged now. An epoch that was given
-    /// up acknowledges nothing.
+    /// Records a reply of Redis. The batches up to `durable` are durable. `batch` and the captures
+    /// in `repeated` are acknowledged now; the latter had been decided by batch `seq` at the
+    /// latest. An epoch that was given up acknowledges nothing.
     pub fn record(
         &self,
         epoch: i64,
@@ -83,24 +83,24 @@ impl RedoLog {
         self.lock().repeated.iter().map(|(_, _, operation)| operation.clone()).collect()
     }
 
-    /// Forgets these captures, since Postgres has them.
+    /// Removes these captures, because Postgres has them.
     pub fn forget_repeated(&self) {
         self.lock().repeated.clear();
     }
 
-    /// True while this epoch has not been given up.
+    /// Whether this epoch is the present one and has not been given up.
     pub fn is_open(&self, epoch: i64) -> bool {
         self.lock().is_open(epoch)
     }
 
-    /// Gives an epoch up: the log has to be handed over to the recovery.
+    /// Gives an epoch up. Its log must then be handed over to the recovery.
     pub fn close(&self, epoch: i64) {
         let mut log = self.lock();
         log.closed |= log.epoch == epoch;
     }
 
-    /// The oldest batches of an epoch, of at most `bytes` together, or one larger batch. The flag is
-    /// true where these are all batches of the log.
+    /// The oldest batches of an epoch: together at most `bytes`, or one larger batch. The flag is
+    /// true if these are all batches of the log.
     pub fn oldest(&self, epoch: i64, bytes: usize) -> (Vec<NumberedBatch>, bool) {
         let log = self.lock();
         if log.epoch != epoch {
@@ -155,7 +155,7 @@ impl RedoLog {
         self.lock().bytes
     }
 
-    /// True where everything is durable.
+    /// True if everything is durable.
     pub fn is_empty(&self) -> bool {
         let log = self.lock();
         log.batches.is_empty() && log.repeated.is_empty()

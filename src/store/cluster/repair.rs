@@ -19,14 +19,14 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, NO_HURRY};
 use crate::store::cluster::warm;
 
-/// The most rounds of repairs. A second round is needed only where something keeps damaging Redis.
+/// The most rounds of repairs. A second round is needed only if something keeps damaging Redis.
 const ROUNDS: usize = 20;
 
 /// Repairs the differences that `farebox reconcile` finds, as far as they can be repaired. Gateways may
 /// serve meanwhile.
 ///
 /// # Errors
-/// Where Redis or Postgres cannot be reached.
+/// Fails if Redis or Postgres cannot be reached.
 pub async fn repair_cluster(
     config: &LedgerConfig,
     metrics: Metrics,
@@ -57,14 +57,16 @@ async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
         }
         replace(shared, &scripts, &std::mem::take(&mut wrong)).await?;
     }
-    // An earlier repair may have dropped accounts and been interrupted before it loaded them again.
+    // An earlier repair may have removed accounts from Redis, and been interrupted before it loaded
+    // them again.
     warm::warm_held_accounts(shared).await?;
     sync::deliver(shared).await?;
     Ok(report)
 }
 
-/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided
-/// about them are in the stream, and no gateway loads an account before all of these are in Postgres.
+/// Removes accounts and their live holds from Redis, and loads them again. The stream has all
+/// batches that Redis decided about them, and no gateway loads such an account before all of these
+/// batches are in Postgres.
 async fn replace(
     shared: &Shared,
     scripts: &Scripts,
@@ -80,7 +82,7 @@ async fn replace(
         words.extend(ids.iter().map(|id| arg(id)));
         shared.maintain(scripts, words).await?;
     }
-    // They are loaded at once, since the deadlines of their holds have to be watched.
+    // The accounts are loaded at once, because the deadlines of their holds must be checked.
     let ids: Vec<AccountId> = accounts.iter().filter_map(|id| id.parse().ok()).collect();
     let nonce = warm::new_nonce();
     for some in ids.chunks(ACCOUNTS) {

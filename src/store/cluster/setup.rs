@@ -1,4 +1,4 @@
-//! Opening the stores of the cluster ledger: Redis, and the database with its schema.
+//! Opens the stores of the cluster ledger: Redis, and the database with its schema.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// The time between two attempts.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the log says that an attempt still waits.
+/// How often it is logged that an attempt is still waiting.
 const LOG_EVERY: Duration = Duration::from_secs(3);
 
-/// Makes the schema of a cluster ledger, or brings it up to date; safe from several places at once.
+/// Makes the schema of a cluster ledger, or brings it up to date. Several processes may do so at
+/// once.
 ///
 /// # Errors
-/// Where Postgres cannot be reached or refuses.
+/// Fails if Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
     retry_outages(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
 }
@@ -66,10 +67,11 @@ fn required<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret
     })
 }
 
-/// Tries until Postgres is there: it may still be starting.
+/// Tries again until Postgres is there, because it may still be starting.
 ///
 /// # Errors
-/// The error of the last attempt, after [`PATIENCE`] or where Postgres replies with another error.
+/// Fails with the error of the last attempt, after [`PATIENCE`] or if Postgres replies with another
+/// error.
 pub(crate) async fn retry_outages<T, F>(mut attempt: impl FnMut() -> F) -> Result<T, LedgerError>
 where
     F: Future<Output = Result<T, LedgerError>>,
@@ -86,8 +88,8 @@ where
     }
 }
 
-/// Logs now and then that an attempt still waits, perhaps until another gateway has migrated the
-/// schema.
+/// Logs from time to time that an attempt is still waiting. It may wait until another gateway has
+/// migrated the schema.
 async fn log_while_waiting<T>(attempt: impl Future<Output = T>) -> T {
     let mut attempt = std::pin::pin!(attempt);
     loop {

@@ -19,6 +19,7 @@ use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
+use crate::store::cluster::syncer::Syncer;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
@@ -26,29 +27,31 @@ const MAX_WRITE: usize = 1 << 20;
 /// The most text that one transaction hands over to a recovery, in bytes.
 const MAX_HAND_OVER: usize = 4 << 20;
 
-/// One gateway's part of the cluster ledger. Each member has its own lock, if it needs one; the functions that
-/// work on it are in `work`, `warm`, `sync`, `heartbeat`, `recovery`, `hand_over`, `janitor`, `sweep`, `api_ends`,
-/// `compare` and `repair`.
+/// One gateway's part of the cluster ledger. A member that needs a lock has its own. The functions
+/// that use it are in `work`, `warm`, `sync`, `heartbeat`, `recovery`, `hand_over`, `janitor`,
+/// `sweep`, `api_ends`, `compare` and `repair`.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub store: Store,
     pub redis: Redis,
-    /// Which Redis is reached, and its clock.
+    /// The Redis that is reached, and its clock.
     pub watch: RedisWatch,
     pub settings: Settings,
     pub metrics: Metrics,
     pub clock: Clock,
     /// The lease, which is the right to answer callers.
     pub lease: Lease,
-    /// The epoch that is served.
+    /// The epoch that this gateway serves.
     pub epoch: OpenEpoch,
     /// Acknowledged batches that Postgres may not have yet.
     pub redo: RedoLog,
-    /// Captures, releases and expiries that this gateway must still carry out, since nobody else will ask for
-    /// them.
+    /// Captures, releases and expiries that this gateway must still carry out. No other gateway
+    /// knows of them.
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,
+    /// Whether this gateway is the syncer, and how far Postgres lags behind.
+    pub syncer: Syncer,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
@@ -61,21 +64,22 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub durability: Durability,
-    /// The most that one account may put on hold before Postgres has stored it, in micro-credits; 0 means no limit.
+    /// The most credits that calls of one account may take before Postgres has stored that, in
+    /// micro-credits; 0 means no limit.
     pub unsynced_cap: u64,
-    /// The layout of the data in Redis: `LAYOUT` of the scripts.
+    /// The layout of the data in Redis: the `LAYOUT` of the scripts.
     pub layout: i32,
-    /// The name of this gateway's place among the gateways.
+    /// The name under which this gateway is registered.
     pub name: String,
     /// The number of this start of the gateway.
     pub incarnation: i64,
 }
 
-/// The new holds for which Redis may be asked.
+/// The kinds of new holds that may be sent to Redis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HoldsToAskFor {
     pub calls: bool,
-    /// Holds of the API, which must be in Postgres before they are answered.
+    /// Holds of the API. They must be in Postgres before they are answered.
     pub api: bool,
 }
 
@@ -111,13 +115,14 @@ impl Shared {
             redo: RedoLog::default(),
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
+            syncer: Syncer::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
             wake_janitor: Notify::new(),
         })
     }
 
-    /// Fails at once where Postgres is known to be unreachable, instead of waiting for it.
+    /// Fails at once if Postgres is known to be unreachable, instead of waiting for it.
     pub fn require_postgres(&self) -> Result<(), LedgerError> {
         if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }
@@ -127,8 +132,9 @@ impl Shared {
         self.intake.takes_holds(self.redo.bytes())
     }
 
-    /// For which new holds Redis may be asked: those whose answer the caller can be given. For any other, Redis would
-    /// set credits aside, and keep a record of their release, though the call gets 503.
+    /// The kinds of new holds that may be sent to Redis: those that this gateway is able to answer.
+    /// For any other hold the caller gets 503, and Redis would only set credits aside and store a
+    /// record of their release.
     pub fn holds_to_ask_for(&self, sent: Sent) -> HoldsToAskFor {
         let any = self.takes_holds() && self.lease.may_answer(sent);
         let durable = any && self.store.is_up();
@@ -136,7 +142,8 @@ impl Shared {
         HoldsToAskFor { calls: if is_relaxed { any } else { durable }, api: durable }
     }
 
-    /// Runs a command of `maintain.lua`. A Redis without the epoch's data sets off a recovery.
+    /// Runs a command of `maintain.lua`. If Redis does not have the epoch's data, this begins a
+    /// recovery.
     pub async fn maintain(
         &self,
         scripts: &Scripts,
@@ -149,8 +156,9 @@ impl Shared {
         Ok(result?)
     }
 
-    /// Notes that Redis does not have the data of an epoch. The heartbeat finds out whether they are lost, or this
-    /// gateway reaches another Redis; until then nothing is decided here.
+    /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether they
+    /// are lost, or whether this gateway reaches another Redis. Until then this gateway decides
+    /// nothing.
     pub fn epoch_lost(&self, epoch: i64) {
         if self.epoch.lose(epoch) {
             self.epoch.wake_heartbeat.notify_one();

@@ -1,4 +1,4 @@
-//! The sweep: renews the holds of calls that run, and ends the other holds whose time is up.
+//! The sweep renews the holds of calls that are running, and ends other holds whose time is up.
 
 use crate::ledger::CALL_TTL_MS;
 use crate::ledger::LedgerError;
@@ -9,21 +9,29 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::record::route_of;
 use crate::store::cluster::redis::reply::Verdict;
 use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::redis_look;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// How long after its deadline, in milliseconds, a call's hold is left to its own gateway: for ever. Its deadline says
-/// nothing to others, since Redis may have stood still while the call went on; `lost_gateways` ends the holds of a
-/// gateway that is lost.
+/// How long after its deadline only its own gateway may end a call's hold, in milliseconds: for
+/// ever. The deadline tells other gateways nothing, because Redis may have stood still while the
+/// call went on. `lost_gateways` ends the holds of a gateway that is lost.
 const GRACE_MS: &str = "9007199254740991";
 
 /// The most holds that one sweep ends.
 const LIMIT: &str = "500";
 
+/// How many sweeps there are for one in which a gateway that is not the syncer looks at the live holds. Each look costs
+/// Redis some time for each of them. The syncer looks every time, and so ends the API's holds in time. The others look
+/// only for their own calls, whose holds nobody else ends.
+const OTHERS_LOOK_EVERY: usize = 10;
+
 /// The sweeps of one gateway. Each looks at some of the live holds.
 #[derive(Debug)]
 pub(crate) struct Sweep {
+    /// How many sweeps there were.
+    sweeps: usize,
     /// Where the next sweep begins: a cursor of HSCAN.
     cursor: String,
 }
@@ -31,17 +39,17 @@ pub(crate) struct Sweep {
 /// The holds whose time is up.
 #[derive(Default)]
 struct Due {
-    /// Renewals of the holds whose calls run in this process.
+    /// Renewals of holds whose calls are running in this process.
     renewals: Vec<Operation>,
-    /// Holds past their deadline.
+    /// Holds whose deadline has passed.
     overdue: Vec<Expiring>,
-    /// Holds of calls whose gateway is gone.
+    /// Holds of calls whose gateway is lost.
     orphans: Vec<Expiring>,
 }
 
 impl Sweep {
     pub fn new() -> Self {
-        Self { cursor: "0".to_owned() }
+        Self { sweeps: 0, cursor: "0".to_owned() }
     }
 
     /// Sweeps once. Returns the holds that expired.
@@ -76,8 +84,8 @@ impl Sweep {
         Ok(expired)
     }
 
-    /// Lists some of the holds whose time is up; `None` while no epoch is open, and while Redis's clock says nothing
-    /// about whose time is up.
+    /// Lists some of the holds whose time is up. `None` while no epoch is open, and while Redis's
+    /// clock cannot be trusted.
     async fn due(
         &mut self,
         shared: &Shared,
@@ -88,11 +96,10 @@ impl Sweep {
         if !shared.watch.is_steady() {
             return Ok(None);
         }
-        let owner = shared.settings.incarnation.to_string();
-        let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
-        let reply: Vec<String> = shared.maintain(&scripts, words).await?.convert()?;
+        let looks = shared.syncer.is_elected() || self.sweeps.is_multiple_of(OTHERS_LOOK_EVERY);
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let reply = if looks { self.look(shared, &scripts).await? } else { Vec::new() };
         let mut reply = reply.into_iter();
-        self.cursor = reply.next().unwrap_or_else(|| "0".to_owned());
         let mut due = Due { orphans: shared.debts.take_expiring(), ..Due::default() };
         while let (Some(id), Some(record)) = (reply.next(), reply.next()) {
             let Ok(hold) = id.parse::<HoldId>() else { continue };
@@ -103,6 +110,19 @@ impl Sweep {
             }
         }
         Ok(Some(due))
+    }
+
+    /// Looks at some of the live holds. Returns id and record of each whose time is up, one after the other.
+    async fn look(
+        &mut self,
+        shared: &Shared,
+        scripts: &Scripts,
+    ) -> Result<Vec<String>, LedgerError> {
+        let owner = shared.settings.incarnation.to_string();
+        let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
+        let mut reply: Vec<String> = shared.maintain(scripts, words).await?.convert()?;
+        self.cursor = if reply.is_empty() { "0".to_owned() } else { reply.remove(0) };
+        Ok(reply)
     }
 }
 

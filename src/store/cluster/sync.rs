@@ -1,5 +1,5 @@
-//! The sync between the stores: batches that Redis decided go to Postgres, and decisions of Postgres go
-//! to Redis.
+//! The sync between the stores: it writes the batches that Redis decided into Postgres, and applies
+//! decisions of Postgres in Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,14 +10,20 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::postgres::{self, Checkpoint, Delivery, NumberedBatch, Written, digest};
+use crate::store::cluster::postgres::{
+    self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
+};
 use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
+use crate::store::cluster::syncer;
 
-/// The time between two rounds of the syncer: half of the promised lag, so that there is time left for
-/// the write.
+/// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
+/// left for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
+
+/// How often the place of the syncer is taken, or kept. It is free after three times as long.
+const ELECT_EVERY: Duration = Duration::from_secs(1);
 
 /// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
 /// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
@@ -29,39 +35,48 @@ const BATCHES: u64 = 128;
 /// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
 
-/// How long the syncer writes before it does its other work.
+/// How long the syncer writes batches before it does its other work.
 const SYNC_FOR: Duration = Duration::from_secs(1);
 
-/// How long a sync may take if no call waits for it.
+/// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// How long a sync may take while all calls of this gateway wait for it.
+/// The time limit of a sync that all calls of this gateway wait for.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes durable everything that Redis has decided so far. This may take long where the backlog is
-/// long.
+/// Makes all decisions of Redis so far durable. With a long backlog this may take long.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
     sync_within(shared, NO_HURRY).await
 }
 
-/// Makes durable everything that Redis has decided so far.
+/// Makes all decisions of Redis so far durable.
 ///
 /// # Errors
-/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+/// [`LedgerError::Behind`] if there was not enough time. The batches that were written stay
+/// written.
 pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let known = shared.redo.durable();
     let (newest, durable) = announce_checkpoint(shared, &scripts, known).await?;
-    if newest > durable { sync_up_to(shared, &scripts, newest, limit).await } else { Ok(()) }
+    if newest <= durable {
+        return Ok(());
+    }
+    let synced = sync_up_to(shared, &scripts, newest, limit).await;
+    if shared.redo.durable() > durable {
+        // The other gateways hear of it from Redis.
+        announce_durable(shared, &scripts).await?;
+    }
+    synced
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
 ///
 /// # Errors
-/// [`LedgerError::Behind`] where the time was not enough. The batches that were written stay written.
+/// [`LedgerError::Behind`] if there was not enough time. The batches that were written stay
+/// written.
 pub(crate) async fn sync_up_to(
     shared: &Shared,
     scripts: &Scripts,
@@ -70,6 +85,9 @@ pub(crate) async fn sync_up_to(
 ) -> Result<(), LedgerError> {
     let began = Instant::now();
     while began.elapsed() < limit {
+        if is_known_durable(shared, scripts, seq) {
+            return Ok(());
+        }
         let checkpoint = postgres::checkpoint(&shared.store).await?;
         if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
             shared.epoch.wake_heartbeat.notify_one();
@@ -87,7 +105,7 @@ pub(crate) async fn sync_up_to(
             let started = Instant::now();
             match write_batches(shared, scripts, some).await {
                 Ok(true) => shared.write_size.grow(started.elapsed()),
-                // Another syncer has written: the checkpoint is read again.
+                // Another syncer has written, so the checkpoint is read again.
                 Ok(false) => break,
                 Err(error) => {
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
@@ -97,13 +115,16 @@ pub(crate) async fn sync_up_to(
             rest = others;
         }
     }
-    let (epoch, durable) = shared.redo.checkpoint();
-    let is_done = epoch == scripts.epoch.number && durable >= seq;
-    if is_done { Ok(()) } else { Err(LedgerError::Behind) }
+    if is_known_durable(shared, scripts, seq) { Ok(()) } else { Err(LedgerError::Behind) }
 }
 
-/// Writes batches into Postgres, if they continue from the checkpoint. Returns whether they are
-/// durable.
+/// Whether Postgres is known to have the batches up to `seq` in its tables.
+fn is_known_durable(shared: &Shared, scripts: &Scripts, seq: i64) -> bool {
+    let (epoch, durable) = shared.redo.checkpoint();
+    epoch == scripts.epoch.number && durable >= seq
+}
+
+/// Writes batches into Postgres, if they continue the checkpoint. Returns whether they are durable.
 pub(crate) async fn write_batches(
     shared: &Shared,
     scripts: &Scripts,
@@ -118,6 +139,32 @@ pub(crate) async fn write_batches(
             Ok(seq >= last.seq)
         }
         Written::ByAnother => Ok(false),
+    }
+}
+
+/// Appends batches, which is what `strict` promises: from now on no loss of Redis loses them.
+///
+/// # Errors
+/// Where the epoch has ended, or somebody is about to end it: then they are refused at once.
+pub(crate) async fn append(
+    shared: &Shared,
+    scripts: &Scripts,
+    batches: &[NumberedBatch],
+) -> Result<(), LedgerError> {
+    let started = Instant::now();
+    match postgres::append(&shared.store, &scripts.epoch, batches).await? {
+        Appended::Durable => {
+            shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+            Ok(())
+        }
+        Appended::Refused => {
+            shared.epoch.wake_heartbeat.notify_one();
+            Err(LedgerError::Slow { what: "the next epoch of Redis" })
+        }
+        Appended::Forked => {
+            let what = "it has another batch than was appended under one number";
+            Err(forked(shared, scripts, what))
+        }
     }
 }
 
@@ -149,7 +196,7 @@ fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 
-/// Announces to Redis the newest batch that Postgres is known to have.
+/// Tells Redis which batch is the newest that Postgres is known to have.
 pub(crate) async fn announce_durable(
     shared: &Shared,
     scripts: &Scripts,
@@ -157,8 +204,8 @@ pub(crate) async fn announce_durable(
     announce_checkpoint(shared, scripts, shared.redo.durable()).await.map(drop)
 }
 
-/// Announces to Redis that Postgres has the batches up to `durable`, and that this gateway lives. Returns the newest
-/// batch and the newest durable one.
+/// Tells Redis that Postgres has the batches up to `durable`, and that this gateway is alive.
+/// Returns the newest batch and the newest durable one.
 async fn announce_checkpoint(
     shared: &Shared,
     scripts: &Scripts,
@@ -168,6 +215,7 @@ async fn announce_checkpoint(
     let reply = shared.maintain(scripts, args(["durable", &durable, &owner])).await?;
     let (newest, durable) = reply.convert()?;
     shared.redo.trim(scripts.epoch.number, durable);
+    shared.syncer.note(scripts.epoch.number, newest, durable);
     Ok((newest, durable))
 }
 
@@ -180,8 +228,8 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
             return Ok(());
         }
         let scripts = shared.epoch.require()?;
-        // All deliveries are sent in their order before the first reply is read. A delivery that
-        // arrives before an earlier one of the same account is not applied, and is sent again.
+        // All deliveries are sent in order before the first reply is read. If a delivery arrives
+        // before an earlier one of the same account, it is not applied, and is sent again later.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
         for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
@@ -191,13 +239,14 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
         }
         postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
-            // Some deliveries wait for an earlier one of their account, which another gateway is sending.
+            // The remaining deliveries wait for an earlier one of their account, which another
+            // gateway is sending.
             return Ok(());
         }
     }
 }
 
-/// Returns false where the account lacks an earlier delivery.
+/// Returns false if the account lacks an earlier delivery.
 async fn deliver_one(
     shared: &Shared,
     scripts: &Scripts,
@@ -209,12 +258,13 @@ async fn deliver_one(
     Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
 }
 
-/// Sets the metric that says whether a new call would be taken. `strict` needs both stores. `relaxed`
-/// goes on without Postgres until the backlog is too long, if it has a lease or if no other Redis can
-/// take over.
+/// Sets the metric that says whether a new call would be taken. `strict` needs both stores.
+/// `relaxed` goes on without Postgres until the backlog is too long, provided that it has a lease
+/// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
-        None => true,
+        // A gateway that is not the syncer hears nothing of Postgres here.
+        None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
         Some(LedgerError::Redis(_)) => false,
         Some(_) => shared.settings.durability == Durability::Relaxed,
     };
@@ -225,33 +275,18 @@ fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
 }
 
-/// The syncer: keeps each store close to what the other one decides.
+/// The task that keeps each store close to what the other one decides.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let (mut delivered, mut behind_since) = (Instant::now(), None);
+    let mut round = Round::default();
     loop {
         tokio::time::sleep(SYNC_EVERY).await;
-        let behind = behind_since.map_or(0.0, |since: Instant| since.elapsed().as_secs_f64());
-        shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
+        note_lag(&shared);
         if shared.epoch.scripts().is_none() {
             note_health(&shared, None);
             continue;
         }
-        let mut synced = sync_within(&shared, SYNC_FOR).await;
-        if delivered.elapsed() >= DELIVER_EVERY {
-            // Deliveries do not wait for a backlog of batches.
-            if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
-                synced = deliver(&shared).await.and(synced);
-            }
-            delivered = Instant::now();
-        }
+        let synced = round.run(&shared).await;
         note_health(&shared, synced.as_ref().err());
-        // In `strict` the redo log is empty, so the lag is measured here. While Redis is unreachable,
-        // the lag is not known.
-        behind_since = match &synced {
-            Ok(()) | Err(LedgerError::Redis(_)) => None,
-            Err(_) if shared.settings.durability == Durability::Relaxed => None,
-            Err(_) => Some(behind_since.unwrap_or_else(Instant::now)),
-        };
         match synced {
             Ok(()) | Err(LedgerError::Behind) => {}
             Err(error) => {
@@ -261,4 +296,53 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// Sets the metric of the lag. While Redis is unreachable, only the lag of what this gateway has in its redo log is known.
+fn note_lag(shared: &Shared) {
+    let behind = if shared.redis.is_up() { shared.syncer.lag().as_secs_f64() } else { 0.0 };
+    shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
+}
+
+/// The rounds of the syncer: what is due by time.
+#[derive(Debug, Default)]
+struct Round {
+    elected: Option<Instant>,
+    delivered: Option<Instant>,
+}
+
+impl Round {
+    /// One round. The syncer writes what Redis has decided, and applies in Redis what Postgres has. Any other gateway only
+    /// reads how far the syncer has come.
+    async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
+        let mut elected = Ok(());
+        if is_due(&mut self.elected, ELECT_EVERY) {
+            elected = syncer::elect(shared).await;
+        }
+        if !shared.syncer.writes() {
+            let scripts = shared.epoch.require()?;
+            return announce_durable(shared, &scripts).await.and(elected);
+        }
+        let mut synced = sync_within(shared, SYNC_FOR).await;
+        // Deliveries do not wait for a backlog of batches.
+        if matches!(synced, Ok(()) | Err(LedgerError::Behind))
+            && is_due(&mut self.delivered, DELIVER_EVERY)
+        {
+            synced = deliver(shared).await.and(synced);
+            if shared.settings.durability == Durability::Strict {
+                let (epoch, durable) = shared.redo.checkpoint();
+                synced = postgres::remove_folded(&shared.store, epoch, durable).await.and(synced);
+            }
+        }
+        synced.and(elected)
+    }
+}
+
+/// Whether so much time has passed since this was due last; then it is due again after as much.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let is_due = last.is_none_or(|last| last.elapsed() >= every);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }

@@ -1,4 +1,5 @@
-//! What a metered call used, as text: in the batch log, and among the charges that a stopping gateway leaves.
+//! The usage of a metered call as text. It stands in the text of batches, and in the charges that a
+//! stopping gateway leaves.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,11 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::credits::Credits;
 use crate::usage::{Usage, UsageRecord};
 
-/// A usage record as JSON, in one line: no member contains a line break that is not escaped. A member that a later
-/// version adds is left out by this one.
+/// A usage record as JSON, in one line. This version ignores members that a later version adds.
 #[derive(Serialize, Deserialize)]
 struct Text<'a> {
-    /// Credits that were held, in micro-credits.
+    /// The credits that were held, in micro-credits.
     #[serde(rename = "h")]
     held: u64,
     #[serde(rename = "m", borrow, default, skip_serializing_if = "Option::is_none")]
@@ -32,11 +32,11 @@ pub(crate) fn write(record: &UsageRecord) -> String {
         usage: *usage,
         prices: Cow::Borrowed(prices),
     };
-    // All keys are strings, so it always serializes.
+    // All keys are strings, so the record always serializes.
     serde_json::to_string(&text).unwrap_or_default()
 }
 
-/// Reads what [`write`] wrote; `None` for anything else.
+/// Reads a text that [`write`] wrote; `None` for any other text.
 pub(crate) fn read(text: &str) -> Option<UsageRecord> {
     let Text { held, model, usage, prices } = serde_json::from_str(text).ok()?;
     Some(UsageRecord {

@@ -1,8 +1,8 @@
-//! Warming: loads into Redis what a batch needs and Redis does not have. These are accounts that Redis
-//! has dropped as cold, and the ends of holds that Redis has forgotten.
+//! Warming: loads into Redis the accounts and ended holds that a batch needs and that Redis does
+//! not have. Redis removes accounts that are idle, and forgets ended holds.
 //!
-//! A gateway stores a nonce in Redis, then reads Postgres. Redis accepts what was read only if the
-//! nonce is still there: then nothing has changed in between.
+//! A gateway stores a nonce in Redis, and then reads Postgres. Redis accepts the result only if the
+//! nonce is still there, because then nothing has changed in between.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::adaptive::chunks_within;
+use crate::store::cluster::cold_claims;
 use crate::store::cluster::postgres::{self, ColdAccount, Fate};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::record::{self, HotAccount};
@@ -20,11 +21,12 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY};
 
-/// The shortest life of a restored hold, in milliseconds, even if a clock was set forward.
+/// The shortest life that a restored hold gets, in milliseconds, so that it does not expire at once
+/// if a clock was set forward.
 const MIN_TTL_MS: i64 = 60_000;
 
-/// The longest lifetime that an API hold can have been given, in milliseconds. After a clock was set
-/// back, a hold would seem to have more time left.
+/// The longest lifetime that an API hold can have, in milliseconds. A restored hold gets no more,
+/// even if a clock was set back.
 const MAX_API_TTL_MS: i64 = 24 * 3_600_000;
 
 /// The most accounts that are loaded together after a recovery.
@@ -33,11 +35,11 @@ const ACCOUNTS: usize = 500;
 /// The most holds that are loaded with them, unless one account has more.
 const HOLDS: usize = 5000;
 
-/// The number of failures in a row after which the store, and not an account, is taken to be the cause.
+/// After this many failures in a row, the cause is taken to be the store, and not a single account.
 const FAILURES: usize = 3;
 
-/// Loads into Redis what a batch needs. If something changes in between, nothing is loaded, and the
-/// batch asks again.
+/// Loads the accounts and ends of holds that a batch needs. If they change in between, nothing is
+/// loaded, and the batch asks again.
 pub(crate) async fn warm(
     shared: &Shared,
     scripts: &Scripts,
@@ -49,8 +51,8 @@ pub(crate) async fn warm(
     if !needs.holds.is_empty() {
         let names = needs.holds.iter().map(|id| format!("i:{id}"));
         announce_read(shared, scripts, &nonce, names).await?;
-        // Redis may have decided about an id and forgotten it since. Postgres must have that decision
-        // first.
+        // Redis may have decided about an id and then forgotten it. Postgres must have that
+        // decision first.
         sync::sync_within(shared, IN_TIME).await?;
         for (id, fate) in
             needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
@@ -65,15 +67,16 @@ pub(crate) async fn warm(
             }
         }
     }
+    cold_claims::load(shared, scripts, &needs.claims, &needs.left).await?;
     warm_accounts(shared, scripts, &accounts, &nonce, IN_TIME).await
 }
 
-/// Loads accounts with their live holds. `limit` is how long Postgres may take to store what Redis
-/// decided before.
+/// Loads accounts with their live holds. `limit` is how long Postgres may take to store earlier
+/// decisions of Redis.
 ///
 /// # Errors
-/// Where a store is unreachable, or an account cannot be loaded. The other accounts are loaded all the
-/// same.
+/// Fails if a store is unreachable, or if an account cannot be loaded. The other accounts are
+/// loaded nevertheless.
 pub(crate) async fn warm_accounts(
     shared: &Shared,
     scripts: &Scripts,
@@ -113,7 +116,8 @@ async fn warm_together(
     }
     let names = || accounts.iter().map(|id| format!("a:{id}"));
     if !announce_read(shared, scripts, nonce, names()).await? {
-        // A repair dropped one of these accounts: Postgres must first have everything that Redis decided about it.
+        // A repair removed one of these accounts. Postgres must first have all that Redis decided
+        // about it.
         sync::sync_within(shared, limit).await?;
         sync::announce_durable(shared, scripts).await?;
         announce_read(shared, scripts, nonce, names()).await?;
@@ -130,13 +134,14 @@ async fn warm_together(
 pub(crate) async fn warm_after_recovery(shared: &Shared) -> Result<(), LedgerError> {
     if let Some(epoch) = shared.epoch.unwarmed() {
         warm_held_accounts(shared).await?;
+        cold_claims::load_all(shared).await?;
         shared.epoch.end_warming(epoch);
     }
     Ok(())
 }
 
-/// Loads every account with a live hold that Redis does not have, so that the deadlines of the holds
-/// are watched.
+/// Loads every account that has a live hold and is not in Redis, so that the deadlines of the holds
+/// are checked.
 pub(crate) async fn warm_held_accounts(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let nonce = new_nonce();
@@ -157,7 +162,7 @@ pub(crate) async fn warm_held_accounts(shared: &Shared) -> Result<(), LedgerErro
     result
 }
 
-/// Loads those of the accounts that Redis does not have.
+/// Loads the accounts that Redis does not have.
 async fn warm_cold(
     shared: &Shared,
     scripts: &Scripts,
@@ -171,7 +176,7 @@ async fn warm_cold(
     warm_accounts(shared, scripts, &cold, nonce, NO_HURRY).await
 }
 
-/// Returns, for each operation, whether it opens an account that Redis has and that exists. An account
+/// Returns, for each operation, whether it opens an account that is in Redis and exists. An account
 /// never ceases to exist, so the order of the operations does not matter.
 pub(crate) async fn are_open(shared: &Shared, operations: &[Operation]) -> Vec<bool> {
     let none = vec![false; operations.len()];
@@ -201,7 +206,7 @@ pub(crate) fn new_nonce() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Stores the nonce under each of these names. Returns false where Postgres must first have everything
+/// Stores the nonce under each of these names. Returns false if Postgres must first have everything
 /// that Redis decided.
 async fn announce_read(
     shared: &Shared,
@@ -214,7 +219,7 @@ async fn announce_read(
     Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
 }
 
-/// The record of a hold that has ended or does not exist. `Err` has the account of a live hold.
+/// The record of a hold that has ended or does not exist. For a live hold, `Err` has its account.
 fn record_of(fate: &Fate) -> Result<String, AccountId> {
     Ok(match fate {
         Fate::Live(account) => return Err(account.clone()),
@@ -226,7 +231,7 @@ fn record_of(fate: &Fate) -> Result<String, AccountId> {
     })
 }
 
-/// `now_ms` is the time by Redis's clock, which set the deadlines.
+/// The arguments of `warm_account`. `now_ms` is the time on Redis's clock, which set the deadlines.
 fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value> {
     let flag = |set: bool| if set { "1" } else { "0" };
     let mut words = args([
@@ -245,9 +250,11 @@ fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value>
         };
         let ttl_ms = hold.expires_ms.saturating_sub(now_ms).clamp(MIN_TTL_MS, max_ms);
         let (id, account) = (hold.id.as_str(), &cold.account);
+        let claim = hold.claim.as_ref().map(|claim| claim.id);
         let record =
-            record::live_record(hold.amount, hold.origin, account, hold.owner, &hold.route);
-        words.extend(args([id, &ttl_ms.to_string(), &record]));
+            record::live_record(hold.amount, hold.origin, account, hold.owner, claim, &hold.route);
+        let claim = hold.claim.as_ref().map(|claim| cold_claims::running(claim, &hold.id, now_ms));
+        words.extend(args([id, &ttl_ms.to_string(), &record, claim.as_deref().unwrap_or("")]));
     }
     words
 }

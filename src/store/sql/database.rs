@@ -1,4 +1,4 @@
-//! The interface through which the queries of this folder run on either database.
+//! The interface for the queries of this folder, which run on both databases.
 
 use crate::ledger::AccountView;
 use crate::ledger::error::LedgerError;
@@ -19,16 +19,16 @@ pub(crate) trait Database: Sync {
     /// A table expression for live holds.
     const LIVE_HOLDS: &'static str;
 
-    /// A table expression for the checkouts of this ledger: `account`, `created_at`, `paid`, `currency`
-    /// and `amount`. The last two are of the money that was paid, or of the price where nothing was
-    /// paid. Imported payments are left out.
+    /// A table expression for the checkouts of this ledger, with `account`, `created_at`, `paid`,
+    /// `currency` and `amount`. The last two are those of the money that was paid, or of the price
+    /// if nothing was paid. Imported payments are left out.
     const SALES: &'static str;
 
     /// `SELECT … FROM` for accounts, without a condition.
     const ACCOUNTS: &'static str;
 
-    /// A table expression for the entries of metered calls: the columns of `entries`, and one with the
-    /// count of each kind, under the kind's name and NULL where it was not used.
+    /// A table expression for the entries of metered calls. It has the columns of `entries`, and
+    /// for each kind of usage a column with its count, or NULL if the kind was not used.
     fn metered() -> String;
 
     /// Reads a row of [`Database::ACCOUNTS`].

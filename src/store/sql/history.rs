@@ -1,4 +1,4 @@
-//! Queries of the account page and the operator's page: usage, newest entries, live holds,
+//! Queries for the account page and the operator's page: usage, newest entries, live holds,
 //! activity.
 
 use crate::account::AccountId;
@@ -10,7 +10,7 @@ use crate::store::sql::models;
 use crate::store::sql::rows::{Column, ENTRY, entry_with_usage_from, payment_from};
 
 /// How many of an account's newest entries are added up for its usage. Customers may ask for their
-/// usage often, and this many entries take a fraction of a second.
+/// usage often, and this many entries take only a fraction of a second.
 pub(crate) const USAGE_LINES: i64 = 250_000;
 
 const HOUR_MS: i64 = 3600 * 1000;
@@ -50,8 +50,8 @@ pub(crate) async fn usage(
     Ok(Usage { days, models, is_whole })
 }
 
-/// The newest entries of all accounts, newest first. Usually they are only minutes old, so the last
-/// hour is searched first, and then longer periods.
+/// The newest entries of all accounts, newest first. They are usually only minutes old, so the last
+/// hour is searched first, and longer periods only if needed.
 pub(crate) async fn newest(
     database: &impl Database,
     limit: u32,
@@ -72,8 +72,8 @@ pub(crate) async fn newest(
     Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
-/// Live holds: first those of calls, made before `before_ms`, oldest first; then those of the API,
-/// whose age is not known, in the order in which they expire.
+/// Live holds. The holds of calls that were made before `before_ms` come first, oldest first. Then
+/// come those of the API, whose age is unknown, in the order in which they expire.
 pub(crate) async fn live_holds<D: Database>(
     database: &D,
     before_ms: i64,
@@ -107,15 +107,15 @@ fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     })
 }
 
-/// Entries and payments since the beginning of an hour (`since_hour`, hours since 1970), and three
-/// counts: of accounts, of live holds, and of calls' live holds that were made before `before_ms`.
+/// Entries and payments since the beginning of an hour (`since_hour`, in hours since 1970), and the
+/// numbers of accounts, of live holds, and of calls' live holds that were made before `before_ms`.
 pub(crate) async fn activity<D: Database>(
     database: &D,
     since_hour: i64,
     before_ms: i64,
 ) -> Result<Activity, LedgerError> {
     let since = [Value::Int(since_hour.saturating_mul(HOUR_MS))];
-    // `;` follows `:` in ASCII, so this is every id that begins with "stripe:".
+    // `;` follows `:` in ASCII, so this range has every id that begins with "stripe:".
     let movements = "SELECT created_at / 3600000 AS hour, kind, route, \
         CAST(CASE WHEN operation >= 'stripe:' AND operation < 'stripe;' THEN 1 ELSE 0 END AS BIGINT) AS paid, \
         count(*) AS entries, CAST(sum(amount) AS BIGINT) AS amount FROM {s}.entries \
@@ -160,8 +160,8 @@ fn first_id_of(at_ms: i64) -> String {
     format!("{}-{}", &hex[..8], &hex[8..])
 }
 
-/// When the call of a hold was made, in milliseconds since 1970; `None` where the id is not a
-/// call's.
+/// The time at which the call of a hold was made, in milliseconds since 1970; `None` if the id is
+/// not that of a call.
 fn made_at_ms(id: &HoldId) -> Option<i64> {
     let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
     let (secs, nanos) = uuid.get_timestamp()?.to_unix();

@@ -1,15 +1,15 @@
-//! The migrations of both databases, built into the program.
+//! The migrations of both databases, which are built into the program.
 //!
-//! `sqlx::migrate!` would find the files by itself, but its macros build SQLite and both database
-//! clients a second time, for the compiler: a quarter of a cold build. A test compares this list with
-//! the folders.
+//! `sqlx::migrate!` would find the files by itself. But its macros build SQLite and both database
+//! clients a second time, for the compiler, which is a quarter of a cold build. A test compares
+//! this list with the folders.
 
 use std::sync::LazyLock;
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// Lists the files of one folder, each with the version that its name begins with.
+/// Lists the files of one folder, each with the version with which its name begins.
 macro_rules! migrations {
     ($folder:literal: $($version:literal => $file:literal),+ $(,)?) => {
         Migrator::with_migrations(vec![$(migration(
@@ -30,6 +30,7 @@ pub(crate) static SQLITE: LazyLock<Migrator> = LazyLock::new(|| {
         5 => "0005_purchases.sql",
         6 => "0006_usage.sql",
         7 => "0007_batch_log.sql",
+        8 => "0008_claims.sql",
     }
 });
 
@@ -47,6 +48,8 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         9 => "0009_purchases.sql",
         10 => "0010_usage.sql",
         11 => "0011_identities.sql",
+        12 => "0012_claims.sql",
+        13 => "0013_appends.sql",
     }
 });
 
@@ -73,8 +76,8 @@ mod tests {
                 let name = file.file_name().unwrap().to_str().unwrap();
                 let version: i64 = name.split_once('_').unwrap().0.parse().unwrap();
                 let text = std::fs::read_to_string(&file).unwrap();
-                // sqlx runs a file that begins like this outside of a transaction. This list has no way
-                // to request that.
+                // sqlx runs a file that begins with this line outside of a transaction. This list
+                // cannot request that.
                 assert!(!text.starts_with("-- no-transaction"), "{name}");
                 let found = built_in.next().unwrap_or_else(|| panic!("{name} is not in the list"));
                 assert_eq!((found.version, found.sql.as_str()), (version, &*text), "{name}");

@@ -1,4 +1,4 @@
-//! Queries that run on SQLite and Postgres alike, and the conversion of their rows.
+//! Queries that run on both SQLite and Postgres, and the conversion of their rows.
 
 pub(crate) mod database;
 pub(crate) mod history;

@@ -1,4 +1,4 @@
-//! Usage by model: what metered calls used of each kind, added up by the database.
+//! Usage by model: the database adds up what metered calls used of each kind.
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
@@ -7,15 +7,15 @@ use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::Column;
 use crate::usage::{Kind, Totals};
 
-/// The most models that an account's usage lists. Where a price has a `*`, the caller chooses the
+/// The most models that an account's usage lists. With a `*` in a price, the caller chooses the
 /// names, so there may be any number of them.
 const MOST_OF_ACCOUNT: i64 = 100;
 
 /// The most models that are listed for the operator.
 const MOST_OF_ALL: i64 = 1000;
 
-/// The metered calls of `account` among its entries above the number `beyond`, since `since_ms`
-/// (milliseconds since 1970).
+/// Usage by model of `account` since `since_ms` (milliseconds since 1970), from its entries above
+/// the number `beyond`.
 pub(crate) async fn of_account(
     database: &impl Database,
     account: &AccountId,
@@ -28,7 +28,7 @@ pub(crate) async fn of_account(
     summed(database, which, &values, MOST_OF_ACCOUNT).await
 }
 
-/// The metered calls of all accounts since `since_ms` (milliseconds since 1970).
+/// Usage by model of all accounts since `since_ms` (milliseconds since 1970).
 pub(crate) async fn of_all(
     database: &impl Database,
     since_ms: i64,
@@ -36,7 +36,8 @@ pub(crate) async fn of_all(
     summed(database, "created_at >= $1", &[Value::Int(since_ms)], MOST_OF_ALL).await
 }
 
-/// The sums over the metered captures for which `which` holds, with the most credits first.
+/// The sums over the metered captures that fulfil the condition `which`. The model with the most
+/// credits comes first.
 async fn summed<D: Database>(
     database: &D,
     which: &str,

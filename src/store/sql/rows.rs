@@ -24,11 +24,11 @@ pub(crate) trait Column {
     fn flag(&self, name: &str) -> Result<bool, sqlx::Error>;
     fn bytes(&self, name: &str) -> Result<&[u8], sqlx::Error>;
 
-    /// A text that `parse` converts.
+    /// Reads a text and converts it with `parse`.
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, sqlx::Error> {
         parse(self.text(name)?).ok_or_else(|| unfit(name))
     }
-    /// A number that `fit` converts.
+    /// Reads a number and converts it with `fit`.
     fn integer<T>(&self, name: &str, fit: impl Fn(i64) -> Option<T>) -> Result<T, sqlx::Error> {
         fit(self.int(name)?).ok_or_else(|| unfit(name))
     }
@@ -44,12 +44,12 @@ pub(crate) trait Column {
     fn signed(&self, name: &str) -> Result<SignedCredits, sqlx::Error> {
         self.integer(name, SignedCredits::from_micros)
     }
-    /// A sum of amounts. The largest amount also stands for larger sums.
+    /// Reads a sum of amounts. A sum that is out of range becomes the largest amount.
     fn sum(&self, name: &str) -> Result<SignedCredits, sqlx::Error> {
         const MOST: i64 = MAX_MICROS as i64;
         self.integer(name, |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))
     }
-    /// The same of captures, with the sign turned.
+    /// Reads a sum of captures, and turns it positive.
     fn spent(&self, name: &str) -> Result<Credits, sqlx::Error> {
         self.sum(name)?.non_negative().ok_or_else(|| unfit(name))
     }
@@ -88,7 +88,7 @@ column!(SqliteRow);
 column!(PgRow);
 
 /// The error for a value that does not fit its type.
-fn unfit(column: &str) -> sqlx::Error {
+pub(crate) fn unfit(column: &str) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: "the value is not one that the ledger writes".into(),
@@ -111,7 +111,7 @@ pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error
 pub(crate) const ENTRY: &str = "account, seq, operation, kind, amount, balance_after, route, reason, created_at, \
     held, model, usage, prices";
 
-/// A row of `entries`, with what its call used.
+/// Reads a row of `entries`, with the usage of its call.
 pub(crate) fn entry_with_usage_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     let usage = match row.optional_text("usage")? {
         None => None,
@@ -125,13 +125,13 @@ pub(crate) fn entry_with_usage_from(row: &impl Column) -> Result<Entry, sqlx::Er
     Ok(Entry { usage, ..entry_from(row)? })
 }
 
-/// A usage as the column `usage` has it.
+/// A usage in the form in which the column `usage` stores it.
 pub(crate) fn usage_column(usage: &Usage) -> String {
-    // The keys are the names of kinds, so it always serializes.
+    // The keys are the names of kinds, so the usage always serializes.
     serde_json::to_string(usage).unwrap_or_default()
 }
 
-/// A row of `entries`, as far as the rules need it: without what its call used.
+/// Reads a row of `entries` without the usage of its call, which the rules do not need.
 pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     Ok(Entry {
         account: row.account("account")?,

@@ -1,21 +1,43 @@
 //! A copy of the ledger while a gateway uses it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::ledger::LedgerError;
-use crate::store::sqlite::connection;
 use crate::store::sqlite::file_rights;
+use crate::store::sqlite::{answers, connection};
 
 /// Copies the ledger at `path` to `copy`, which must not exist. A gateway may use the ledger
-/// meanwhile. The copy is complete, shows the ledger at one moment, and can be read by its owner
-/// alone.
+/// meanwhile. The copy is complete and shows the ledger at one moment. Only its owner can read it.
 ///
 /// # Errors
-/// Where there is no ledger at `path`, `copy` exists or its folder does not, or a file cannot be
-/// read or written.
+/// Fails if there is no ledger at `path`, if `copy` exists or its folder does not, or if a file
+/// cannot be read or written.
 pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
+    copy_file(path, copy).await
+}
+
+/// Copies the answers that the ledger at `path` keeps for retries, to the file that a ledger at `copy`
+/// reads them from; that file must not exist. They are sealed in the copy as they are in the file.
+/// Returns the file, or `None` where the ledger has kept no answers.
+///
+/// # Errors
+/// As for [`backup`].
+pub async fn backup_answers(path: &Path, copy: &Path) -> Result<Option<PathBuf>, LedgerError> {
+    let (answers, copy) = (answers::file_beside(path), answers::file_beside(copy));
+    match copy_file(&answers, &copy).await {
+        Ok(()) => Ok(Some(copy)),
+        Err(LedgerError::File { path, error })
+            if path == answers && error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn copy_file(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| LedgerError::File { path, error }
@@ -36,7 +58,7 @@ pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     if tokio::fs::try_exists(&partial).await.map_err(failed(&partial))? {
         tokio::fs::remove_file(&partial).await.map_err(failed(&partial))?;
     }
-    // SQLite writes into an empty file that exists, so the copy keeps these rights.
+    // SQLite writes into an existing empty file, so the copy keeps these rights.
     file_rights::make(&partial).map_err(failed(&partial))?;
     let mut connection =
         SqliteConnection::connect_with(&connection::options(path).read_only(true)).await?;

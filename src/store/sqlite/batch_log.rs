@@ -1,9 +1,10 @@
-//! The log of batches, with which a batch of calls is on disk after one row.
+//! The log of batches. With it, one row is enough to store a batch of calls on disk.
 //!
-//! In `strict` a hold counts once it is on disk. Writing it as rows of several tables with their indexes costs
-//! more than the sync itself, and every caller of the batch waits for that. So a batch is written as one row of
-//! text first, its callers are answered, and the rows follow with those of many other batches in one commit,
-//! which empties the log. A start that finds batches in the log writes their rows.
+//! In `strict` a hold counts once it is on disk. Writing a batch as rows of several tables with
+//! their indexes costs more than the sync of the disk itself, and every caller of the batch would
+//! wait for it. So the batch is first written as one row of text, and its callers are answered. Its
+//! own rows follow together with those of many other batches, in one commit that also empties the
+//! log. A start that finds batches in the log writes their rows.
 
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteConnection;
@@ -11,7 +12,14 @@ use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::rules::state::{Changes, Now, State};
+use crate::store::sqlite::claims;
 use crate::store::sqlite::write::{calls_as_json, replay_script};
+
+/// The lists of rows that a batch has.
+const CALLS: usize = 4;
+
+/// The same for a batch that changes claims.
+const CALLS_AND_CLAIMS: usize = CALLS + claims::WRITE.len();
 
 /// The log, as its one writer has it.
 #[derive(Debug, Default)]
@@ -37,13 +45,13 @@ impl BatchLog {
         add.bind(self.next()).bind(batch).execute(connection).await.map(drop)
     }
 
-    /// True where the next row is on disk, although [`BatchLog::append`] failed.
+    /// Whether the next row is on disk although [`BatchLog::append`] failed.
     pub async fn has_next(&self, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM batch_log WHERE number = ?)");
         exists.bind(self.next()).fetch_one(connection).await
     }
 
-    /// Counts the next row, which is written.
+    /// Counts the next row as written.
     pub fn count(&mut self) {
         self.newest = self.next();
     }
@@ -53,21 +61,28 @@ impl BatchLog {
     }
 }
 
-/// Writes the rows of the batches in the log, oldest first, each with its own commit; a replay that is
-/// interrupted goes on with the next. Returns the number of batches.
+/// Writes the rows of the batches in the log, oldest first, each batch with its own commit. If this
+/// is interrupted, the next call goes on from there. Returns the number of batches.
 ///
 /// # Errors
-/// Where the file cannot be read or written, or a batch is not one that the ledger wrote.
+/// Fails if the file cannot be read or written, or if a row of the log is not one that the ledger
+/// wrote.
 pub(crate) async fn replay(connection: &mut SqliteConnection) -> Result<usize, LedgerError> {
     let logged = sqlx::query("SELECT number, batch FROM batch_log ORDER BY number");
     let logged = logged.fetch_all(&mut *connection).await?;
     for row in &logged {
         let number: i64 = row.try_get("number")?;
         let batch: &str = row.try_get("batch")?;
-        let rows: [&RawValue; 4] = serde_json::from_str(batch).map_err(|error| {
-            LedgerError::Corrupt { what: format!("batch {number} of the log: {error}") }
-        })?;
-        let script = replay_script();
+        let corrupt = |error: String| LedgerError::Corrupt {
+            what: format!("batch {number} of the log: {error}"),
+        };
+        let rows: Vec<&RawValue> =
+            serde_json::from_str(batch).map_err(|error| corrupt(error.to_string()))?;
+        let script = match rows.len() {
+            CALLS => replay_script(false),
+            CALLS_AND_CLAIMS => replay_script(true),
+            other => return Err(corrupt(format!("it has {other} lists of rows"))),
+        };
         let mut replayed = sqlx::query(AssertSqlSafe(script));
         for rows in rows {
             replayed = replayed.bind(rows.get());

@@ -1,10 +1,9 @@
-//! How the holds of calls are stored: all holds that one commit grants are one row, which is
-//! deleted when the last of them has ended.
+//! Stores the holds of calls. All holds that one commit grants are one row, which is deleted when
+//! the last of them has ended.
 //!
-//! A row for each hold would cost an insertion and a deletion in a tree for each call, some 5 µs of
-//! the 40 that a call takes. No query needs a single one of these holds: a start after a crash ends
-//! them all, and the entries and `ended_holds` show which of them have ended (see the view
-//! `holds`).
+//! A row for each hold would cost each call an insertion and a deletion in a tree, some 5 µs of the
+//! 40 that a call takes. No query needs a single one of these holds. A start after a crash ends all
+//! of them, and the entries and `ended_holds` show which have already ended (see the view `holds`).
 
 use ahash::HashMap;
 
@@ -27,7 +26,7 @@ impl CallHolds {
         Self { live }
     }
 
-    /// The commits whose last live hold ends with `changes`.
+    /// The commits of which `changes` ends the last live hold.
     pub fn spent(&self, changes: &Changes) -> Vec<i64> {
         let gone = |(commit, ended): (i64, usize)| {
             (self.live.get(&commit).copied().unwrap_or(0) <= ended).then_some(commit)

@@ -1,4 +1,4 @@
-//! Comparing the balances and holds in memory with those in the file.
+//! Compares the balances and holds in memory with those in the file.
 
 use std::collections::HashMap;
 
@@ -35,6 +35,13 @@ pub(crate) fn differences(memory: &State, disk: &State) -> Vec<Difference> {
     let (in_memory, stored) = (memory.holds().count(), disk.holds().count());
     if in_memory != stored {
         differ("", format!("memory has {in_memory} live holds, disk {stored}"));
+    }
+    let claims = |state: &State| {
+        let running = state.claims.running();
+        running.map(|(id, claim)| (*id, claim.clone())).collect::<HashMap<_, _>>()
+    };
+    if claims(memory) != claims(disk) {
+        differ("", "memory and disk have different claims of running calls".into());
     }
     differences
 }

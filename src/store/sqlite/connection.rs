@@ -1,4 +1,4 @@
-//! Opening the file of the ledger.
+//! Opens the file of the ledger.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,8 +10,8 @@ use crate::ledger::LedgerError;
 use crate::store::sql::migrations::SQLITE;
 use crate::store::sqlite::rewrite::rewrite_once;
 
-/// The oldest version of SQLite that is used. Older versions can corrupt a WAL that several connections
-/// checkpoint.
+/// The oldest version of SQLite that is safe. With older ones, several connections that checkpoint
+/// can corrupt the WAL.
 const SAFE_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
 /// The options that every connection has.
@@ -25,22 +25,27 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 /// Opens the file for writing, and makes it if it does not exist. A commit is on disk when it
 /// returns.
 pub(crate) async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
-    let options = options(path)
+    let options = writing(path).pragma("cache_size", "-32768").pragma("temp_store", "memory");
+    SqliteConnection::connect_with(&options).await
+}
+
+/// The options of a connection that writes and makes the file if it does not exist. A commit is on disk
+/// when it returns.
+pub(crate) fn writing(path: &Path) -> SqliteConnectOptions {
+    options(path)
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        // A checkpoint costs two more syncs of the disk, so it comes after 16 MB instead of SQLite's 4.
+        // A checkpoint costs two more syncs of the disk. So it is made after 16 MB, and not after
+        // SQLite's usual 4.
         .pragma("wal_autocheckpoint", "4000")
         .pragma("journal_size_limit", "67108864")
-        .pragma("cache_size", "-32768")
-        .pragma("temp_store", "memory");
-    SqliteConnection::connect_with(&options).await
 }
 
 /// Checks that SQLite is new enough.
 ///
 /// # Errors
-/// [`LedgerError::OldSqlite`] where SQLite is older than [`SAFE_SQLITE`].
+/// [`LedgerError::OldSqlite`] if SQLite is older than [`SAFE_SQLITE`].
 pub(crate) async fn check_version(connection: &mut SqliteConnection) -> Result<(), LedgerError> {
     let version: String =
         sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
@@ -67,12 +72,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// A writer of the file at `path`, with a connection that is open.
+    /// Creates a writer of the file at `path`, with an open connection.
     pub fn new(path: &Path, connection: SqliteConnection) -> Self {
         Self { path: path.to_owned(), connection: Some(connection) }
     }
 
-    /// The connection, which is opened if it is not.
+    /// The connection. It is opened first if necessary.
     pub async fn get(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -81,7 +86,7 @@ impl Writer {
         Ok(self.connection.insert(connection))
     }
 
-    /// Gives up the connection after a failure. It closes when the result is dropped.
+    /// Discards the connection after a failure. The connection closes when the result is dropped.
     pub fn discard(&mut self) -> Option<SqliteConnection> {
         self.connection.take()
     }
@@ -89,7 +94,7 @@ impl Writer {
     /// Closes the connection.
     pub async fn close(&mut self) {
         if let Some(connection) = self.connection.take() {
-            // Closing checkpoints the WAL; a failure there loses nothing.
+            // Closing makes a checkpoint of the WAL. If that fails, nothing is lost.
             if let Err(error) = connection.close().await {
                 tracing::warn!(%error, "the ledger's file could not be closed cleanly");
             }

@@ -1,4 +1,4 @@
-//! The ledger's file as its one writer sees it: commits, and commits that fail.
+//! The ledger's file, as its only writer sees it: commits, and commits that fail.
 
 use std::time::{Duration, Instant};
 
@@ -16,15 +16,15 @@ use crate::store::sqlite::write::{Batch, Log};
 /// How long to wait between two attempts to write to a failing disk.
 pub(crate) const RETRY_EVERY: Duration = Duration::from_millis(250);
 
-/// The file. A commit that fails closes its connection; the next one opens another.
+/// The file. If a commit fails, its connection is closed, and the next commit opens another.
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub writer: Writer,
     /// How many batches the file has committed as rows.
     pub commits: i64,
     pub call_holds: CallHolds,
-    /// True after a commit that failed, and may have been written all the same, since the file could not
-    /// be read to find out. Nothing is decided until it can.
+    /// Whether it is unknown if the last commit was written: it failed, and the file could not be
+    /// read to find out. Nothing is decided until the file can be read.
     pub in_doubt: bool,
     log: BatchLog,
     /// The earliest time of the next commit; set only while commits fail.
@@ -33,7 +33,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// The file behind `writer`, which has committed so many batches.
+    /// Creates the view of the file behind `writer`, which has committed `commits` batches.
     pub fn new(writer: Writer, commits: i64, metrics: Metrics) -> Self {
         Self {
             writer,
@@ -51,18 +51,18 @@ impl Disk {
         self.failing_until.is_some()
     }
 
-    /// True while it is too early for the next attempt to write to a failing disk.
+    /// Whether it is too early for the next attempt to write to a failing disk.
     pub fn is_resting(&self) -> bool {
         self.failing_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Puts the next attempt off.
+    /// Postpones the next attempt.
     pub fn rest(&mut self) {
         self.failing_until = Some(Instant::now() + RETRY_EVERY);
     }
 
-    /// Commits the rows of `changes`. Returns false if they were not written, or if that is not known:
-    /// `in_doubt` is then true.
+    /// Commits the rows of `changes`. Returns false if they were not written, or if that is
+    /// unknown. In the latter case `in_doubt` is true.
     pub async fn commit(&mut self, state: &State, changes: &Changes, now: Now, log: Log) -> bool {
         if self.is_resting() {
             return false;
@@ -94,8 +94,8 @@ impl Disk {
         written
     }
 
-    /// Commits the changes of a batch of calls to the log. Returns false as [`Disk::commit`] does. While
-    /// commits fail, a tick finds out when they no longer do.
+    /// Commits the changes of a batch of calls to the log. The result is like that of
+    /// [`Disk::commit`]. While commits fail, a tick finds out when they succeed again.
     pub async fn append(&mut self, state: &State, changes: &Changes, now: Now) -> bool {
         if self.is_failing() {
             return false;
@@ -129,7 +129,7 @@ impl Disk {
     /// Counts the batches that the file has committed as rows.
     ///
     /// # Errors
-    /// Where the file cannot be read; its connection is given up.
+    /// Fails if the file cannot be read. Its connection is then discarded.
     pub async fn count_commits(&mut self) -> Result<i64, sqlx::Error> {
         let counted = match self.writer.get().await {
             Ok(connection) => load::commits(connection).await,
@@ -141,8 +141,9 @@ impl Disk {
         counted
     }
 
-    /// Gives up the connection of a commit that failed. It has to be closed after the next one is open: the
-    /// last one to close deletes the shared memory's file, and a full disk has no room for a new one.
+    /// Discards the connection of a commit that failed. The caller must close it after the next one
+    /// is open: the last connection to close deletes the file of shared memory, and a full disk has
+    /// no room for a new one.
     fn begin_to_fail(&mut self, error: &sqlx::Error) -> Option<SqliteConnection> {
         if self.failing_until.is_none() {
             tracing::error!(%error, "the ledger cannot write; holds are refused with 503 until it can");
@@ -150,8 +151,8 @@ impl Disk {
         self.writer.discard()
     }
 
-    /// Judges a failed commit by what was found in the file. Where the file cannot be read, the ledger is
-    /// in doubt.
+    /// Decides from `found`, which was read from the file, whether a failed commit was written. If
+    /// the file cannot be read, the ledger is in doubt.
     fn is_written(&mut self, found: Result<bool, sqlx::Error>) -> bool {
         found.unwrap_or_else(|_| {
             self.in_doubt = true;
@@ -159,7 +160,7 @@ impl Disk {
         })
     }
 
-    /// Notes the outcome of a commit for the metrics and the next attempt.
+    /// Records the outcome of a commit for the metrics and the next attempt.
     fn note_commit(&mut self, written: bool, started: Instant) {
         if !written {
             self.rest();

@@ -19,7 +19,7 @@ use crate::store::sqlite::{batch_log, connection, load};
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Why the source of an import could not be opened.
+/// The reason why the source of an import could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file has none of a ledger's tables.
@@ -38,7 +38,7 @@ pub enum SourceError {
 pub(crate) struct Source {
     pub path: PathBuf,
     connection: SqliteConnection,
-    /// The lock, held as long as the source, so that no gateway writes meanwhile.
+    /// The lock. It is held as long as the source, so that no gateway writes meanwhile.
     _lock: LedgerLock,
 }
 
@@ -54,7 +54,7 @@ impl Source {
         let opened = async {
             let mut connection = connection::connect(path).await?;
             connection::check_version(&mut connection).await?;
-            // Another application's file must not get the ledger's tables.
+            // If this is another application's file, it must not get the ledger's tables.
             let ours = "SELECT count(*) FROM sqlite_master WHERE name IN ('entries', 'api_holds')";
             let ours: i64 = sqlx::query_scalar(ours).fetch_one(&mut connection).await?;
             if ours < 2 {
@@ -72,10 +72,10 @@ impl Source {
         }
     }
 
-    /// Releases the holds of calls that a crash left. True where there were any.
+    /// Releases the holds of calls that a crash left. Returns true if there were any.
     ///
     /// # Errors
-    /// Where the file cannot be read or written.
+    /// Fails if the file cannot be read or written.
     pub async fn release_left_calls(&mut self) -> Result<bool, LedgerError> {
         let clock = Clock::start();
         let (mut state, commits) = load::state(&mut self.connection, clock.now(0)).await?;
@@ -95,12 +95,18 @@ impl Source {
         reconcile(&mut self.connection).await
     }
 
-    /// The id by which the ledger's sales are known at Stripe, and how many batches it has
+    /// The id under which Stripe knows the ledger's sales, and how many batches the ledger has
     /// committed.
     pub async fn identity(&mut self) -> Result<(String, i64), LedgerError> {
         let row = sqlx::query("SELECT id, commits FROM ledger").fetch_one(&mut self.connection);
         let row = row.await?;
         Ok((row.try_get("id")?, row.try_get("commits")?))
+    }
+
+    /// The ledger's own secret, under which the requests of its claims are recognised.
+    pub async fn secret(&mut self) -> Result<Option<Vec<u8>>, LedgerError> {
+        let row = sqlx::query("SELECT secret FROM ledger").fetch_one(&mut self.connection).await?;
+        Ok(row.try_get("secret")?)
     }
 
     /// The beginning of each day that has entries, in milliseconds since 1970. Entries from before

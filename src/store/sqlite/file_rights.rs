@@ -1,22 +1,22 @@
-//! Access rights: only their owner may read the ledger's files, which have every customer's balance
-//! and payments.
+//! Access rights. Only their owner may read the ledger's files, because they have every customer's
+//! balance and payments.
 
 use std::fs::{OpenOptions, Permissions, metadata, set_permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Read and write for the owner alone, whatever the umask.
+/// The rights of the files: only the owner may read and write, whatever the umask.
 pub(crate) const MODE: u32 = 0o600;
 
 /// The rights of all other users.
 const OTHERS: u32 = 0o077;
 
-/// The ledger's own file, where `path` may be a symbolic link to it. SQLite's other files and the
-/// lock are beside it.
+/// The path of the ledger's file itself, if `path` is a symbolic link to it. SQLite's other files
+/// and the lock are beside that file.
 pub(crate) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
-        // A link to a ledger that does not exist yet.
+        // The link leads to a ledger that does not exist yet.
         Ok(target) => path.parent().unwrap_or(Path::new("")).join(target),
         Err(_) => path.to_owned(),
     })
@@ -29,12 +29,12 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Makes an empty file at `path` where there is none, and removes the rights of other users from it
-/// and from the files beside it. SQLite gives its own files the rights of the ledger. A failure is
-/// only logged: opening the file then reports the error.
+/// Makes an empty file at `path` if there is none, and removes the rights of other users from it
+/// and from the files beside it. SQLite gives its own files the rights of the ledger. If this
+/// fails, it is only logged, because opening the file then reports the error.
 pub(crate) fn secure(path: &Path) {
     let path = real_path(path);
-    // A file that exists is left as it is.
+    // If the file exists, it is left as it is.
     let _ = make(&path);
     for ending in ["", "-wal", "-shm"] {
         tighten(&beside(&path, ending));
@@ -44,10 +44,10 @@ pub(crate) fn secure(path: &Path) {
 /// Makes an empty file that only its owner may read.
 ///
 /// # Errors
-/// Where the file exists, or cannot be made.
+/// Fails if the file exists or cannot be made.
 pub(crate) fn make(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(MODE).open(path)?;
-    // The umask may have taken the owner's rights as well.
+    // The umask may have removed the owner's rights as well.
     set_permissions(path, Permissions::from_mode(MODE))
 }
 

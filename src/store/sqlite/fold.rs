@@ -1,8 +1,8 @@
-//! Folding old entries into opening balances, so that the file does not grow for ever.
+//! Folds old entries into opening balances, so that the file does not grow for ever.
 //!
-//! Folding goes through the accounts in slices of [`SLICE`] entries. Each slice is one complete
-//! transaction, so a crash between two slices does no harm. An account with more entries than a slice
-//! gets an opening balance from each slice, which the next slice folds again.
+//! A folding goes through the accounts in slices of [`SLICE`] entries. Each slice is a complete
+//! transaction, so a crash between two slices does no harm. An account with more entries than a
+//! slice gets an opening balance from each slice, which the next slice folds again.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Connection as _, Row as _};
@@ -18,7 +18,7 @@ use crate::store::sqlite::json_rows::Rows;
 const SLICE: usize = 2000;
 
 /// Folds the next slice of the entries older than `before_ms` (milliseconds since 1970). Returns
-/// its report, and where the next slice begins, if there is one.
+/// its report, and where the next slice begins; `None` if this was the last one.
 pub(crate) async fn fold_slice(
     connection: &mut SqliteConnection,
     before_ms: i64,
@@ -87,7 +87,7 @@ struct Opening {
 
 impl Plan {
     /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock
-    /// which once went backwards leaves no gap. An account whose only old entry is its opening
+    /// which was once set back leaves no gap. An account whose only old entry is its opening
     /// balance is left as it is.
     fn of(lines: &[Line], from: Option<&FoldCursor>) -> Self {
         let mut plan = Self { openings: Vec::new(), report: FoldReport::default(), next: None };
@@ -111,8 +111,8 @@ impl Plan {
         plan
     }
 
-    /// The start of the slice after `last`. It is the opening balance that this slice writes for the
-    /// account of `last`, or the next account, if the rest of this one is not old.
+    /// The start of the slice after `last`. It is the opening balance that this slice writes for
+    /// the account of `last`, or the next account if the rest of this account is not old.
     fn after(&self, last: &Line) -> FoldCursor {
         let is_own = self
             .openings

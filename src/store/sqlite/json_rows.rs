@@ -1,4 +1,4 @@
-//! JSON arrays of rows, written without serde: this runs for every call.
+//! JSON arrays of rows, written without serde because this runs for every call.
 
 use std::fmt::Write as _;
 
@@ -7,6 +7,11 @@ use std::fmt::Write as _;
 pub(crate) struct Rows(String);
 
 impl Rows {
+    /// No rows yet.
+    pub const fn new() -> Self {
+        Self(String::new())
+    }
+
     /// Starts a row.
     pub fn row(&mut self) -> Row<'_> {
         self.0.push(if self.0.is_empty() { '[' } else { ',' });
@@ -19,7 +24,7 @@ impl Rows {
         self.0.len()
     }
 
-    /// True where there is no row.
+    /// True if there is no row.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -31,6 +36,12 @@ impl Rows {
         }
         self.0.push(']');
         self.0
+    }
+
+    /// Adds the finished array to a text.
+    pub fn push_onto(&self, text: &mut String) {
+        text.push_str(if self.0.is_empty() { "[" } else { &self.0 });
+        text.push(']');
     }
 }
 

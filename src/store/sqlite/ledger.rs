@@ -1,15 +1,16 @@
 //! The embedded ledger: balances in memory, one writer, and SQLite for the data that must last.
 //!
-//! A batch is decided in memory first. In `strict` its outcomes count once SQLite has committed it with
-//! `synchronous=FULL`; if the commit fails, memory is rolled back and the operations are refused as
-//! unavailable. The operations of calls (hold, renew, capture, release) are committed as one row of the log
-//! of batches (`batch_log.rs`), and their own rows follow within [`FLUSH_EVERY`].
+//! A batch is first decided in memory. In `strict` its outcomes count once SQLite has committed it
+//! with `synchronous=FULL`. If the commit fails, memory is rolled back, and the operations are
+//! refused as unavailable. The operations of calls (hold, renew, capture, release) are committed as
+//! one row of the log of batches (`batch_log.rs`), and their own rows follow within
+//! [`FLUSH_EVERY`].
 //!
-//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]; if a commit
-//! fails, they stay in memory until one succeeds, and no new hold is granted meanwhile. In both modes,
-//! grants, keys and everything else are on disk before they are answered.
+//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]. If
+//! a commit fails, they stay in memory until one succeeds, and no new hold is granted until then.
+//! In both modes, grants, keys and all other operations are on disk before they are answered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::ledger::CALL_TTL_MS;
@@ -17,15 +18,18 @@ use crate::ledger::backend::{Backend, Expired, IsLive};
 use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::AfterCrash;
-use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::report::FoldCursor;
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
+use crate::store::sqlite::answers::{LedgerSecret, SqliteAnswers};
 use crate::store::sqlite::batch_log;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::claims;
 use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::decided::{Decided, is_on_whole_file};
 use crate::store::sqlite::disk::{Disk, RETRY_EVERY};
 use crate::store::sqlite::fold::fold_slice;
 use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
@@ -36,39 +40,43 @@ use crate::store::sqlite::write::Log;
 use crate::store::sqlite::written::Written;
 use crate::store::sqlite::{compare, file_rights, load};
 
-/// How long an answered operation of a call may wait to be written in `relaxed`: half of the
-/// promised time, so that the commit itself fits into the other half.
+/// How long an answered operation of a call may wait in `relaxed` until it is written. It is half
+/// of the promised time; the other half is for the commit.
 const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
-/// How many entries and ended holds wait in `strict` at most before their rows are written. A larger
-/// commit would hold up the calls that come in meanwhile.
+/// In `strict`, the rows of entries and ended holds are written at the latest when this many wait.
+/// A larger commit would delay the calls that arrive meanwhile.
 const FLUSH_AT: usize = 256;
 
 /// How often expired holds are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
-/// How long closing the file waits for reads that are under way.
+/// How long closing the file waits for running reads.
 const READS_END_WITHIN: Duration = Duration::from_secs(2);
 
-/// The embedded ledger. A file has one of these, which is its only writer.
+/// The embedded ledger. For each file there is only one, which is the file's only writer.
 #[derive(Debug)]
 pub struct SqliteLedger {
     durability: Durability,
     after_crash: AfterCrash,
     state: State,
     disk: Disk,
-    /// The changes of answered operations whose rows are not written yet. In `strict` all of them are in
-    /// the log.
+    /// The changes of answered operations whose rows are not written yet. In `strict` the log has
+    /// all of them.
     unwritten: Changes,
     clock: Clock,
     metrics: Metrics,
-    /// The moment since which `unwritten` has not been empty.
+    /// The time since which `unwritten` has not been empty.
     unwritten_since: Option<Instant>,
     purge: Purge,
-    /// Tells readers which batches' rows they can read.
+    /// Tells readers up to which batch the rows can be read.
     written: Written,
-    /// The reader of the same file, which is closed before the writer.
+    /// The reader of the same file. It is closed before the writer.
     reader: SqliteReader,
+    /// The file of the ledger.
+    path: PathBuf,
+    /// The ledger's own secret, for its answers.
+    secret: LedgerSecret,
     /// The lock, held as long as the ledger, so that a file has one writer.
     _lock: LedgerLock,
 }
@@ -88,11 +96,11 @@ impl SqliteLedger {
         Self::open_as(&config, metrics).await
     }
 
-    /// Opens the ledger of `config`, or makes it, under a lock that is held until the ledger is
-    /// dropped. The holds of calls that a crash left are ended as `after_crash` says.
+    /// Opens or makes the ledger of `config`, under a lock that is held until the ledger is
+    /// dropped. If a crash left holds of calls, they are ended as `after_crash` says.
     ///
     /// # Errors
-    /// Where another process has the ledger, or its file cannot be read or written.
+    /// Fails if another process has the ledger, or its file cannot be read or written.
     pub async fn open_as(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let lock = LedgerLock::take(&config.path)?;
         file_rights::secure(&config.path);
@@ -112,6 +120,7 @@ impl SqliteLedger {
         connection::check_version(&mut connection).await?;
         connection::migrate(&mut connection).await?;
         batch_log::replay(&mut connection).await?;
+        let secret = LedgerSecret(claims::secret(&mut connection).await?);
         let (mut state, mut commits) = load::state(&mut connection, clock.now(0)).await?;
         let now = clock.now(commits.saturating_add(1));
         let left = end_left_calls(&mut connection, &mut state, after_crash, now).await?;
@@ -133,13 +142,25 @@ impl SqliteLedger {
             purge: Purge::default(),
             reader: SqliteReader::behind(path, written.clone()),
             written,
+            path: path.to_owned(),
+            secret,
             _lock: lock,
         })
     }
 
-    /// A reader of the same file. It sees only committed changes, and works until the ledger is closed.
+    /// A reader of the same file. It sees only committed changes, and works until the ledger is
+    /// closed.
     pub fn reader(&self) -> SqliteReader {
         self.reader.clone()
+    }
+
+    /// Opens the file with the answers that this ledger keeps for retries; together they take at most
+    /// `max_total` bytes.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub async fn answers(&self, max_total: u64) -> Result<SqliteAnswers, LedgerError> {
+        SqliteAnswers::open(&self.path, self.secret, max_total).await
     }
 
     /// Decides operations that are answered before they are written.
@@ -148,7 +169,7 @@ impl SqliteLedger {
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
-                // Credits that are set aside now could not be written soon.
+                // If these credits were set aside now, that could not be written soon.
                 operation if operation.takes_credits() && self.disk.is_failing() => {
                     Outcome::Refused(Refusal::Unavailable)
                 }
@@ -163,7 +184,7 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations of calls that count once their batch is in the log.
+    /// Decides operations of calls, which count once their batch is in the log.
     async fn apply_by_log(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.now();
         let mut changes = Changes::default();
@@ -184,8 +205,9 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides operations that count once they are on disk, in runs between those on the whole
-    /// file. Stops at the first failure, since `known` assumes that the runs before are written.
+    /// Decides operations that count once they are on disk. Operations on the whole file separate
+    /// them into runs. Stops at the first failure, because `known` assumes that the earlier runs
+    /// are written.
     async fn apply_on_disk(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
         if self.flush().await {
@@ -205,7 +227,7 @@ impl SqliteLedger {
         outcomes
     }
 
-    /// Decides a run of operations and commits it; `None` where the commit failed.
+    /// Decides a run of operations and commits it; `None` if the commit failed.
     async fn apply_run(&mut self, run: &[Operation], known: &mut Known) -> Option<Vec<Outcome>> {
         let now = self.now();
         let mut changes = Changes::default();
@@ -213,7 +235,7 @@ impl SqliteLedger {
             .iter()
             .map(|operation| rules::decide(operation, &mut self.state, known, &mut changes, now))
             .collect();
-        if changes.is_empty() || self.disk.commit(&self.state, &changes, now, Log::Stays).await {
+        if changes.is_empty() || self.commit(&changes, now, Log::Stays).await {
             return Some(outcomes);
         }
         self.state.roll_back(&mut changes);
@@ -257,17 +279,28 @@ impl SqliteLedger {
         self.clock.now(self.disk.commits.saturating_add(1))
     }
 
-    /// Records the age of the oldest operation that is answered and not on disk; always 0 in `strict`.
+    /// Records the age of the oldest operation that is answered but not on disk. In `strict` it is
+    /// always 0.
     fn record_lag(&self) {
         let since = self.unwritten_since.filter(|_| self.durability == Durability::Relaxed);
         let lag = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.metrics.ledger_sync_lag_seconds.set(lag);
     }
 
-    /// True in `strict` where the rows that wait are many.
+    /// In `strict`, whether many rows wait to be written.
     fn has_much_unwritten(&self) -> bool {
         self.durability == Durability::Strict
             && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
+    }
+
+    /// Commits the rows of `changes`, as [`Disk::commit`] does. Nothing that waits to be written may be left
+    /// out of them.
+    async fn commit(&mut self, changes: &Changes, now: Now, log: Log) -> bool {
+        let written = self.disk.commit(&self.state, changes, now, log).await;
+        if written {
+            self.state.claims.forget_written(changes.claims.keys());
+        }
+        written
     }
 
     /// Notes that every answered change is written.
@@ -276,7 +309,7 @@ impl SqliteLedger {
         self.written.count_all_written();
     }
 
-    /// Commits the unwritten changes. True where none are left.
+    /// Commits the unwritten changes. Returns true if none are left.
     async fn flush(&mut self) -> bool {
         if self.unwritten.is_empty() {
             return true;
@@ -285,7 +318,7 @@ impl SqliteLedger {
             return false;
         }
         let unwritten = std::mem::take(&mut self.unwritten);
-        let written = self.disk.commit(&self.state, &unwritten, self.now(), Log::Emptied).await;
+        let written = self.commit(&unwritten, self.now(), Log::Emptied).await;
         if written {
             self.forget_unwritten();
         } else {
@@ -294,7 +327,8 @@ impl SqliteLedger {
         written
     }
 
-    /// Finds out whether the commit in doubt was written. False while the file cannot be read.
+    /// Finds out whether the commit in doubt was written. Returns false while the file cannot be
+    /// read.
     async fn resolve_doubt(&mut self) -> bool {
         if !self.disk.in_doubt {
             return true;
@@ -313,12 +347,13 @@ impl SqliteLedger {
         !self.disk.in_doubt
     }
 
-    /// Updates memory where the file has one commit more than memory counted.
+    /// Updates memory, if the file has one commit more than memory has counted.
     async fn catch_up(&mut self) -> Result<(), LedgerError> {
-        // In `strict` every answered operation is in the file, as rows or in the log.
+        // In `strict` every answered operation is in the file, either as rows or in the log.
         if self.unwritten.is_empty() || self.durability == Durability::Strict {
-            // Memory was rolled back and the callers were refused, but the file may have the commit. So
-            // memory is loaded from the file again; a caller that repeats its operation finds the entry.
+            // Memory was rolled back and the callers were refused, but the file may have the
+            // commit. So memory is loaded from the file again. A caller that repeats its operation
+            // finds the entry.
             let now = self.now();
             let connection = self.disk.writer.get().await?;
             batch_log::replay(connection).await?;
@@ -333,6 +368,7 @@ impl SqliteLedger {
         if done > self.disk.commits {
             let written = std::mem::take(&mut self.unwritten);
             self.disk.call_holds.count(done, &written);
+            self.state.claims.forget_written(written.claims.keys());
             self.forget_unwritten();
             self.disk.commits = done;
         }
@@ -340,12 +376,13 @@ impl SqliteLedger {
     }
 
     /// Reads what the file has of ids that memory does not know; `None` where it cannot be read.
-    async fn look_up(&mut self, wanted: &Lookups) -> Option<Known> {
+    async fn look_up(&mut self, wanted: &Lookups, decided: Decided) -> Option<Known> {
         if wanted.is_empty() {
             return Some(Known::default());
         }
-        // Answered operations may concern these ids, so they are written first.
-        if !self.flush().await {
+        // Answered operations may concern these ids, so they are written first. Memory has the claims of
+        // such operations for as long as they are not written.
+        if !(wanted.are_claims() && decided != Decided::OnDisk) && !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {
@@ -363,32 +400,6 @@ impl SqliteLedger {
     }
 }
 
-/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
-/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
-/// id alone: if it were lost, a debit would be lost much later.
-fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
-    durability == Durability::Relaxed
-        && match operation {
-            Operation::Renew { .. } | Operation::Balance { .. } => true,
-            other => other.origin() == Some(Origin::Call),
-        }
-}
-
-/// True for operations that `strict` commits to the log: where their holds are in memory, they touch nothing
-/// but calls' holds, entries and balances.
-fn is_logged(operation: &Operation) -> bool {
-    match operation {
-        Operation::Balance { .. } => true,
-        Operation::Abandon { .. } => false,
-        other => other.origin() == Some(Origin::Call),
-    }
-}
-
-/// True for operations on the whole file, which run between batches.
-fn is_on_whole_file(operation: &Operation) -> bool {
-    matches!(operation, Operation::Audit | Operation::Fold { .. })
-}
-
 impl Backend for SqliteLedger {
     fn after_crash(&self) -> AfterCrash {
         self.after_crash
@@ -400,23 +411,18 @@ impl Backend for SqliteLedger {
             return vec![unavailable; batch.len()];
         }
         let wanted = Lookups::of(batch, &self.state);
-        let Some(mut known) = self.look_up(&wanted).await else {
+        let durability = self.durability;
+        let decided = Decided::of(batch, durability, &wanted);
+        let Some(mut known) = self.look_up(&wanted, decided).await else {
             return vec![unavailable; batch.len()];
         };
-        // A batch is one commit, so all of it waits for the disk if one operation has to.
-        let durability = self.durability;
-        let mut outcomes = if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
-            self.apply_in_memory(batch, &mut known)
-        } else if durability == Durability::Strict
-            && wanted.is_empty()
-            && batch.iter().all(is_logged)
-        {
-            self.apply_by_log(batch, &mut known).await
-        } else {
-            self.apply_on_disk(batch, &mut known).await
+        let mut outcomes = match decided {
+            Decided::InMemory => self.apply_in_memory(batch, &mut known),
+            Decided::ByLog => self.apply_by_log(batch, &mut known).await,
+            Decided::OnDisk => self.apply_on_disk(batch, &mut known).await,
         };
         outcomes.resize(batch.len(), unavailable);
-        // In `strict` the rows are written in a tick, after the batch was answered.
+        // In `strict` the rows are written by a tick, after the batch was answered.
         if durability == Durability::Relaxed
             && self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
         {
@@ -432,9 +438,10 @@ impl Backend for SqliteLedger {
         }
         let now = self.now();
         self.state.forget_early_releases(now.ledger_ms);
+        self.state.claims.forget_left(now.wall_ms);
         // An empty commit probes a failing disk, so that the first call after the failure succeeds.
         if self.disk.is_failing() && self.unwritten.is_empty() {
-            self.disk.commit(&self.state, &Changes::default(), now, Log::Stays).await;
+            self.commit(&Changes::default(), now, Log::Stays).await;
         }
         let flushed = self.flush().await;
         let mut expired = Vec::new();
@@ -448,9 +455,7 @@ impl Backend for SqliteLedger {
                     expired.push(Expired { hold, route: live.route });
                 }
             }
-            if !changes.is_empty()
-                && !self.disk.commit(&self.state, &changes, now, Log::Stays).await
-            {
+            if !changes.is_empty() && !self.commit(&changes, now, Log::Stays).await {
                 self.state.roll_back(&mut changes);
                 expired.clear();
             }
@@ -475,7 +480,7 @@ impl Backend for SqliteLedger {
         if !self.resolve_doubt().await || !self.flush().await {
             return false;
         }
-        // The last connection to close deletes the WAL, which a reader's connection cannot.
+        // The last connection to close deletes the WAL, and a reader's connection cannot do that.
         if tokio::time::timeout(READS_END_WITHIN, self.reader.close()).await.is_err() {
             tracing::warn!(
                 "the ledger was closed while reads were under way; its WAL stays beside it"

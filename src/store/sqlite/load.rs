@@ -1,4 +1,4 @@
-//! Reads the state of the ledger from its file, and the further rows that decisions need.
+//! Reads the state of the ledger from its file, and further rows that decisions need.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -9,13 +9,14 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Origin};
 use crate::ledger::rules::state::{Account, EndedHold, Known, LiveHold, Lookups, Now, State};
 use crate::store::sql::rows::{Column as _, entry_from, event_from, key_from, payment_from};
+use crate::store::sqlite::claims;
 
 /// Reads how many batches the file has committed.
 pub(crate) async fn commits(connection: &mut SqliteConnection) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("SELECT commits FROM ledger WHERE one = 1").fetch_one(connection).await
 }
 
-/// Reads every balance, live hold and freeze, and the number of commits.
+/// Reads every balance, live hold, freeze and claim of a running call, and the number of commits.
 pub(crate) async fn state(
     connection: &mut SqliteConnection,
     now: Now,
@@ -46,13 +47,14 @@ pub(crate) async fn state(
         let dispute = row.try_get::<&str, _>("dispute")?;
         state.freezes.entry(row.account("account")?).or_default().insert(dispute.into());
     }
+    claims::load(connection, &mut state, now).await?;
     let commits = commits(connection).await?;
     Ok((state, commits))
 }
 
 fn live_hold_from(row: &SqliteRow, now: Now) -> Result<(HoldId, LiveHold), sqlx::Error> {
     let expires_at: i64 = row.try_get("expires_at")?;
-    // After the clock was set back, a hold lives no longer than its whole lifetime.
+    // If the clock was set back, a hold still lives no longer than its whole lifetime.
     let ttl_ms: Option<i64> = row.try_get("ttl_ms")?;
     let left_ms = expires_at.saturating_sub(now.wall_ms).min(ttl_ms.unwrap_or(i64::MAX));
     let hold = LiveHold {
@@ -87,9 +89,9 @@ pub(crate) async fn known(
         }
     }
     if !wanted.refunds.is_empty() {
-        // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space
-        // in ASCII, so the range from the full refund's id with a space to the same id with a `!` has
-        // all of them.
+        // A partial refund's id is the full refund's id, a space, and an id of its own. In ASCII,
+        // `!` follows the space. So the ids between the full refund's id with a space and the same
+        // id with a `!` are those of all partial refunds.
         let holds = json(wanted.refunds.iter().map(HoldId::as_str));
         let rows = sqlx::query(
             "SELECT account, seq, operation, kind, amount, balance_after, route, reason, created_at \
@@ -135,11 +137,14 @@ pub(crate) async fn known(
             known.keys.insert(key_from(&row)?);
         }
     }
+    if !wanted.claims.is_empty() {
+        claims::known(connection, &wanted.claims, &mut known).await?;
+    }
     known_of_payments(connection, wanted, &mut known).await?;
     Ok(known)
 }
 
-/// The events, payments and customers of [`known`].
+/// Reads the events, payments and customers for [`known`].
 async fn known_of_payments(
     connection: &mut SqliteConnection,
     wanted: &Lookups,

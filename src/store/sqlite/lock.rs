@@ -10,15 +10,15 @@ use rustix::fs::{FlockOperation, flock};
 use crate::ledger::LedgerError;
 use crate::store::sqlite::file_rights;
 
-/// An advisory lock on a file beside the ledger's, held until this is dropped. The system also releases
+/// An advisory lock on a file beside the ledger's, held until this is dropped. The system releases
 /// it when the process ends in any way.
 #[derive(Debug)]
 pub(crate) struct LedgerLock {
     _file: File,
 }
 
-/// The path of the lock of the ledger at `path`: beside the file itself, so that a symbolic link to
-/// the file has the same lock.
+/// The path of the lock for the ledger at `path`. It is beside the file itself, so that a symbolic
+/// link to the file has the same lock.
 pub(crate) fn lock_path(path: &Path) -> PathBuf {
     file_rights::beside(&file_rights::real_path(path), ".lock")
 }
@@ -39,10 +39,10 @@ impl LedgerLock {
     /// Takes the lock without waiting.
     ///
     /// # Errors
-    /// [`LedgerError::Locked`] where another process has it.
+    /// [`LedgerError::Locked`] if another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
         let lock = lock_path(path);
-        // A lock that exists is opened as it is.
+        // If the lock's file exists, it is opened as it is.
         let _ = file_rights::make(&lock);
         let file = OpenOptions::new()
             .create(true)

@@ -1,10 +1,13 @@
 //! The embedded ledger, in a file of SQLite.
 
+pub(crate) mod answers;
 pub(crate) mod backup;
 mod batch_log;
 mod call_holds;
+mod claims;
 mod compare;
 mod connection;
+mod decided;
 mod disk;
 pub(crate) mod export;
 pub(crate) mod file_rights;

@@ -1,4 +1,4 @@
-//! Deleting calls' ended holds and calls that were cut off, after the time for which they are
+//! Deleting calls' ended holds, calls that were cut off, and claims, after the time for which they are
 //! remembered.
 
 use std::time::{Duration, Instant};
@@ -7,22 +7,23 @@ use sqlx::SqliteConnection;
 
 use crate::ledger::retention;
 use crate::ledger::rules::state::Now;
+use crate::store::sqlite::claims;
 use crate::store::sqlite::connection::Writer;
 
-/// How many ended holds are deleted at a time. No call is decided meanwhile.
+/// How many ended holds are deleted at once. No call is decided during that time.
 const SLICE: u32 = 2000;
 
 /// How often ended holds are looked for.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// When old endings were last deleted.
+/// The time at which old endings were last deleted.
 #[derive(Debug, Default)]
 pub(crate) struct Purge {
     last: Option<Instant>,
 }
 
 impl Purge {
-    /// Deletes a slice of old endings with each call, until none is left; then again after
+    /// Deletes a slice of old endings with each call until none is left, and begins again after
     /// [`EVERY`].
     pub async fn run_if_due(&mut self, writer: &mut Writer, now: Now) {
         if self.last.is_some_and(|last| last.elapsed() <= EVERY) {
@@ -38,8 +39,8 @@ impl Purge {
     }
 }
 
-/// Deletes a slice of calls' holds that ended long ago, and the old lines of the list of calls that
-/// were cut off. True where more such holds may be left.
+/// Deletes a slice of calls' holds that ended long ago and of claims whose time is up, and the old lines of
+/// the list of calls that were cut off. True where more such holds or claims may be left.
 async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx::Error> {
     let before = now.wall_ms.saturating_sub(retention::ENDED_CALLS.as_millis() as i64);
     let crashed_before = now.wall_ms.saturating_sub(retention::CRASHED_CALLS.as_millis() as i64);
@@ -47,6 +48,7 @@ async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx
     if let Err(error) = crashed.execute(&mut *connection).await {
         tracing::warn!(%error, "old lines of the list of calls that were cut off could not be deleted");
     }
+    let claims = claims::purge(&mut *connection, now, SLICE).await?;
     // A hold's row in `call_holds` can outlast the hold. As long as the row is there, the record of the
     // hold's end must stay, since it shows that the hold is not live.
     let purged = sqlx::query(
@@ -59,5 +61,5 @@ async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx
     .bind(SLICE)
     .execute(connection)
     .await?;
-    Ok(purged.rows_affected() >= u64::from(SLICE))
+    Ok(purged.rows_affected().max(claims) >= u64::from(SLICE))
 }

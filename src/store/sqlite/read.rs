@@ -29,8 +29,8 @@ use crate::store::sqlite::reconcile::reconcile;
 use crate::store::sqlite::written::Written;
 use crate::usage::Kind;
 
-/// A reader of the file. It sees only committed changes. Lists of entries and balances wait for the rows of
-/// the calls that were answered before.
+/// A reader of the file. It sees only committed changes. Lists of entries and balances wait until
+/// the rows of all calls that were answered before are written.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
@@ -38,25 +38,25 @@ pub struct SqliteReader {
 }
 
 impl SqliteReader {
-    /// A reader of the file at `path`, which the first read opens.
+    /// Creates a reader of the file at `path`. The first read opens the file.
     pub fn new(path: &Path) -> Self {
         Self::behind(path, Written::default())
     }
 
-    /// The same, for a file that is written behind the answers.
+    /// Creates a reader of a file whose rows are written after the callers are answered.
     pub(crate) fn behind(path: &Path, written: Written) -> Self {
         let options = connection::options(path).read_only(true);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
         Self { pool, written }
     }
 
-    /// The file, once it has the rows of every call that was answered.
+    /// The file, once it has the rows of every answered call.
     async fn current(&self) -> &SqlitePool {
         self.written.wait().await;
         &self.pool
     }
 
-    /// Waits for reads that are under way, and ends this reader and its clones.
+    /// Waits for running reads, and ends this reader and its clones.
     pub async fn close(&self) {
         self.pool.close().await;
     }
@@ -334,7 +334,7 @@ impl Reader for SqliteReader {
     }
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
-        // One transaction, so that every figure is from the same moment.
+        // All of this is one transaction, so that every figure is from the same moment.
         let mut snapshot = self.pool.begin().await?;
         let report = reconcile(&mut snapshot).await?;
         snapshot.rollback().await?;

@@ -9,10 +9,11 @@ use crate::store::sql::rows::Column as _;
 /// How many differences a report lists.
 const LISTED: i64 = 100;
 
-/// The checks. Each query selects the rows that fail: `account`, and `what` is wrong, with amounts
-/// in micro-credits between braces.
+/// The checks. Each query selects the rows that fail, as `account` and `what`, a sentence that says
+/// what is wrong. Amounts stand in it in micro-credits, in braces.
 const CHECKS: [&str; 7] = [
-    // An account's balance equals the sum of its entries and the newest entry's `balance_after`.
+    // An account's balance equals the sum of its entries, and the `balance_after` of its newest
+    // entry.
     "SELECT a.id AS account, 'the balance is {' || a.balance || '}, the entries add up to {' || \
      coalesce(e.total, 0) || '}' || CASE WHEN coalesce(e.newest, 0) = a.seq THEN '' ELSE \
      '; the newest of them is number ' || coalesce(e.newest, 0) || ', and it should be ' || a.seq END \
@@ -40,9 +41,9 @@ const CHECKS: [&str; 7] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // The entries of a payment, also the folded ones, add up to what the payment granted and took back.
-    // Their ids are the payment's name, alone or followed by ':'. An imported payment was granted by
-    // the import, so its grant is not counted here.
+    // The entries of a payment, including folded ones, add up to the credits that the payment
+    // granted and took back. Their ids are the payment's name, alone or followed by ':'. If the
+    // payment was imported, the import granted its credits, so its grant is not counted here.
     "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
      total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \

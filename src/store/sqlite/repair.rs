@@ -1,5 +1,5 @@
-//! Repairs: rows that contradict the entries are changed to agree with them; entries themselves are
-//! never edited. The file's lock is needed, since a gateway has balances in memory.
+//! Repairs. Rows that contradict the entries are changed to agree with them; entries themselves are
+//! never changed. A repair needs the file's lock, because a gateway has the balances in memory.
 
 use std::path::Path;
 
@@ -24,11 +24,11 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
       GROUP BY account) e ON e.account = a.id \
      WHERE coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL";
 
-/// Repairs the ledger at `path`: balances by the sums of their entries, and holds that are live
-/// though ended. Differences that cannot be repaired are listed.
+/// Repairs the ledger at `path`: balances that differ from the sum of their entries, and holds that
+/// are live although they have ended. Lists the differences that cannot be repaired.
 ///
 /// # Errors
-/// [`LedgerError::Locked`] where a gateway has the ledger.
+/// [`LedgerError::Locked`] if a gateway has the ledger.
 pub async fn repair_embedded(path: &Path) -> Result<RepairReport, SourceError> {
     let mut source = Source::open(path).await?;
     let repaired = repair(source.connection()).await;

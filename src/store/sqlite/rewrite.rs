@@ -1,5 +1,5 @@
-//! Rewrites the file once, after a migration has trimmed the events in it: until then SQLite keeps the
-//! overwritten data in unused pages and in its WAL.
+//! Rewrites the file once after a migration has trimmed the events in it. Until then, SQLite keeps
+//! the overwritten data in unused pages and in its WAL.
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Executor as _, query_scalar};
@@ -11,7 +11,7 @@ const REWRITTEN: i64 = 1;
 /// needs as much free space on the disk as the file takes.
 const LARGEST_BYTES: i64 = 1 << 30;
 
-/// Rewrites the file unless that was done before. A failure is logged, and the next start tries
+/// Rewrites the file, unless that was done before. A failure is logged, and the next start tries
 /// again.
 pub(crate) async fn rewrite_once(connection: &mut SqliteConnection) {
     if let Err(error) = rewrite_if_due(connection).await {
@@ -47,7 +47,7 @@ async fn rewrite_if_due(connection: &mut SqliteConnection) -> Result<(), sqlx::E
 }
 
 async fn rewrite(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    // The copy is as large as the file. With this connection's setting, SQLite would make it in memory.
+    // The copy is as large as the file. Without this, SQLite would make it in memory.
     connection.execute("PRAGMA temp_store = file").await?;
     let rewritten = connection.execute("VACUUM").await;
     connection.execute("PRAGMA temp_store = memory").await?;

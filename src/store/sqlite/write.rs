@@ -1,8 +1,9 @@
-//! Writes a batch's changes as SQL: one statement for each table, whatever the size of the batch. All
-//! statements are one script, so that a commit is one message to the driver's thread.
+//! Writes a batch's changes as SQL: one statement for each table, however large the batch is. All
+//! statements together are one script, so that a commit is one message to the driver's thread.
 //!
-//! A statement per row costs some 67 µs through the driver, `INSERT … SELECT … FROM jsonb_each`
-//! some 2 µs a row. (`json_each` would print each row as text and parse it again.)
+//! A statement for each row costs some 67 µs in the driver, while `INSERT … SELECT … FROM
+//! jsonb_each` costs some 2 µs a row. (`json_each` would print each row as text and parse it
+//! again.)
 
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
@@ -13,18 +14,19 @@ use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
+use crate::store::sqlite::claims;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
 
 const ADD_CALL_HOLDS: &str =
     "INSERT INTO call_holds (written_by, holds) SELECT commits + 1, ? FROM ledger;";
 
-/// Deletes one row. A commit usually deletes one or two rows; for a list of them, SQLite would first
-/// build a table.
+/// Deletes one row. A commit usually deletes one or two rows. To delete a list of them, SQLite
+/// would first build a table.
 const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 
-/// Deletes many rows. A statement for each row would make a long script that SQLite has not prepared
-/// yet.
+/// Deletes many rows. One statement for each row would make a long script that SQLite has not
+/// prepared yet.
 const DELETE_MANY_CALL_HOLDS: &str =
     "DELETE FROM call_holds WHERE written_by IN (SELECT value->>0 FROM jsonb_each(?));";
 
@@ -52,8 +54,8 @@ const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, a
      created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
      value->>6, value->>7, value->>8 FROM jsonb_each(?);";
 
-/// Like [`ADD_ENTRIES`], with the four columns that only metered calls have. A statement of its own, because
-/// each further column slows the insert down.
+/// Like [`ADD_ENTRIES`], with the four columns that only metered calls need. It is a statement of
+/// its own, because each further column slows the insert down.
 const ADD_METERED_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
      value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
@@ -98,7 +100,7 @@ const THAW: &str = "DELETE FROM freezes WHERE dispute IN (SELECT value->>0 FROM 
 
 const BEGIN: &str = "BEGIN IMMEDIATE;";
 
-/// Deletes every row without looking at one.
+/// Deletes all rows at once, without reading them.
 pub(crate) const EMPTY_LOG: &str = "DELETE FROM batch_log;";
 
 /// Deletes the oldest row.
@@ -106,12 +108,12 @@ const DELETE_LOGGED: &str = "DELETE FROM batch_log WHERE number = ?;";
 
 const COUNT_AND_COMMIT: &str = "UPDATE ledger SET commits = commits + 1 WHERE one = 1; COMMIT";
 
-/// What a commit does with the log of batches.
+/// The effect of a commit on the log of batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Log {
-    /// The log is not touched.
+    /// The log stays as it is.
     Stays,
-    /// The commit has the rows of every batch in the log, so it empties the log.
+    /// The log is emptied, because the commit has the rows of every batch in it.
     Emptied,
 }
 
@@ -123,8 +125,8 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Makes the transaction that writes `changes` as commit number `now.commit`. Where the log
-    /// is emptied, `changes` must have the changes of every batch in it.
+    /// Makes the transaction that writes `changes` as commit number `now.commit`. If the log is
+    /// emptied, `changes` must have the changes of every batch in it.
     pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now, log: Log) -> Self {
         let mut batch = Self { script: BEGIN.into(), documents: Vec::with_capacity(6) };
         batch.add_holds(calls, changes, now);
@@ -135,6 +137,9 @@ impl Batch {
         batch.add_keys(changes, now);
         batch.add_payments(changes);
         batch.add_crashed(changes);
+        for (statement, rows) in claims::WRITE.into_iter().zip(claims::rows(changes)) {
+            batch.push(statement, rows);
+        }
         if log == Log::Emptied {
             batch.script.push_str(EMPTY_LOG);
         }
@@ -142,11 +147,11 @@ impl Batch {
         batch
     }
 
-    /// Runs the transaction. After an error the connection cannot be used any more, and only the
-    /// file's count of commits shows whether the batch was written.
+    /// Runs the transaction. After an error the connection is no longer usable, and only the file's
+    /// count of commits shows whether the batch was written.
     pub async fn write(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        // The script is made of the constants above, so there are few different ones, each prepared
-        // once.
+        // The script consists of the constants above. So there are few different scripts, and each
+        // is prepared once.
         let mut query = sqlx::query(AssertSqlSafe(self.script));
         for document in self.documents {
             query = query.bind(document);
@@ -282,42 +287,40 @@ fn document(payment: &Payment) -> String {
     serde_json::to_string(payment).unwrap_or_default()
 }
 
-/// The rows that `changes` of calls make, as JSON: `[holds, entries, balances, ended holds]`, for the log.
+/// The rows that `changes` of calls make, as JSON, for the log: `[holds, entries, balances, ended holds]`, and
+/// four lists more for [`claims::WRITE`] where a claim changes.
 pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> String {
     let (of_calls, _) = holds(changes, now);
     let mut entries = Rows::default();
     changes.entries.iter().for_each(|entry| add_entry(&mut entries, entry));
     let rows = [of_calls, entries, balances(state, changes, now), ended(changes, now)];
-    let mut json = String::with_capacity(rows.iter().map(Rows::len).sum::<usize>() + 16);
-    for (index, rows) in rows.into_iter().enumerate() {
+    let has_claims = !changes.claims.is_empty() || !changes.left.is_empty();
+    let claims = has_claims.then(|| claims::rows(changes));
+    let claims = claims.as_ref().map_or(&[][..], |rows| &rows[..]);
+    let length = rows.iter().chain(claims).map(Rows::len).sum::<usize>();
+    let mut json = String::with_capacity(length + 32);
+    for (index, rows) in rows.iter().chain(claims).enumerate() {
         json.push(if index == 0 { '[' } else { ',' });
-        json.push_str(&rows.finish());
+        rows.push_onto(&mut json);
     }
     json.push(']');
     json
 }
 
-/// The transaction that writes the rows of one batch in the log, and deletes it there. It counts as a commit.
-/// Members that an entry's row lacks read as NULL.
-pub(crate) fn replay_script() -> String {
-    [
-        BEGIN,
-        ADD_CALL_HOLDS,
-        ADD_METERED_ENTRIES,
-        MOVE_BALANCES,
-        REMEMBER_ENDED,
-        DELETE_LOGGED,
-        COUNT_AND_COMMIT,
-    ]
-    .concat()
+/// The transaction that writes the rows of one batch in the log, with or without claims, and deletes it there.
+/// It counts as a commit. Members that an entry's row lacks read as NULL.
+pub(crate) fn replay_script(with_claims: bool) -> String {
+    let calls = [BEGIN, ADD_CALL_HOLDS, ADD_METERED_ENTRIES, MOVE_BALANCES, REMEMBER_ENDED];
+    let claims = if with_claims { &claims::WRITE[..] } else { &[] };
+    [&calls[..], claims, &[DELETE_LOGGED, COUNT_AND_COMMIT]].concat().concat()
 }
 
-/// The time that is left before `ledger_ms`, in milliseconds.
+/// The time from now until `ledger_ms`, in milliseconds.
 fn left(ledger_ms: u64, now: Now) -> u64 {
     ledger_ms.saturating_sub(now.ledger_ms)
 }
 
-/// `ledger_ms` as a time of the wall clock.
+/// `ledger_ms` converted into a time of the wall clock.
 fn deadline(ledger_ms: u64, now: Now) -> i64 {
     now.wall_ms.saturating_add(i64::try_from(left(ledger_ms, now)).unwrap_or(i64::MAX))
 }
@@ -361,7 +364,7 @@ fn ended(changes: &Changes, now: Now) -> Rows {
     rows
 }
 
-/// The rows of new entries: those of metered calls are longer.
+/// The rows of new entries. Those of metered calls come separately, because they are longer.
 fn entries(changes: &Changes) -> (Rows, Rows) {
     let (mut plain, mut metered) = (Rows::default(), Rows::default());
     for entry in &changes.entries {

@@ -1,4 +1,5 @@
-//! How far the file's tables have come behind the answers, for readers that must not miss an answered call.
+//! How many answered batches can be read from the file's tables. Readers that must not miss an
+//! answered call wait for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// How long a reader waits for rows at most. While the disk fails, a reader shows what there is.
+/// The longest time that a reader waits for rows. While the disk fails, it shows the rows that
+/// there are.
 const WAIT_LIMIT: Duration = Duration::from_millis(250);
 
-/// Counts batches: those that were answered, and those whose rows can be read.
+/// Counts the batches that were answered, and the batches whose rows can be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Written(Arc<Batches>);
 
@@ -25,18 +27,18 @@ impl Written {
         self.0.answered.fetch_add(1, Ordering::Release);
     }
 
-    /// Notes that the rows of every answered batch are written.
+    /// Records that the rows of every answered batch are written.
     pub fn count_all_written(&self) {
         let answered = self.0.answered.load(Ordering::Acquire);
         self.0.written.send_if_modified(|written| std::mem::replace(written, answered) < answered);
     }
 
-    /// Waits until the rows of every batch that was answered before can be read.
+    /// Waits until the rows of every batch that has been answered so far can be read.
     pub async fn wait(&self) {
         let answered = self.0.answered.load(Ordering::Acquire);
         let mut written = self.0.written.subscribe();
         let all = written.wait_for(|written| *written >= answered);
-        // A reader that waited in vain reads the rows that there are.
+        // If the wait was in vain, the reader shows the rows that there are.
         let _ = tokio::time::timeout(WAIT_LIMIT, all).await;
     }
 }

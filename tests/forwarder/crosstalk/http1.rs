@@ -120,7 +120,7 @@ where
     }
 }
 
-/// Reads the answers to `sent`; false where the connection is over.
+/// Reads the answers to `sent`; false if the connection is over.
 async fn receive(
     shared: &Shared,
     from: &mut Reader<impl AsyncRead + Unpin>,

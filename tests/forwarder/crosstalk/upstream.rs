@@ -64,7 +64,7 @@ impl Upstream {
         }
     }
 
-    /// Reads a request's body, which must be the one of its nonce; false where it has no end.
+    /// Reads a request's body, which must be the one of its nonce; false if it has no end.
     async fn body(&self, from: &mut Reader<OwnedReadHalf>, head: &Head, nonce: &str) -> bool {
         let framing = match head.request_framing() {
             Ok(framing) => framing,
@@ -90,7 +90,7 @@ impl Upstream {
     }
 }
 
-/// Answers a request; false where its connection ends with that.
+/// Answers a request; false if its connection ends with that.
 async fn answer(to: &mut OwnedWriteHalf, head: &Head, nonce: &str, random: &mut Random) -> bool {
     let is_head = head.line.starts_with("HEAD ");
     if random.below(10) == 0 {

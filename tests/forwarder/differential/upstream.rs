@@ -185,7 +185,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// Serves a request; false where the connection ends with it.
+    /// Serves a request; false if the connection ends with it.
     async fn one(&mut self, upstream: &Upstream, head: &Head, plan: &Plan, place: usize) -> bool {
         let answer = &plan.answer;
         if answer.is_early && !self.answer(plan).await {

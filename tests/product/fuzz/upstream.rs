@@ -124,7 +124,7 @@ impl Connection {
         while let Ok(true) = self.one().await {}
     }
 
-    /// Serves a request; false where the connection ends with it.
+    /// Serves a request; false if the connection ends with it.
     async fn one(&mut self) -> Result<bool, Over> {
         let end = loop {
             if let Some(at) = find(&self.unread, b"\r\n\r\n") {

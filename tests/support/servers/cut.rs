@@ -31,7 +31,8 @@ struct State {
     cuts: u64,
     /// Requests wait on connections whose number is lower than this.
     late_before: u64,
-    /// On connections of a smaller number nothing arrives any more, either way, and nobody is told.
+    /// On connections with a smaller number no more bytes arrive in either direction, and neither
+    /// end is told.
     lost_before: u64,
 }
 
@@ -115,13 +116,14 @@ impl CutProxy {
         self.state.send_modify(|state| state.late_before = number);
     }
 
-    /// Passes no byte any more, either way, and closes nothing: as a firewall that drops packets.
+    /// Passes no more bytes in either direction, and closes nothing, like a firewall that drops
+    /// packets.
     pub fn swallow(&self) {
         self.set(Flow::Lost, Flow::Lost);
     }
 
-    /// Ends [`CutProxy::swallow`] for new connections. Those of before stay silent for ever, as where a firewall has
-    /// forgotten them.
+    /// Ends [`CutProxy::swallow`] for new connections. The earlier ones stay silent for ever, as if
+    /// a firewall had forgotten them.
     pub fn carry_new_connections(&self) {
         let number = self.connections.load(Ordering::SeqCst);
         self.state.send_modify(|state| {
@@ -141,7 +143,8 @@ impl CutProxy {
         });
     }
 
-    /// Leads new connections to another server. The others stay, as where an address changes its meaning.
+    /// Leads new connections to another server. The present ones stay, as when an address changes
+    /// its meaning.
     pub fn lead_new_connections_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| state.target = target);
     }

@@ -54,7 +54,8 @@ impl Postgres {
         self.replica_through(self.address())
     }
 
-    /// The same, over a line to this one that begins at `door`: so the standby can be made to lag.
+    /// Like [`Self::replica`], but the standby connects to `door`, which leads to this server. A
+    /// proxy at `door` can make the standby lag.
     pub fn replica_through(&self, door: SocketAddr) -> Self {
         let folder = folder();
         let mut backup = as_server_user("pg_basebackup");
@@ -67,7 +68,7 @@ impl Postgres {
         Self::start_in(folder, self.disk, &self.env)
     }
 
-    /// Makes a standby a server of its own, and waits until it is.
+    /// Promotes a standby to a server of its own, and waits until that is done.
     pub fn promote(&self) {
         assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
     }

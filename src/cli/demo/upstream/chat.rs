@@ -44,7 +44,7 @@ pub async fn answer(body: Bytes) -> Response {
     axum::Json(answer).into_response()
 }
 
-/// `prompt_tokens` contains the cached tokens, `completion_tokens` the thoughts.
+/// The usage. `prompt_tokens` includes the cached tokens, and `completion_tokens` the reasoning.
 fn usage(question: &Question<'_>, reply: &Reply, choices: u64) -> Value {
     let (input, output) = (question.input(), choices.saturating_mul(reply.output));
     let reasoning = choices.saturating_mul(reply.reasoning);
@@ -65,7 +65,8 @@ fn finish(reply: &Reply) -> &'static str {
     }
 }
 
-/// With `usage`, every chunk has the member, and one more chunk at the end has its value.
+/// The answer as a stream. With `usage`, every chunk has the member `usage`, which is null except
+/// in an additional chunk at the end.
 fn stream(
     chunk: impl Fn(Vec<Value>) -> Value,
     reply: &Reply,

@@ -29,7 +29,7 @@ pub async fn answer(body: Bytes) -> axum::Json<Value> {
     }))
 }
 
-/// Eight numbers from -1 to 1 that the same text always has.
+/// Eight numbers from -1 to 1. The same text always has the same numbers.
 fn vector(text: &str) -> Vec<f32> {
     let hash = Sha256::digest(text);
     hash.iter().take(8).map(|byte| (f32::from(*byte) - 128.0) / 128.0).collect()

@@ -10,10 +10,11 @@ use crate::cli::demo::upstream::reply::{CREATED, model, tokens};
 /// A PNG of one pixel.
 const IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
-/// The tokens of an image.
+/// The number of tokens that an image counts as.
 const IMAGE_TOKENS: u64 = 272;
 
-/// `POST /v1/images/generations`. As at OpenAI, only the models called `gpt-image…` tell their usage.
+/// `POST /v1/images/generations`. As at OpenAI, only models whose names begin with `gpt-image`
+/// report their usage.
 pub async fn answer(body: Bytes) -> Response {
     let request: Value = serde_json::from_slice(&body).unwrap_or_default();
     let prompt = tokens(request["prompt"].as_str().unwrap_or_default());

@@ -40,8 +40,9 @@ pub async fn answer(body: Bytes) -> Response {
     axum::Json(message(vec![content], Some(stop(&reply)), &usage)).into_response()
 }
 
-/// `input_tokens` is without the tokens of the cache. Text with a `cache_control` is written to the
-/// cache by the first question of a conversation, and read from it by later ones.
+/// The usage of the input. `input_tokens` does not include the tokens of the cache. Text with a
+/// `cache_control` is written to the cache by the first question of a conversation, and read from
+/// it by later questions.
 fn input(request: &Value, question: &Question<'_>) -> Value {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let blocks = messages.iter().filter_map(|message| message["content"].as_array());
@@ -88,7 +89,7 @@ fn stop(reply: &Reply) -> &'static str {
     }
 }
 
-/// The usage at the end has the tokens of the whole answer.
+/// The answer as a stream. The usage at its end has the tokens of the whole answer.
 fn stream(begun: &Value, reply: &Reply) -> Vec<String> {
     let (block, deltas) = match &reply.call {
         Some(call) => {

@@ -1,6 +1,6 @@
-//! An upstream with OpenAI's API and Anthropic's, in JSON and as server-sent events. There is no
-//! model behind it: it repeats the question, which shows that the call arrived. The same request
-//! always has the same answer and the same usage.
+//! An upstream with OpenAI's API and Anthropic's, in JSON and as server-sent events. It has no
+//! model: it repeats the question, which shows that the call arrived. The same request always gets
+//! the same answer and the same usage.
 
 mod chat;
 mod embeddings;
@@ -26,7 +26,8 @@ pub async fn serve(socket: TcpListener) {
         .route("/v1/images/generations", post(images::answer))
         .route("/v1/messages", post(messages::answer))
         .route("/v1/models", get(models));
-    // The same once more, for routes that are priced by usage beside those with a fixed price.
+    // The same routes once more, so that they can be priced by usage there, and have a fixed price
+    // here.
     let router = Router::new().nest("/metered", api.clone()).merge(api).fallback(generate);
     if let Err(error) = axum::serve(socket, router).await {
         tracing::error!(%error, "the demo upstream failed");

@@ -1,22 +1,22 @@
-//! The words of an answer, made from the request, before they have a provider's shape. A word counts
-//! as one token.
+//! The words of an answer, which are made from the request. The provider's shape is added later. A
+//! word counts as one token.
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// The model that answers where a request names none.
+/// The name of the model in the answer if the request names none.
 pub const MODEL: &str = "farebox-demo";
 
-/// The time in every answer: none, so that the same request has the same answer.
+/// The time in every answer. It is always 0, so that the same request gets the same answer.
 pub const CREATED: u64 = 0;
 
-/// The tokens of an answer that was asked to think. They are counted and not shown.
+/// The number of tokens in an answer that was asked to think. They are counted but not shown.
 const THOUGHT: u64 = 16;
 
-/// The most numbers of an answer to "count to 5000".
+/// The highest number to which an answer to "count to 5000" counts.
 const COUNTED: u64 = 10_000;
 
-/// A request's parts that the answer is made of.
+/// The parts of a request from which the answer is made.
 pub struct Question<'a> {
     /// The text of every turn, the newest last.
     pub turns: Vec<String>,
@@ -24,12 +24,12 @@ pub struct Question<'a> {
     pub tool: Option<&'a Value>,
     /// The longest answer in tokens, thoughts included.
     pub limit: Option<u64>,
-    /// The request asks for thinking.
+    /// Whether the request asks for thinking.
     pub thinks: bool,
 }
 
 impl<'a> Question<'a> {
-    /// Reads `request`, whose turns are the member `list`: a text, or an array of messages.
+    /// Reads `request`. `list` is the member that has the turns: a text, or an array of messages.
     pub fn of(request: &'a Value, list: &'a Value, limit: &Value, thinks: bool) -> Self {
         let messages = list.as_array().map(Vec::as_slice).unwrap_or_default();
         let mut turns: Vec<String> = messages.iter().map(text).collect();
@@ -39,12 +39,12 @@ impl<'a> Question<'a> {
         Self { turns, tool, limit: limit.as_u64(), thinks }
     }
 
-    /// The tokens of the request.
+    /// The number of tokens in the request.
     pub fn input(&self) -> u64 {
         self.turns.iter().map(|turn| tokens(turn)).sum()
     }
 
-    /// The tokens of every turn but the newest, which a provider has in its cache.
+    /// The number of tokens in all turns but the newest. A provider has them in its cache.
     pub fn earlier(&self) -> u64 {
         self.input() - self.turns.last().map_or(0, |newest| tokens(newest))
     }
@@ -77,11 +77,11 @@ pub struct Reply {
     pub words: Vec<String>,
     /// A call of the request's tool, in place of a text.
     pub call: Option<Call>,
-    /// The limit of the request cut the text.
+    /// Whether the request's limit has cut the text.
     pub is_cut: bool,
-    /// The tokens of the thoughts.
+    /// The number of tokens of thinking.
     pub reasoning: u64,
-    /// All tokens of the answer, thoughts included.
+    /// The number of all tokens in the answer, including those of thinking.
     pub output: u64,
 }
 
@@ -104,7 +104,7 @@ impl Call {
     }
 }
 
-/// The text of a message or of a part of one; of several parts, all of them.
+/// The text of a message or of a part of a message. The texts of several parts are joined.
 pub fn text(message: &Value) -> String {
     match message {
         Value::String(text) => text.clone(),
@@ -117,7 +117,7 @@ pub fn text(message: &Value) -> String {
     }
 }
 
-/// The message is what a tool answered, in any of the shapes.
+/// Whether the message is the result of a tool, in any of the shapes.
 fn is_result(message: &Value) -> bool {
     let parts = message["content"].as_array().map(Vec::as_slice).unwrap_or_default();
     message["role"] == "tool"
@@ -125,7 +125,7 @@ fn is_result(message: &Value) -> bool {
         || parts.iter().any(|part| part["type"] == "tool_result")
 }
 
-/// The tokens of a text.
+/// The number of tokens in a text.
 pub fn tokens(text: &str) -> u64 {
     count(text.split_whitespace().count())
 }
@@ -134,7 +134,7 @@ fn count(tokens: usize) -> u64 {
     u64::try_from(tokens).unwrap_or(u64::MAX)
 }
 
-/// An id that the same messages always have.
+/// An id for these messages. The same messages always have the same id.
 pub fn id(prefix: &str, messages: &Value) -> String {
     let hash = hex::encode(Sha256::digest(messages.to_string()));
     format!("{prefix}{}", hash.get(..24).unwrap_or_default())

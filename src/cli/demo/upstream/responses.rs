@@ -42,7 +42,7 @@ fn response(request: &Value, question: &Question<'_>, reply: &Reply, id: &str) -
     })
 }
 
-/// The answer's one item: a message, or a call of a tool.
+/// The only item of the answer: a message, or a call of a tool.
 fn item(reply: &Reply, status: &str) -> Value {
     match &reply.call {
         Some(call) => json!({
@@ -120,7 +120,7 @@ fn stream(whole: &Value, reply: &Reply) -> Vec<String> {
         .collect()
 }
 
-/// The object with more members, or with other values.
+/// The object with these members added or replaced.
 fn with(mut object: Value, more: Value) -> Value {
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
         object.extend(more);

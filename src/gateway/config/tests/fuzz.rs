@@ -26,7 +26,7 @@ const PIECES: [&str; 16] = [
     "1979-05-27",
 ];
 
-// To run more cases than usual: PROPTEST_CASES=100000 cargo test --lib config
+// To run more cases: PROPTEST_CASES=100000 cargo test --lib config
 proptest! {
     #[test]
     fn arbitrary_text_never_panics(text in "\\PC*|([a-z\\[\\]{}=\"'${}:\\-.,# \n0-9]{0,200})") {

@@ -1,4 +1,4 @@
-//! Prices by usage, in the file and beside it.
+//! Prices by usage, in the config and in its `models_file`.
 
 use std::path::Path;
 
@@ -17,7 +17,8 @@ fn file(tables: &str) -> String {
 
 const MODEL: &str = "[[models]]\nmatch = \"m\"\ninput = 250\noutput = 1000\n";
 
-/// The mistakes in a route with these lines, as line below the route's header and message.
+/// The mistakes in a route with these lines, each as the number of the line below the route's
+/// header, and the message.
 fn in_route(lines: &str) -> Vec<String> {
     let text = file(&format!("{MODEL}[[routes]]\npath = \"/v1/chat\"\n{lines}"));
     let header = 1 + text.lines().position(|line| line == "[[routes]]").unwrap();

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::inbox::StripeEvent;
 use crate::ledger::key::KeyRecord;
 use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
+use crate::ledger::rules::state::claims::{KeyClaim, LeftCall, Slot};
 use crate::ledger::rules::state::rows::{Account, EndedHold, LiveHold, StripeCustomer};
 
 /// The changes of a batch: the rows to write, and the steps that undo the changes in memory.
@@ -20,7 +22,8 @@ pub(crate) struct Changes {
     pub holds_added: HashMap<HoldId, LiveHold>,
     /// Holds of the API that are live on disk and have ended.
     pub holds_gone: Vec<HoldId>,
-    /// Calls' holds that have ended or were listed anew, with the commit that writes each of them.
+    /// Holds of calls that have ended, or whose row was replaced; each with the commit that writes
+    /// the row.
     pub calls_gone: Vec<(HoldId, i64)>,
     /// New deadlines of the API's holds, in milliseconds of the ledger's clock.
     pub holds_renewed: HashMap<HoldId, u64>,
@@ -42,15 +45,19 @@ pub(crate) struct Changes {
     pub payments_gone: HashSet<Arc<str>>,
     /// New customers at Stripe.
     pub customers: Vec<StripeCustomer>,
-    /// Disputes, with the account that each freezes from now on; `None` where a freeze is lifted.
+    /// Disputes, with the account that each freezes from now on; `None` if a freeze is lifted.
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
-    /// Calls that were cut off, also those that their gateway ended after all.
+    /// Calls that were cut off, including those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
+    /// New and changed claims; `None` where a claim is free.
+    pub claims: HashMap<ClaimId, Option<KeyClaim>>,
+    /// Calls that their clients left; `None` where a call was not charged.
+    pub left: HashMap<HoldId, Option<LeftCall>>,
     /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
 
-/// A step that undoes a change: the value in memory that the change replaced.
+/// A step that undoes a change: the value in memory before it.
 #[derive(Debug)]
 pub(crate) enum Undo {
     /// An account before its change; `None` for a new one.
@@ -59,12 +66,16 @@ pub(crate) enum Undo {
     Hold(HoldId, Option<LiveHold>),
     /// An early release that was added.
     EarlyRelease(HoldId),
+    /// What memory knew of a claim before.
+    Claim(ClaimId, Slot),
+    /// The record of a call that was left, before; `None` for a new one.
+    Left(HoldId, Option<LeftCall>),
     /// The disputes that froze an account before.
     Freezes(AccountId, BTreeSet<Arc<str>>),
 }
 
 impl Changes {
-    /// True where there is nothing to write.
+    /// True if there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.holds_added.is_empty()
             && self.holds_gone.is_empty()
@@ -81,9 +92,12 @@ impl Changes {
             && self.customers.is_empty()
             && self.freezes.is_empty()
             && self.crashed.is_empty()
+            && self.claims.is_empty()
+            && self.left.is_empty()
     }
 
-    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries and balances. A
+    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries, balances and
+    /// claims. A
     /// hold that ends before it was written leaves no row.
     pub fn add_calls(&mut self, later: Self) {
         for (hold, commit) in later.calls_gone {
@@ -95,10 +109,12 @@ impl Changes {
         self.ended.extend(later.ended);
         self.entries.extend(later.entries);
         self.touched.extend(later.touched);
+        self.claims.extend(later.claims);
+        self.left.extend(later.left);
     }
 
-    /// Makes the changes so far final in memory. Their callers have been answered, so they are not
-    /// undone even if the disk refuses them.
+    /// Makes the changes so far final in memory. Their callers have got their outcomes, so the
+    /// changes are not undone even if the disk refuses them.
     pub fn forget_undo(&mut self) {
         self.undo.clear();
     }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use ahash::HashMap;
 
 use crate::account::AccountId;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::inbox::StripeEvent;
 use crate::ledger::operation::{Entry, HoldId, OperationId};
+use crate::ledger::rules::state::claims::KeyClaim;
 use crate::ledger::rules::state::known_keys::KnownKeys;
 use crate::ledger::rules::state::known_payments::KnownPayments;
 use crate::ledger::rules::state::rows::EndedHold;
 
-/// The stored rows behind the ids that a batch names and memory does not have. Each decision adds the
+/// The stored rows behind those ids in a batch that memory does not have. Each decision adds the
 /// rows that it makes, so that an id that occurs twice in a batch takes effect once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
@@ -27,4 +29,6 @@ pub(crate) struct Known {
     pub payments: KnownPayments,
     /// The id of each account's Stripe customer.
     pub customers: HashMap<AccountId, Arc<str>>,
+    /// Claims. Memory goes before them.
+    pub claims: HashMap<ClaimId, KeyClaim>,
 }

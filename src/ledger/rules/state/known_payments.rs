@@ -11,8 +11,9 @@ use crate::ledger::payment::Payment;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KnownPayments {
     by_id: HashMap<Arc<str>, Payment>,
-    /// The ledger's id of a payment, by each of Stripe's ids for it. After [`KnownPayments::remove`]
-    /// the payment is missing until the one that it was merged into is inserted.
+    /// The ledger's id of a payment, by each of Stripe's ids for it. After
+    /// [`KnownPayments::remove`] the removed payment is missing here, until the payment into which
+    /// it was merged is inserted.
     id_of: HashMap<Arc<str>, Arc<str>>,
 }
 
@@ -41,7 +42,7 @@ impl KnownPayments {
         self.by_id.values()
     }
 
-    /// True without payments.
+    /// Whether there are no payments.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.by_id.is_empty()

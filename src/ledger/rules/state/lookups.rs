@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use crate::account::AccountId;
+use crate::ledger::claim::{Claim, ClaimId};
 use crate::ledger::imports::ImportRow;
 use crate::ledger::key::{KeyHash, KeyRecord};
-use crate::ledger::operation::{HoldId, Operation, OperationId, Origin};
+use crate::ledger::operation::{HoldId, NewHold, Operation, OperationId, Origin};
 use crate::ledger::rules::state::memory::State;
 
 /// The ids in a batch whose rows must be read from disk.
@@ -27,11 +28,13 @@ pub(crate) struct Lookups {
     pub payments: Vec<Arc<str>>,
     /// Accounts whose customers at Stripe are needed.
     pub customers: Vec<AccountId>,
+    /// Claims that memory may not know.
+    pub claims: Vec<ClaimId>,
 }
 
 impl Lookups {
     /// The lookups that `batch` needs. The id of a new call was generated for it, and a live hold is in
-    /// memory, so a batch of ordinary calls needs none.
+    /// memory, so a batch of ordinary calls without claims needs none.
     pub fn of(batch: &[Operation], state: &State) -> Self {
         let mut wanted = Self::default();
         batch.iter().for_each(|operation| wanted.add(operation, state));
@@ -44,15 +47,24 @@ impl Lookups {
                 self.operations.push(OperationId::capture(&hold.id));
                 self.holds.push(hold.id.clone());
             }
-            Operation::Capture { hold, .. }
-            | Operation::Release { hold, .. }
-            | Operation::Abandon { hold, .. }
+            Operation::Hold(NewHold { claim: Some(Claim::Key { id, .. }), .. }) => {
+                self.add_claim(*id, state);
+            }
+            Operation::MarkClaim { claim, .. } => self.add_claim(*claim, state),
+            Operation::Capture { hold, claim, .. }
+            | Operation::Release { hold, claim, .. }
+            | Operation::Abandon { hold, claim, .. }
                 if !state.holds.contains_key(hold) =>
             {
+                if let Some(claim) = claim {
+                    self.add_claim(*claim, state);
+                }
                 self.add_refund(hold);
                 self.holds.push(hold.clone());
             }
-            Operation::Extend { hold, .. } if !state.holds.contains_key(hold) => {
+            Operation::Extend { hold, .. } | Operation::Leave { hold, .. }
+                if !state.holds.contains_key(hold) =>
+            {
                 self.operations.push(OperationId::capture(hold));
                 self.holds.push(hold.clone());
             }
@@ -82,6 +94,7 @@ impl Lookups {
             | Operation::Abandon { .. }
             | Operation::Open { .. }
             | Operation::Renew { .. }
+            | Operation::Leave { .. }
             | Operation::Audit
             | Operation::Fold { .. }
             | Operation::Balance { .. } => {}
@@ -93,6 +106,13 @@ impl Lookups {
         self.operations.push(OperationId::refund(hold));
         self.operations.push(OperationId::corrected(hold));
         self.refunds.push(hold.clone());
+    }
+
+    /// Adds a claim, unless a running call has it: memory knows those.
+    fn add_claim(&mut self, id: ClaimId, state: &State) {
+        if !state.claims.is_running(&id) {
+            self.claims.push(id);
+        }
     }
 
     fn add_key(&mut self, key: &KeyRecord) {
@@ -111,8 +131,13 @@ impl Lookups {
         }
     }
 
-    /// True where memory alone can decide the batch, as it usually can.
+    /// Whether memory alone is enough to decide the batch. Usually it is.
     pub fn is_empty(&self) -> bool {
+        self.claims.is_empty() && self.are_claims()
+    }
+
+    /// True where nothing but claims must be read.
+    pub fn are_claims(&self) -> bool {
         self.operations.is_empty()
             && self.refunds.is_empty()
             && self.holds.is_empty()

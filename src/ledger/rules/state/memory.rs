@@ -8,10 +8,11 @@ use ahash::HashMap;
 use crate::account::AccountId;
 use crate::ledger::operation::{Balance, CALL_TTL_MS, HoldId};
 use crate::ledger::rules::state::changes::{Changes, Undo};
+use crate::ledger::rules::state::claims::Claims;
 use crate::ledger::rules::state::rows::{Account, LiveHold};
 
-/// How long an early release waits for its hold, in milliseconds: as long as a hold lives without a
-/// renewal.
+/// How long the state remembers an early release, in milliseconds: as long as a hold lives without
+/// a renewal.
 const EARLY_RELEASE_TTL_MS: u64 = CALL_TTL_MS;
 
 /// Every balance and every live hold.
@@ -19,14 +20,16 @@ const EARLY_RELEASE_TTL_MS: u64 = CALL_TTL_MS;
 pub(crate) struct State {
     pub(crate) accounts: HashMap<AccountId, Account>,
     pub(crate) holds: HashMap<HoldId, LiveHold>,
-    /// A time before which no hold expires, in milliseconds of the ledger's clock.
+    /// No hold expires before this time, in milliseconds of the ledger's clock.
     pub(crate) next_expiry_ms: u64,
-    /// Calls' holds that were released before they were made, with the time of the release. Such a hold
-    /// is refused when it comes, without a lookup on disk for every new call. There are few of them,
-    /// since a release rarely overtakes its hold.
+    /// Holds of calls that were released before they were made, with the time of the release. Such
+    /// a hold is refused when it arrives, so that no new call needs a lookup on disk. There are few
+    /// of them, because a release rarely overtakes its hold.
     pub(crate) early_releases: HashMap<HoldId, u64>,
     /// The disputes that freeze an account, for the few accounts that are frozen.
     pub(crate) freezes: HashMap<AccountId, BTreeSet<Arc<str>>>,
+    /// The claims of running calls, and the calls that their clients left.
+    pub(crate) claims: Claims,
 }
 
 impl State {
@@ -35,8 +38,8 @@ impl State {
         self.accounts.insert(id, account);
     }
 
-    /// Adds a live hold found on disk; `false` where its account is missing or the sum of the account's
-    /// holds leaves the range.
+    /// Adds a live hold found on disk. Returns `false` if its account is missing, or if the sum of
+    /// the account's holds is out of range.
     pub fn insert_hold(&mut self, id: HoldId, hold: LiveHold) -> bool {
         let Some(account) = self.accounts.get_mut(&hold.account) else { return false };
         let Some(held) = account.held.checked_add(hold.amount) else { return false };
@@ -51,7 +54,7 @@ impl State {
         self.accounts.get(id)
     }
 
-    /// The balance of an account; `None` where it does not exist.
+    /// The balance of an account; `None` if it does not exist.
     pub fn balance(&self, id: &AccountId) -> Option<Balance> {
         let Account { balance, held, .. } = *self.accounts.get(id)?;
         Some(Balance { balance, held, frozen: self.is_frozen(id) })
@@ -81,7 +84,7 @@ impl State {
         self.holds.iter()
     }
 
-    /// Forgets the early releases whose holds can no longer come.
+    /// Forgets the early releases whose holds can no longer arrive.
     pub fn forget_early_releases(&mut self, now_ms: u64) {
         self.early_releases.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < EARLY_RELEASE_TTL_MS);
     }
@@ -103,7 +106,7 @@ impl State {
         expired
     }
 
-    /// Takes back the changes since the last [`Changes::forget_undo`].
+    /// Undoes the changes since the last [`Changes::forget_undo`].
     pub fn roll_back(&mut self, changes: &mut Changes) {
         while let Some(undo) = changes.undo.pop() {
             match undo {
@@ -115,6 +118,8 @@ impl State {
                 }
                 Undo::Hold(id, None) => drop(self.holds.remove(&id)),
                 Undo::EarlyRelease(id) => drop(self.early_releases.remove(&id)),
+                Undo::Claim(id, before) => drop(self.claims.set(id, before)),
+                Undo::Left(hold, before) => drop(self.claims.set_left(&hold, before)),
                 Undo::Freezes(account, before) => self.set_freezes(account, before),
             }
         }

@@ -34,17 +34,17 @@ pub(crate) struct LiveHold {
     pub commit: i64,
 }
 
-/// A hold that ended without a charge. The ledger remembers it, so that a repetition under its id has
-/// no effect.
+/// A hold that ended without a charge. The ledger remembers it, so that a repetition under its id
+/// has no effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EndedHold {
     /// The id of the hold.
     pub id: HoldId,
-    /// The account of the hold, where it is known.
+    /// The account of the hold, if it is known.
     pub account: Option<AccountId>,
-    /// The amount that was set aside; zero where the release arrived before its hold.
+    /// The amount that was set aside; zero if the release arrived before its hold.
     pub amount: Credits,
-    /// The party that ended the hold.
+    /// The party that made the hold.
     pub origin: Origin,
     /// How the hold ended.
     pub ending: Ending,

@@ -9,13 +9,13 @@ use crate::store::sqlite::export::SourceError;
 /// The result of an import that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Imported {
-    /// Everything was moved. The list has the number of rows of each kind.
+    /// The ledger was moved. The list has the number of rows of each kind.
     Moved(Vec<(&'static str, u64)>),
-    /// An earlier import had moved everything.
+    /// An earlier import has already moved the ledger.
     Before,
 }
 
-/// Why a ledger was not moved. The target has not been changed.
+/// The reason why a ledger was not moved. The target has not been changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The file has none of a ledger's tables.
@@ -24,7 +24,7 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
-    /// The source has differences, which would be moved too.
+    /// The source contradicts itself, and moving it would copy that.
     #[error(
         "{} does not add up ({}: {}), so it is not moved; run `farebox reconcile` with its own config \
          for all differences",
@@ -47,7 +47,7 @@ pub enum ImportError {
         /// The first table with rows.
         what: &'static str,
     },
-    /// Gateways serve the target, and could make decisions before all of the ledger is there.
+    /// Gateways are serving the target, and could decide before the whole ledger is there.
     #[error(
         "{gateways} gateways serve the ledger in {schema}; stop them first (a gateway that was killed \
          counts for 3 s more)"
@@ -58,7 +58,8 @@ pub enum ImportError {
         /// The number of gateways that have a lease.
         gateways: u64,
     },
-    /// A gateway has used the source after it was moved, so that source and target have diverged.
+    /// A gateway has used the source after it was moved, so the source and the target have
+    /// diverged.
     #[error(
         "{} was moved before, and a gateway has served it since, so {commits} batches are in this file \
          alone; post what is missing to the new ledger, or move the file into an empty \

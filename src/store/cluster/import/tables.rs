@@ -11,9 +11,11 @@
 //! | `ended_holds` | `holds`, released or expired |
 //! | `api_keys` | `api_keys`, by their hashes |
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
-//! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `imported_commits` |
+//! | `claims` | `claims`; the answers stay with the file, so a retry of an earlier call hears that its answer was not kept |
+//! | `left_calls` | not moved: a retry hears of them for two minutes |
+//! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `secret`; `imported_commits` |
 //!
-//! Each row is passed on as a JSON object, which one database makes and the other reads.
+//! Each row is passed on as a JSON object, which SQLite writes and Postgres reads.
 
 /// A table that is moved.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Table {
 }
 
 /// All tables that are moved, in the order in which they are written.
-pub(crate) const TABLES: [Table; 11] = [
+pub(crate) const TABLES: [Table; 12] = [
     Table {
         name: "accounts",
         read: "SELECT json_object('id', id, 'balance', balance, 'seq', seq, 'frozen', \
@@ -56,7 +58,7 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "folded entries",
         read: "SELECT json_object('operation', operation, 'account', account, 'seq', seq, \
             'kind', kind, 'amount', amount) FROM folded_operations",
-        // The embedded ledger does not keep the time of a folded operation.
+        // The embedded ledger does not store the time of a folded operation.
         write: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
             SELECT operation, account, seq, kind, amount, 0 FROM json_to_recordset($1::json) \
             AS n (operation text, account text, seq int8, kind text, amount int8)",
@@ -65,8 +67,8 @@ pub(crate) const TABLES: [Table; 11] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // The same as at a start of the embedded ledger: after a clock was set back, a hold lives no
-        // longer than its whole lifetime.
+        // As when the embedded ledger starts: if a clock was set back, a hold lives no longer than
+        // its whole lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \
             least(expires_at, (extract(epoch FROM clock_timestamp()) * 1000)::int8 + ttl_ms) \
@@ -127,6 +129,15 @@ pub(crate) const TABLES: [Table; 11] = [
         write: "INSERT INTO {s}.freezes (dispute, account) SELECT * \
             FROM json_to_recordset($1::json) AS n (dispute text, account text)",
     },
+    Table {
+        name: "claims",
+        read: "SELECT json_object('id', hex(id), 'hold', hold, 'mark', hex(mark), 'until', until, \
+            'charged', charged) FROM claims",
+        write: "INSERT INTO {s}.claims (id, hold, mark, until, charged) SELECT decode(id, 'hex'), \
+            hold, decode(nullif(mark, ''), 'hex'), until, charged = 1 \
+            FROM json_to_recordset($1::json) AS n (id text, hold text, mark text, until int8, \
+            charged int4)",
+    },
 ];
 
 #[cfg(test)]
@@ -138,14 +149,15 @@ mod tests {
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
     /// The tables that are not moved, and why.
-    const NOT_MOVED: [(&str, &str); 4] = [
+    const NOT_MOVED: [(&str, &str); 5] = [
         ("batch_log", "emptied when the file is opened"),
         ("call_holds", "released when the file is opened"),
         ("crashed", "its charges are entries; the list stays with the file"),
+        ("left_calls", "told to retries for two minutes"),
         ("ledger", "read separately"),
     ];
 
-    /// Fails where a migration adds a table or a column that this list leaves out.
+    /// Fails if a migration adds a table or a column that this list lacks.
     #[tokio::test]
     async fn every_column_of_the_embedded_ledger_is_moved() {
         let folder = tempfile::tempdir().unwrap();

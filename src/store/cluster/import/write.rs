@@ -14,19 +14,19 @@ use crate::ledger::report::{Difference, ReconcileReport};
 use crate::store::cluster::import::error::{ImportError, Imported};
 use crate::store::cluster::import::tables::{TABLES, Table};
 use crate::store::cluster::postgres::{
-    Month, Store, make_partition, read_checkpoint, reconcile_in,
+    Month, Store, lock_appends, make_partition, read_checkpoint, reconcile_in,
 };
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::export::Source;
 
-/// How long the transaction may stay idle while the file is read: enough for a slow disk.
+/// How long the transaction may stay idle while the file is read. A slow disk needs this time.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How much is sent at once, in bytes of JSON: some thousands of rows.
+/// How many bytes of JSON are sent at once: some thousands of rows.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// The tables that have no row in an empty ledger.
-const EMPTY: [&str; 11] = [
+const EMPTY: [&str; 12] = [
     "accounts",
     "operations",
     "entries",
@@ -38,9 +38,10 @@ const EMPTY: [&str; 11] = [
     "payments",
     "stripe_customers",
     "freezes",
+    "claims",
 ];
 
-/// Copies everything from `source`. `sent` is the source's report; the report of the copy must be
+/// Copies everything from `source`. `sent` is the source's report, which the copy's report must
 /// equal.
 pub(crate) async fn write_ledger(
     store: &Store,
@@ -49,8 +50,9 @@ pub(crate) async fn write_ledger(
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
     let on: &mut PgConnection = transaction.connection()?;
-    // With this lock, no epoch opens and no gateway joins.
+    // With these locks, no epoch opens, no gateway joins, and no batch is appended.
     read_checkpoint(store, "FOR UPDATE", on).await?;
+    lock_appends(store, on).await?;
     let (id, commits) = source.identity().await?;
     if was_imported(store, source, &id, commits, on).await? {
         return Ok(Imported::Before);
@@ -69,13 +71,15 @@ pub(crate) async fn write_ledger(
     }
     store
         .query(
-            "UPDATE {s}.ledger SET id = $1, imported_commits = $2, key_changes = key_changes + 1",
+            "UPDATE {s}.ledger SET id = $1, imported_commits = $2, secret = coalesce($3, secret), \
+             key_changes = key_changes + 1",
         )
         .bind(id)
         .bind(commits)
+        .bind(source.secret().await?)
         .execute(&mut *on)
         .await?;
-    // Redis may have data of the empty ledger. This ends the epoch that the data belong to.
+    // Redis may have data of the empty ledger. This ends the epoch that those data belong to.
     store
         .query(
             "UPDATE {s}.shards SET epoch = epoch + (epoch > 0)::int, nonce = '', checkpoint = 0, \
@@ -89,10 +93,10 @@ pub(crate) async fn write_ledger(
     Ok(Imported::Moved(moved))
 }
 
-/// True where an earlier import has copied this ledger to the target.
+/// Whether an earlier import has copied this ledger to the target.
 ///
 /// # Errors
-/// Where a gateway has used the source since that import.
+/// Fails if a gateway has used the source since that import.
 async fn was_imported(
     store: &Store,
     source: &Source,
@@ -113,7 +117,7 @@ async fn was_imported(
 /// Checks that no gateway serves the target.
 ///
 /// # Errors
-/// Where a gateway has a lease.
+/// Fails if a gateway has a lease.
 async fn must_be_at_rest(store: &Store, on: &mut PgConnection) -> Result<(), ImportError> {
     let serving =
         "SELECT count(*) AS serving FROM {s}.gateways WHERE lease_until > clock_timestamp()";
@@ -126,7 +130,7 @@ async fn must_be_at_rest(store: &Store, on: &mut PgConnection) -> Result<(), Imp
 /// Checks that the target has no rows.
 ///
 /// # Errors
-/// Where a table has a row.
+/// Fails if a table has a row.
 async fn must_be_empty(store: &Store, on: &mut PgConnection) -> Result<(), ImportError> {
     for what in EMPTY {
         let rows = format!("SELECT EXISTS (SELECT 1 FROM {{s}}.{what}) AS found");
@@ -169,10 +173,10 @@ async fn copy_table(
     }
 }
 
-/// Compares the report of the source with the report of the copy.
+/// Compares the report of the source with that of the copy.
 ///
 /// # Errors
-/// Where they differ, or the copy does not add up.
+/// Fails if they differ, or the copy does not add up.
 fn compare(sent: &ReconcileReport, arrived: &ReconcileReport) -> Result<(), ImportError> {
     let unlike = |what| Err(ImportError::Unlike { what });
     if let Some(Difference { account, what }) = arrived.differences.first() {
@@ -192,8 +196,7 @@ fn compare(sent: &ReconcileReport, arrived: &ReconcileReport) -> Result<(), Impo
     Ok(())
 }
 
-/// JSON whose texts Postgres can store: each NUL is replaced with U+FFFD, since Postgres has no NUL
-/// in texts.
+/// Makes JSON whose texts Postgres can store: each NUL becomes U+FFFD.
 fn storable_json(json: &str) -> Cow<'_, str> {
     const NUL: &str = "\\u0000";
     if !json.contains(NUL) {
@@ -205,8 +208,8 @@ fn storable_json(json: &str) -> Cow<'_, str> {
         storable.push_str(&rest[..at]);
         let (escaped, after) = match rest[at..].strip_prefix(NUL) {
             Some(after) => ("\\ufffd", after),
-            // The backslash and the character after it, one byte each: an escaped backslash is
-            // skipped whole.
+            // A backslash and the character after it are skipped together, so an escaped backslash
+            // is not taken for the start of an escape.
             None => rest[at..].split_at((rest.len() - at).min(2)),
         };
         storable.push_str(escaped);

@@ -1,9 +1,10 @@
-//! Writes the batches that Redis decided: in the order of the stream, each once.
+//! Writes the batches that Redis decided, in the order of the stream, each batch once.
 //!
-//! A batch is a text, which `batch_log.rs` parses. [`Tally`] adds up the net effect of all batches of a
-//! transaction. So however many batches there are, each table is written with one statement, and each
-//! account with one row update. The same transaction locks the shard's row and moves its checkpoint. A
-//! second writer waits for that lock, and then finds that its batches are below the checkpoint.
+//! A batch is a text, which `batch_log.rs` parses. [`Tally`] adds up the net effect of all batches
+//! of a transaction. So each table is written with one statement, and each account with one update
+//! of its row, however many batches there are. The same transaction locks the shard's row and moves
+//! its checkpoint. A second writer waits for that lock, and then finds that its batches are below
+//! the checkpoint.
 
 use std::collections::HashSet;
 
@@ -11,6 +12,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::claims::write_claims;
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, lock_accounts, write_accounts,
 };
@@ -26,14 +28,14 @@ use crate::store::sql::rows::Column as _;
 pub(crate) enum Written {
     /// Postgres has every batch up to this number.
     Upto(i64),
-    /// Another writer moved the checkpoint: read it again.
+    /// Another writer has moved the checkpoint, so it must be read again.
     ByAnother,
 }
 
 /// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the
 /// checkpoint. Batches up to the checkpoint are skipped.
 ///
-/// After a race with another transaction a second attempt checks which charges have been written
+/// If another transaction interferes, a second attempt is made. It checks which charges were written
 /// before.
 pub(crate) async fn write_batches(
     store: &Store,
@@ -52,7 +54,7 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// The same as [`write_batches`], with the shard's row locked. `careful` is true where some of the
+/// The same as [`write_batches`], with the shard's row locked. `careful` is true if some of the
 /// charges may have been written before.
 async fn write_batches_locked(
     store: &Store,
@@ -82,8 +84,8 @@ async fn write_batches_locked(
     Ok(Written::Upto(last.seq))
 }
 
-/// Writes the entries and holds of these batches and leaves the checkpoint as it is. `careful` is true
-/// where some of the charges may have been written before.
+/// Writes the entries and holds of these batches, and leaves the checkpoint as it is. `careful` is
+/// true if some of the charges may have been written before.
 pub(crate) async fn write_contents(
     store: &Store,
     batches: &[&NumberedBatch],
@@ -103,7 +105,7 @@ pub(crate) async fn write_contents(
     write_tally(store, &tally, on).await
 }
 
-/// Writes decisions that no batch of the stream has.
+/// Writes decisions that are in no batch of the stream.
 pub(crate) async fn write_decided(
     store: &Store,
     decided: Vec<Decided>,
@@ -121,11 +123,15 @@ async fn write_tally(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     write_captures(store, &tally.captures, on).await?;
-    write_holds(store, tally, on).await
+    write_holds(store, tally, on).await?;
+    match &tally.claims {
+        Some(claims) => write_claims(store, claims, tally.at_ms, on).await,
+        None => Ok(()),
+    }
 }
 
-/// Removes from the tally the charges that have an entry already. Redis has charged them twice, so
-/// their credits are given back there.
+/// Removes from the tally the charges that already have an entry. Redis has charged them twice, so
+/// the second charge is given back in Redis.
 async fn drop_repeated(
     store: &Store,
     tally: &mut Tally,
@@ -156,7 +162,7 @@ async fn drop_repeated(
 }
 
 /// Queues a delivery that gives a charge back in Redis. The entries and the balance in Postgres are
-/// right already.
+/// already right.
 async fn give_back(
     store: &Store,
     capture: &Capture,
@@ -175,7 +181,7 @@ async fn give_back(
     Ok(())
 }
 
-/// Writes an entry for each charge, and the balances that follow.
+/// Writes an entry for each charge, and the new balances.
 async fn write_captures(
     store: &Store,
     captures: &[Capture],

@@ -1,4 +1,4 @@
-//! Accounts as Postgres has them, for the comparison with Redis.
+//! Reads accounts from Postgres, for the comparison with Redis.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ pub(crate) struct StoredAccount {
     pub holds: BTreeMap<String, i64>,
 }
 
-/// Reads accounts and the checkpoint from one snapshot. An account that does not exist has the default
-/// value.
+/// Reads accounts and the checkpoint from one snapshot. For an account that does not exist, it
+/// returns the default value.
 pub(crate) async fn stored_accounts(
     store: &Store,
     ids: &[String],

@@ -1,4 +1,4 @@
-//! The tables `entries`, `operations` and `accounts`, as every writer of the ledger fills them.
+//! Writes the tables `entries`, `operations` and `accounts`, for all writers of the ledger.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::store::cluster::postgres::tally::Capture;
 use crate::store::sql::rows::{Column as _, usage_column};
 use crate::usage::UsageRecord;
 
-/// Entries, column by column, as `UNNEST` takes them.
+/// Entries as columns, which `UNNEST` turns into rows.
 #[derive(Debug, Default)]
 pub(crate) struct EntryColumns {
     pub accounts: Vec<String>,
@@ -49,7 +49,7 @@ impl EntryColumns {
         Ok(())
     }
 
-    /// Adds what the call of the newest entry used.
+    /// Adds the usage of the call whose entry was pushed last.
     pub fn push_usage(&mut self, record: Option<&UsageRecord>) {
         self.held.push(record.map(|record| record.held.signed().micros()));
         self.models.push(record.and_then(|record| record.model.as_deref()).map(storable));
@@ -58,8 +58,8 @@ impl EntryColumns {
     }
 }
 
-/// Locks accounts and reads those that exist. All writers lock in the order of the ids, so that two of
-/// them do not deadlock.
+/// Locks accounts, and reads those that exist. All writers lock in the order of the ids, so that no
+/// two of them deadlock.
 pub(crate) async fn lock_accounts(
     store: &Store,
     sorted: &[AccountId],
@@ -82,15 +82,15 @@ pub(crate) async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Inserts entries and their operation ids. An entry whose month has been folded goes into the
-/// first open month.
+/// Inserts entries and the ids of their operations. If an entry's month has been folded, the entry
+/// goes into the first open month.
 pub(crate) async fn insert_entries(
     store: &Store,
     columns: EntryColumns,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     let is_metered = columns.usages.iter().any(Option::is_some);
-    // Most batches have no metered call, and need not pay for its columns.
+    // Most batches have no metered call, so the statement usually leaves its columns out.
     let (more, types) = match is_metered {
         false => ("", ""),
         true => {
@@ -159,8 +159,8 @@ pub(crate) async fn write_accounts(
             columns.1.push(account.balance.micros());
             columns.2.push(int(account.seq)?);
         }
-        // An insert fails if another transaction has just made the account; the second attempt then
-        // finds the account.
+        // An insert fails if another transaction has just made the account. The second attempt then
+        // finds it.
         let written = store
             .query(&format!("{sql} RETURNING a.id, a.grant_seq, a.frozen"))
             .bind(columns.0)

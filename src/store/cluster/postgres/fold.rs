@@ -1,8 +1,9 @@
 //! Folds old entries into opening balances, while gateways serve.
 //!
-//! Whole months go first (`months.rs`): their partitions are detached, and no row is deleted. Then
-//! the entries of the remaining month that are older than the given moment are deleted row by row,
-//! here. Both go through the accounts in slices; each slice is a complete transaction.
+//! Whole months are folded first (`months.rs`): their partitions are detached, and no row is
+//! deleted. The entries of the remaining month that are older than the given time are deleted row
+//! by row, in this file. Both go through the accounts in slices. Each slice is a complete
+//! transaction.
 
 use sqlx::{Executor as _, Row as _};
 

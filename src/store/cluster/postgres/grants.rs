@@ -1,5 +1,5 @@
-//! Operations that Postgres decides: grants, refunds, keys and payments. The rows that they concern are
-//! locked, and the rules of `ledger/rules/` decide, as they do for the embedded ledger.
+//! Operations that Postgres decides: grants, refunds, keys and payments. The rows that they need
+//! are locked, and the rules of `ledger/rules/` decide, as for the embedded ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,22 +24,22 @@ use crate::store::cluster::postgres::payments::{
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
-/// How often a transaction is attempted that fails because of a concurrent transaction.
+/// How often a transaction is attempted that fails because of another transaction.
 const ATTEMPTS: usize = 5;
 
 /// A change of an account that Postgres decided and Redis has to apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Delivery {
     pub account: String,
-    /// The number of the change; Redis applies an account's deliveries in this order.
+    /// The number of the change. Redis applies the deliveries of an account in this order.
     pub grant_seq: i64,
     /// The change of the balance, in micro-credits.
     pub amount: i64,
     pub frozen: bool,
 }
 
-/// Decides operations in one transaction; each sees the results of those before it. The changes that
-/// Redis has to apply are stored as deliveries.
+/// Decides operations in one transaction. Each sees the results of the ones before it. The changes
+/// that Redis must apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],
@@ -55,9 +55,8 @@ pub(crate) async fn decide(
     }
 }
 
-/// Locks the rows that the operations concern, decides, and writes the changes. Locks are always
-/// taken in one order, payments first, then accounts by id, so that two transactions do not block
-/// each other.
+/// Locks the rows that the operations need, decides, and writes the changes. All transactions lock
+/// in the same order (payments first, then accounts by id), so that no two of them deadlock.
 async fn decide_in(
     store: &Store,
     operations: &[Operation],
@@ -109,7 +108,7 @@ async fn accounts_to_lock(
             _ => {}
         }
     }
-    // A refund names the capture and not the account.
+    // A refund names the capture but not the account.
     let rows = store
         .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
         .bind(texts(&wanted.operations))
@@ -121,7 +120,7 @@ async fn accounts_to_lock(
     Ok(ids)
 }
 
-/// Reads the rows that the rules have to know of.
+/// Reads the rows that the rules need.
 async fn read_known(
     store: &Store,
     wanted: &Lookups,
@@ -165,17 +164,17 @@ async fn read_known(
     Ok(())
 }
 
-/// Reads the partial refunds of a capture; the rules need only their amounts. Both bounds are
-/// parameters of the statement, so that the index is used however large the table is.
+/// Reads the partial refunds of a capture. The rules need only their amounts. Both ends of the
+/// range are parameters of the statement, so that the index is used however large the table is.
 async fn read_refunds(
     store: &Store,
     hold: &HoldId,
     known: &mut Known,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    // A partial refund's id is the full refund's id, a space, and its own id. `!` follows the space in
-    // ASCII, so the range from the full refund's id with a space to the same id with a `!` has all of
-    // them.
+    // A partial refund's id is the full refund's id, a space, and an id of its own. In ASCII, `!`
+    // follows the space. So the ids between the full refund's id with a space and the same id with
+    // a `!` are those of all partial refunds.
     let whole = OperationId::refund(hold);
     let rows = store
         .query(
@@ -294,7 +293,7 @@ async fn insert_keys(
     Ok(())
 }
 
-/// Reads the deliveries that Redis has not applied, in the order of each account.
+/// Reads the deliveries that Redis has not applied yet, for each account in order.
 pub(crate) async fn deliveries(store: &Store, limit: i64) -> Result<Vec<Delivery>, LedgerError> {
     let rows = store
         .transact(async |on| {

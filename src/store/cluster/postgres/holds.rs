@@ -1,4 +1,4 @@
-//! Reads of holds by their owner, and the changes of holds that are not part of a batch.
+//! Reads holds by their gateway, and changes holds that are in no batch.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +38,8 @@ pub(crate) async fn call_holds(
     read_call_holds(store, CALLS, incarnation).await
 }
 
-/// As [`call_holds`], for a gateway that has been without a lease for long, or has no row; empty
-/// where it has come back.
+/// Like [`call_holds`], for a gateway that is lost: it has been without a lease for long, or has no
+/// row. Returns no holds if the gateway has come back.
 pub(crate) async fn call_holds_of_gone(
     store: &Store,
     incarnation: i64,
@@ -65,8 +65,9 @@ async fn read_call_holds(
         .await
 }
 
-/// Deletes calls' holds that ended before `before_ms`. Expired ones make the list of calls that
-/// were cut off, so they stay until `crashed_before_ms`. Both are in milliseconds since 1970.
+/// Deletes calls' holds that ended before `before_ms`. Expired ones stay until `crashed_before_ms`,
+/// because they make up the list of calls that were cut off. Both times are in milliseconds since
+/// 1970.
 pub(crate) async fn purge_ended_holds(
     store: &Store,
     before_ms: i64,
@@ -87,8 +88,8 @@ pub(crate) async fn purge_ended_holds(
         .await
 }
 
-/// Counts the live holds of each account that has any. After a recovery these accounts are loaded
-/// into Redis first, so that the deadlines of their holds are watched again.
+/// Counts the live holds of each account that has any. After a recovery, these accounts are loaded
+/// into Redis first, so that the deadlines of their holds are checked again.
 pub(crate) async fn accounts_with_holds(
     store: &Store,
 ) -> Result<Vec<(AccountId, usize)>, LedgerError> {
@@ -106,12 +107,12 @@ pub(crate) async fn accounts_with_holds(
     rows.iter().map(held).collect()
 }
 
-/// Marks expired holds of the API as released: no capture counts after that.
+/// Marks expired holds of the API as released. No capture counts after that.
 pub(crate) async fn release_expired(store: &Store, ids: &[HoldId]) -> Result<(), LedgerError> {
     change_ending(store, ids, Ending::Expired, Ending::Released).await
 }
 
-/// Marks released holds of the API as expired again, where a capture came in between.
+/// Marks released holds of the API as expired again, because they were captured in the meantime.
 pub(crate) async fn expire_released(store: &Store, ids: &[HoldId]) -> Result<(), LedgerError> {
     change_ending(store, ids, Ending::Released, Ending::Expired).await
 }

@@ -13,20 +13,21 @@ use crate::store::sql::rows::Column as _;
 /// How long a lease lasts, by Postgres's clock.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
-/// How long after a gateway with a lease has reached a Redis that one counts as reached.
+/// A Redis counts as reached for this long after a gateway with a lease has reached it.
 pub(crate) const REDIS_IS_REACHED_FOR: Duration = Duration::from_secs(3);
 
-/// The number of gateways other than `$1` that serve the epoch from its own Redis, or did until a moment ago.
+/// Counts the gateways other than `$1` that serve the epoch from the epoch's own Redis, or did a
+/// moment ago.
 pub(super) const REACHING: &str = "(SELECT count(*) FROM {s}.gateways g WHERE g.incarnation <> $1 \
      AND g.lease_until > clock_timestamp() AND g.redis = s.redis \
      AND g.redis_at > clock_timestamp() - {reached})";
 
-/// The condition for a gateway that counts as gone, so that the holds of its calls expire.
+/// The condition for a gateway that counts as lost, so that the holds of its calls expire.
 pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 seconds'";
 
-/// Shortens leases that were given before Postgres's clock was set back; otherwise a gateway that has
-/// died would keep such a lease for too long. The new lease has the full length from now, so it never
-/// ends before its gateway expects.
+/// Shortens leases that were given before Postgres's clock was set back. Otherwise a gateway that
+/// has died would keep its lease for too long. The new lease has the full length from now, so it
+/// never ends before its gateway expects.
 const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
      (SELECT incarnation FROM {s}.gateways \
      WHERE lease_until > clock_timestamp() + {lease} + interval '10 seconds' FOR UPDATE SKIP LOCKED)";
@@ -42,7 +43,7 @@ pub(crate) struct Joined {
     pub incarnation: i64,
     /// The incarnation of the gateway's previous start, whose row this one replaces.
     pub replaced: Option<i64>,
-    /// True where the previous start still has a lease.
+    /// True if the previous start still has a lease.
     pub still_serves: bool,
 }
 
@@ -51,15 +52,16 @@ pub(crate) struct Joined {
 pub(crate) enum LayoutUsers {
     /// No gateway has this layout.
     None,
-    /// Gateways have this layout, and all of them have been without a lease for long.
+    /// Gateways have this layout, but all of them have been without a lease for long.
     Gone,
-    /// A gateway has a lease, or had one until a moment ago: it may have calls to capture or
-    /// release.
+    /// A gateway with this layout has a lease, or had one a moment ago. It may have calls to
+    /// capture or release.
     Serving,
 }
 
-/// Adds this gateway, with its first lease. The row of an earlier start under the same name is deleted
-/// if its lease has ended. Otherwise that row is renamed, since a recovery has to wait for its lease.
+/// Adds this gateway, with its first lease. The row of an earlier start under the same name is
+/// deleted if its lease has ended. Otherwise that row gets another name, because a recovery must
+/// wait for its lease.
 pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joined, LedgerError> {
     store
         .transact(async |on| {
@@ -83,8 +85,8 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
                 .fetch_optional(&mut *on)
                 .await?;
             let earlier = renamed.or(ended);
-            // This start has no batches to hand over, so it counts as checked in for every epoch except
-            // an open one.
+            // This start has no batches to hand over. So it counts as checked in for every epoch,
+            // except for an open one.
             let checked_in = shard.epoch - i64::from(!shard.recovering);
             let row = store
                 .query(&lease(
@@ -110,7 +112,7 @@ pub(crate) async fn join(store: &Store, name: &str, layout: i32) -> Result<Joine
         .await
 }
 
-/// A lease that was renewed.
+/// The result of [`renew`].
 #[derive(Debug)]
 pub(crate) struct Renewed {
     pub checkpoint: Checkpoint,
@@ -118,9 +120,8 @@ pub(crate) struct Renewed {
     pub renewals: i64,
 }
 
-/// Renews the lease, notes the identity of the Redis that the gateway has reached just now, and reads the checkpoint.
-/// `None` where the gateway's row is gone: another start
-/// has replaced it.
+/// Renews the lease, stores the identity of the Redis that the gateway has just reached, and reads
+/// the checkpoint. `None` if the gateway's row is gone, because another start has replaced it.
 pub(crate) async fn renew(
     store: &Store,
     incarnation: i64,
@@ -140,7 +141,8 @@ pub(crate) async fn renew(
                 .fetch_optional(&mut *on)
                 .await?;
             let Some(renewed) = renewed else { return Ok(None) };
-            // After its own row, and skipping locked rows, so that no gateway waits for another.
+            // This comes after the gateway's own row, and skips locked rows, so that no gateway
+            // waits for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
             let checkpoint = read_checkpoint(store, "", on).await?;
             Ok(Some(Renewed { checkpoint, renewals: renewed.int("renewals")? }))
@@ -149,8 +151,8 @@ pub(crate) async fn renew(
 }
 
 /// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the
-/// row: its own name, unless another start uses that now. The gateway does not count as checked in:
-/// it may still hold batches of the present epoch.
+/// new row, which is the gateway's own name unless another start now uses that. The gateway does
+/// not count as checked in, because it may still have batches of the present epoch.
 pub(crate) async fn rejoin(
     store: &Store,
     name: &str,
@@ -178,8 +180,8 @@ pub(crate) async fn rejoin(
         .await
 }
 
-/// Ends the lease. The gateway's row is deleted too, unless its calls have live holds. The gateway's
-/// next start then ends those holds, or the other gateways do so after a while.
+/// Ends the lease. The gateway's row is deleted too, unless its calls have live holds. These holds
+/// are ended by the gateway's next start, or later by the other gateways.
 pub(crate) async fn leave(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -194,7 +196,7 @@ pub(crate) async fn leave(store: &Store, incarnation: i64) -> Result<(), LedgerE
         .await
 }
 
-/// Deletes the row of a gateway that is gone and whose calls have no live hold.
+/// Deletes the row of a gateway that is lost, if no hold of its calls is live.
 pub(crate) async fn remove_gone(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -228,10 +230,10 @@ pub(crate) async fn count_layout_users(
     })
 }
 
-/// The incarnations of gateways that have no lease, and of those whose row is gone although holds of
+/// The incarnations of gateways that have no lease, and of those that have no row although holds of
 /// their calls are live.
 pub(crate) async fn lost_gateways(store: &Store) -> Result<Vec<i64>, LedgerError> {
-    // The owners are found one by one in their index, however many holds they have.
+    // The owners are found in their index one after the other, however many holds each has.
     let sql = "WITH RECURSIVE owners AS ( \
          SELECT min(owner) AS owner FROM {s}.holds WHERE state = 'live' AND origin = 'call' \
          UNION ALL SELECT (SELECT min(owner) FROM {s}.holds WHERE state = 'live' \
@@ -247,15 +249,15 @@ pub(crate) async fn lost_gateways(store: &Store) -> Result<Vec<i64>, LedgerError
         .await
 }
 
-/// A number that no start of a gateway has had. It is random, since a sequence would repeat itself
-/// after Postgres was restored to an earlier point.
+/// A number that no start of a gateway has had. It is random, because a sequence would repeat
+/// numbers after Postgres was restored to an earlier point.
 fn new_incarnation() -> i64 {
     let bits = uuid::Uuid::new_v4().as_u128() >> 75;
-    // 53 bits, which always fit.
+    // The number has 53 bits, so it always fits.
     i64::try_from(bits).unwrap_or(i64::MAX)
 }
 
-/// Puts the length of a lease into a statement, and the time for which a Redis counts as reached.
+/// Fills two times into a statement: the length of a lease, and how long a Redis counts as reached.
 pub(super) fn lease(sql: &str) -> String {
     let interval = |time: Duration| format!("interval '{} milliseconds'", time.as_millis());
     sql.replace("{lease}", &interval(LEASE)).replace("{reached}", &interval(REDIS_IS_REACHED_FOR))

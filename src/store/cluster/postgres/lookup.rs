@@ -9,6 +9,8 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
+use crate::store::cluster::claim_text::KeyClaim;
+use crate::store::cluster::postgres::claims::optional_digest;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
@@ -32,6 +34,7 @@ pub(crate) struct RestoredHold {
     pub owner: i64,
     pub expires_ms: i64,
     pub route: String,
+    pub claim: Option<KeyClaim>,
 }
 
 /// The state of a hold, found by its id.
@@ -53,7 +56,7 @@ pub(crate) enum Fate {
     Unknown,
 }
 
-/// Reads accounts from one snapshot; an id that occurs twice in `ids` gives one account.
+/// Reads accounts from one snapshot. An id that occurs twice in `ids` gives one account.
 pub(crate) async fn cold_accounts(
     store: &Store,
     ids: &[AccountId],
@@ -69,8 +72,9 @@ pub(crate) async fn cold_accounts(
                 .await?;
             let holds = store
                 .query(
-                    "SELECT id, account, amount, origin, owner, expires_at, route \
-                     FROM {s}.holds WHERE account = ANY($1) AND state = 'live'",
+                    "SELECT h.id, account, amount, origin, owner, expires_at, route, c.id AS claim, mark, until \
+                     FROM {s}.holds h LEFT JOIN {s}.claims c ON c.hold = h.id AND NOT c.charged \
+                     WHERE account = ANY($1) AND state = 'live'",
                 )
                 .bind(names)
                 .fetch_all(&mut *on)
@@ -86,7 +90,7 @@ pub(crate) async fn cold_accounts(
         frozen: false,
         holds: Vec::new(),
     };
-    // The map removes duplicates: a second account with the same id would have no balance and no holds.
+    // The map removes duplicates. A second row for the same id would have no balance and no holds.
     let mut cold: BTreeMap<_, _> = ids.iter().map(|id| (id, none(id))).collect();
     for row in &accounts {
         let id = row.account("id")?;
@@ -107,6 +111,14 @@ pub(crate) async fn cold_accounts(
                 owner: row.int("owner")?,
                 expires_ms: row.int("expires_at")?,
                 route: row.text("route")?.to_owned(),
+                claim: match optional_digest(row, "claim")? {
+                    Some(id) => Some(KeyClaim {
+                        id,
+                        mark: optional_digest(row, "mark")?,
+                        until_ms: row.int("until")?,
+                    }),
+                    None => None,
+                },
             });
         }
     }
@@ -129,7 +141,7 @@ pub(crate) async fn fates(store: &Store, ids: &[HoldId]) -> Result<Vec<Fate>, Le
         .await
 }
 
-/// Reads the states of those ids that Postgres knows.
+/// Reads the states of the holds that Postgres has.
 async fn read_fates(
     store: &Store,
     ids: &[HoldId],
@@ -163,7 +175,7 @@ async fn read_fates(
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }
         };
-        // A late capture takes precedence over the ending before it: it was pushed first, so it is
+        // A late capture takes precedence over the ending before it. It was pushed first, so it is
         // found first.
         fates.push((id, fate));
     }

@@ -1,5 +1,5 @@
-//! Migrations of the schema, safe from any number of gateways at once, and settings that gateways
-//! must share.
+//! Migrates the schema, safely even if any number of gateways do so at once, and compares the
+//! settings that gateways must share.
 
 use std::time::{Duration, Instant};
 
@@ -12,15 +12,16 @@ use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, is_locked};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::migrations::POSTGRES;
 
-/// How long a migration may take. The limit leaves time for one that rewrites a table.
+/// How long a migration may take. Even one that rewrites a table must fit.
 const MIGRATION_LIMIT: Duration = Duration::from_secs(600);
 
-/// The time between two attempts to migrate, where others have a table locked.
+/// The time between two attempts to migrate, while others have a table locked.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Makes the schema or brings it up to date. Gateways of an earlier version may serve meanwhile. Each query
-/// that comes behind a request for an exclusive lock waits as long as that request, so a request that is not
-/// granted soon is taken back and repeated later: a dump keeps its locks for as long as it takes.
+/// Makes the schema or brings it up to date. Gateways of an earlier version may serve meanwhile.
+/// While a request for an exclusive lock waits, all later queries wait behind it. So a request that
+/// is not granted soon is taken back and repeated later, because a dump may keep its lock for very
+/// long.
 pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
     let limit = Instant::now() + MIGRATION_LIMIT;
     loop {
@@ -37,9 +38,9 @@ pub(crate) async fn migrate(store: &Store) -> Result<(), LedgerError> {
     }
 }
 
-/// Migrates in one transaction, under a lock of this ledger's migrations. The lock ends with the transaction;
-/// sqlx's own migrator locks the session instead, and behind PgBouncer that lock would stay on a shared
-/// connection.
+/// Migrates in one transaction, under a lock for this ledger's migrations that ends with the
+/// transaction. sqlx's own migrator locks the session instead. Behind PgBouncer such a lock would
+/// stay on a shared connection.
 async fn migrate_once(store: &Store) -> Result<(), LedgerError> {
     store
         .transact_within(MIGRATION_LIMIT, async |on| {
@@ -57,10 +58,10 @@ async fn migrate_once(store: &Store) -> Result<(), LedgerError> {
         .await
 }
 
-/// Applies the migrations that the schema lacks.
+/// Applies the migrations that are missing.
 ///
 /// # Errors
-/// Where an applied migration differs from this version's, or is newer than this version.
+/// Fails if an applied migration differs from the one of this version, or is newer.
 async fn apply_missing(store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
     let rows = store.query("SELECT version, checksum FROM {s}.migrations").fetch_all(&mut *on);
     let mut applied: Vec<(i64, Vec<u8>)> = Vec::new();
@@ -90,11 +91,11 @@ async fn apply_missing(store: &Store, on: &mut PgConnection) -> Result<(), Ledge
     }
 }
 
-/// Stores the settings that all gateways must share, or compares them with those that the first
+/// Stores the settings that all gateways must share, or compares them with those that an earlier
 /// gateway stored.
 ///
 /// # Errors
-/// [`LedgerError::Disagrees`] where the stored settings are different.
+/// [`LedgerError::Disagrees`] if the stored settings are different.
 pub(crate) async fn agree_on_settings(
     store: &Store,
     durability: Durability,

@@ -1,11 +1,13 @@
-//! The database of the cluster ledger: it decides grants, refunds and keys, and stores everything.
+//! The database of the cluster ledger. It decides grants, refunds and keys, and stores everything.
 //!
 //! [`Store`] is the pool; its documentation lists the functions of this folder. Postgres may stand
-//! behind PgBouncer in transaction mode, so nothing outlives a transaction here: every statement
-//! runs inside one, no statement is prepared under a name, and every table is named with its
-//! schema.
+//! behind PgBouncer in transaction mode, so everything happens inside transactions: no session
+//! state is used, no statement is prepared under a name, and every table is named with its schema.
 
+mod answers;
+mod append;
 mod batches;
+mod claims;
 mod compare;
 mod entries;
 mod fold;
@@ -26,10 +28,19 @@ mod repair;
 mod shard;
 mod slices;
 mod store;
+mod syncers;
 mod tally;
 mod transaction;
 
+pub(crate) use answers::{
+    NewAnswer, forget_answer, keep_answers, make_answer_partitions, purge_answers, read_answer,
+    secret,
+};
+pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use claims::{
+    ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
+};
 pub(crate) use compare::{StoredAccount, stored_accounts};
 pub(crate) use fold::fold;
 pub(crate) use grants::{Delivery, decide, deliveries, remove_deliveries};
@@ -57,3 +68,4 @@ pub(crate) use shard::{
     Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint, server_identity,
 };
 pub(crate) use store::Store;
+pub(crate) use syncers::{elect, step_down};

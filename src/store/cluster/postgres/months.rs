@@ -27,25 +27,26 @@ use crate::store::cluster::postgres::slices::{
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::{Column as _, ENTRY};
 
-/// How long other queries are let through before the next attempt to take the lock.
+/// How long other queries may run before the next attempt to take the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(750);
 
-/// How long the lock is tried for. A dump of the database may hold it for a long time.
+/// How long the attempts to take the lock go on. A dump of the database may hold it for a long
+/// time.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The partitions that a folding replaces.
 #[derive(Debug, Default)]
 struct OldPartitions {
     months: Vec<Month>,
-    /// The month up to which an earlier folding left a table of opening balances.
+    /// If an earlier folding left a table of opening balances: the month up to which it has them.
     openings: Option<Month>,
 }
 
 /// Folds the months before `before`.
 ///
 /// # Errors
-/// [`LedgerError::Corrupt`] where the ledger does not add up; [`LedgerError::Disagrees`] where
-/// another folding has begun meanwhile.
+/// [`LedgerError::Corrupt`] if the ledger does not add up; [`LedgerError::Disagrees`] if another
+/// folding has begun in the meantime.
 pub(crate) async fn fold_months(
     store: &Store,
     before: Month,
@@ -84,7 +85,7 @@ pub(crate) async fn fold_months(
     }
 }
 
-/// Closes the months before `before`: after this returns, no entry is written into them.
+/// Closes the months before `before`. After this returns, no entry is written into them.
 async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -95,7 +96,7 @@ async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), Le
             Ok(())
         })
         .await?;
-    // The lock is granted once the transactions that have already written into these months have ended.
+    // The lock is granted once all transactions that have written into these months have ended.
     let began = Instant::now();
     loop {
         let waited = store.transact(async |on| {
@@ -110,7 +111,7 @@ async fn close_months(store: &Store, before: Month, name: &str) -> Result<(), Le
     }
 }
 
-/// Finds the partitions that lie wholly before a month.
+/// Finds the partitions that end before a month begins.
 async fn old_partitions(
     store: &Store,
     before: Month,
@@ -136,8 +137,8 @@ async fn old_partitions(
     Ok(old)
 }
 
-/// True where the default partition has entries from before a month: a clock was wrong, or the
-/// month's partition had not been made in time.
+/// Whether the default partition has entries from before a month. That happens if a clock was
+/// wrong, or if the month's partition was made too late.
 async fn has_undated(
     store: &Store,
     before: Month,
@@ -147,8 +148,8 @@ async fn has_undated(
     Ok(store.query(sql).bind(before.start_ms()).fetch_one(on).await?.try_get("found")?)
 }
 
-/// Makes the table that will replace the months. Postgres attaches it without reading its rows,
-/// because of its check.
+/// Makes the table that will replace the months. It has a check on its times, so Postgres can
+/// attach it without reading its rows.
 async fn make_openings(
     store: &Store,
     before: Month,
@@ -200,8 +201,8 @@ pub(crate) async fn fill_openings(
         .await
 }
 
-/// Replaces the months with the table of opening balances. Returns the names of the plain tables that
-/// the months have become, without those that were dropped.
+/// Replaces the months with the table of opening balances. Returns the names of the tables that the
+/// months have become, without those that were dropped.
 async fn swap_in(
     store: &Store,
     before: Month,
@@ -213,7 +214,7 @@ async fn swap_in(
     store.lock("partitions", on).await?;
     let old = old_partitions(store, before, &mut *on).await?;
     let mut tables = Vec::new();
-    // This comes before the lock, since it may take a while; no query waits for these rows.
+    // This comes before the lock, because it may take a while. No query waits for these rows.
     if has_undated(store, before, &mut *on).await? {
         let table = format!("entries_undated_before_{}_detached", before.name());
         move_undated(store, before, &table, &mut *on).await?;
@@ -275,10 +276,10 @@ async fn move_undated(
     Ok(())
 }
 
-/// Takes the lock of foldings, which ends with the transaction.
+/// Takes the lock for foldings, which ends with the transaction.
 ///
 /// # Errors
-/// [`LedgerError::Disagrees`] where another folding than `name` has begun.
+/// [`LedgerError::Disagrees`] if another folding than `name` has begun.
 async fn lock_folding(store: &Store, name: &str, on: &mut PgConnection) -> Result<(), LedgerError> {
     store.lock("fold", on).await?;
     let current = store.query("SELECT folding FROM {s}.ledger").fetch_one(on).await?;
@@ -289,11 +290,12 @@ async fn lock_folding(store: &Store, name: &str, on: &mut PgConnection) -> Resul
     Err(LedgerError::Disagrees { what, hint: "wait until the other one has ended" })
 }
 
-/// Sleeps after an attempt that did not get its lock, so that the queries behind it run before the
-/// next one.
+/// Sleeps after an attempt that did not get the lock, so that the queries that waited behind it can
+/// run before the next attempt.
 ///
 /// # Errors
-/// `error` itself, where it is not about the lock, or where the lock has been tried for too long.
+/// Returns `error` itself if it is not about the lock, or if the attempts have gone on for too
+/// long.
 async fn wait_for_the_lock(error: LedgerError, began: Instant) -> Result<(), LedgerError> {
     if !is_locked(&error) || began.elapsed() > LOCK_PATIENCE {
         return Err(error);

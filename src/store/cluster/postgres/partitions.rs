@@ -7,21 +7,21 @@ use sqlx::{Executor as _, Row as _};
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::postgres::store::Store;
 
-/// Limits how long a transaction waits for an exclusive lock at a time, since other queries queue
-/// behind it.
+/// Limits how long a transaction waits for an exclusive lock. Other queries queue behind it for
+/// that time.
 pub(crate) const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '250ms'";
 
 /// Postgres's code for a lock that was not granted in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
-/// The number of months that have a partition: the current one and the next ones.
+/// The number of months that have a partition: the current one and those after it.
 const MONTHS_AHEAD: i64 = 3;
 
 /// A month of the calendar, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Month {
     year: i64,
-    /// Counted from 1.
+    /// The month of the year, from 1 to 12.
     month: i64,
 }
 
@@ -41,8 +41,8 @@ impl Month {
 
     /// The beginning of the month, in milliseconds since 1970.
     pub fn start_ms(self) -> i64 {
-        // Days from 1970 to the first of the month. The year is counted from March, so that the
-        // leap day is its last day.
+        // Counts the days from 1970 to the first of the month. The year begins in March here, so
+        // that the leap day is its last day.
         let Self { year, month } = self;
         let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
         let leaps = years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400);
@@ -50,12 +50,12 @@ impl Month {
         days * 86_400_000
     }
 
-    /// The form that names of tables have: `2026_01`.
+    /// The month as it stands in the names of tables: `2026_01`.
     pub fn name(self) -> String {
         format!("{:04}_{:02}", self.year, self.month)
     }
 
-    /// Parses the form that names of tables have.
+    /// Reads the form of [`name`](Self::name).
     pub fn parse(name: &str) -> Option<Self> {
         let (year, month) = name.split_once('_')?;
         let month = Self { year: year.parse().ok()?, month: month.parse().ok()? };
@@ -63,7 +63,7 @@ impl Month {
     }
 }
 
-/// Makes the partitions of this month and the next ones.
+/// Makes the partitions of this month and of those after it.
 pub(crate) async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
     let now = Month::of(wall_ms());
     for ahead in 0..MONTHS_AHEAD {
@@ -105,7 +105,7 @@ pub(crate) async fn make_partition(
     Ok(())
 }
 
-/// True where the schema has a table of this name.
+/// True if the schema has a table of this name.
 pub(crate) async fn has_table(
     store: &Store,
     name: &str,

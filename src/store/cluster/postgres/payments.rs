@@ -29,9 +29,10 @@ pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }
 
-/// Takes the lock of payments, which ends with the transaction, and reads which accounts are frozen.
-/// One lock for all payments is needed: two gateways may receive events about the same payment at once,
-/// under different ids, and only both events together show that it is the same.
+/// Takes the lock for payments, which ends with the transaction, and reads which accounts are
+/// frozen. One lock for all payments is needed, because two gateways may receive events about the
+/// same payment at once under different ids, and only both events together show that it is the same
+/// payment.
 pub(crate) async fn lock_payments(
     store: &Store,
     state: &mut State,
@@ -46,7 +47,7 @@ pub(crate) async fn lock_payments(
     Ok(())
 }
 
-/// Reads the events, payments and customers that the rules have to know of.
+/// Reads the events, payments and customers that the rules need.
 pub(crate) async fn read_payments(
     store: &Store,
     wanted: &Lookups,
@@ -181,7 +182,7 @@ async fn write_documents(
     Ok(())
 }
 
-/// Writes which disputes freeze which accounts, and a delivery for each of these accounts.
+/// Writes which disputes freeze which accounts, and adds a delivery for each of these accounts.
 pub(crate) async fn write_freezes(
     store: &Store,
     state: &State,
@@ -225,7 +226,8 @@ pub(crate) async fn write_freezes(
     Ok(())
 }
 
-/// The id that tells this ledger's sales from those of another ledger on the same Stripe account.
+/// The ledger's id. It distinguishes sales of this ledger from those of other ledgers that use the
+/// same Stripe account.
 pub(crate) async fn ledger_id(store: &Store) -> Result<String, LedgerError> {
     store
         .transact(async |on| {
@@ -245,8 +247,8 @@ pub(crate) async fn event(store: &Store, id: &str) -> Result<Option<StripeEvent>
         .await
 }
 
-/// Reads events of the inbox, oldest first. `after` is the time and id of the last event read
-/// before.
+/// Reads events of the inbox, oldest first. `after` is the time and id of the event that was read
+/// last.
 pub(crate) async fn events(
     store: &Store,
     state: Option<EventState>,
@@ -341,8 +343,8 @@ pub(crate) async fn customer(
         .await
 }
 
-/// The accounts whose balances operations on payments may change: those of the known payments, of
-/// the sales in the facts, and those that are unfrozen.
+/// The accounts whose balances operations on payments may change: those of the known payments,
+/// those of the sales in the facts, and those that are unfrozen.
 pub(crate) fn accounts_of_payments(operations: &[Operation], known: &Known) -> BTreeSet<AccountId> {
     let mut ids: BTreeSet<AccountId> =
         known.payments.values().filter_map(|payment| payment.account().cloned()).collect();

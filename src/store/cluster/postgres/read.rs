@@ -27,12 +27,12 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a query for a page may take until its connection is given up. Postgres ends such a query
+/// How long a query for a page may take until its connection is closed. Postgres ends such a query
 /// earlier.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Queries for pages. Postgres itself ends a query that takes too long, so that the database does
-/// not count as unreachable because of it.
+/// Queries for pages. Postgres itself ends a query that takes too long. So a slow query does not
+/// make the database count as unreachable.
 impl Database for Store {
     type Row = PgRow;
 
@@ -77,8 +77,8 @@ impl Database for Store {
     }
 }
 
-/// Reads calls that were cut off: expired holds of calls, newest first. Where a gateway was only
-/// paused and has captured the call since, the amount is the captured one.
+/// Reads calls that were cut off, newest first: the expired holds of calls. If a gateway was only
+/// paused and has captured the call since, the amount is that of the capture.
 pub(crate) async fn crashed(
     store: &Store,
     before: Option<(i64, &HoldId)>,
@@ -182,7 +182,7 @@ pub(crate) async fn keys(
     Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
 }
 
-/// Reads an account's keys without service keys: those that are valid, and those revoked after
+/// Reads an account's keys except service keys: the valid ones, and those that were revoked after
 /// `since_ms`.
 pub(crate) async fn own_keys(
     store: &Store,

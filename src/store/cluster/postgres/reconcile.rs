@@ -1,10 +1,10 @@
 //! Checks that the database is consistent with itself.
 //!
 //! Everything is read once, in the order of an index. The reads are slices: short statements that
-//! neither scan a whole table nor sort. So no snapshot is open for minutes, memory does not grow with
-//! the number of accounts, and the disk stays free for calls. Slices are read at different moments.
-//! That is enough, because an entry never changes, and an account's row changes in one transaction with
-//! its newest entry: each statement sees either both changes or none.
+//! neither scan a whole table nor sort. So no snapshot is open for minutes, memory does not grow
+//! with the number of accounts, and the disk stays free for calls. The slices are read at different
+//! moments. That is enough, because an entry never changes, and an account's row changes in one
+//! transaction with its newest entry. So each statement sees either both changes or none.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use crate::store::cluster::postgres::read::LISTED;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// How many entries or holds a slice has: some tens of milliseconds of work where they are in
-/// memory.
+/// How many entries or holds a slice has. If they are in memory, this is some tens of milliseconds
+/// of work.
 const SLICE: i64 = 2000;
 
-/// How many accounts a slice has. Each is looked up in every month.
+/// How many accounts a slice has. Each account is looked up in every month.
 const ACCOUNTS_SLICE: i64 = 250;
 
 /// How long a slice may take on a busy disk.
 const SLICE_LIMIT: Duration = Duration::from_secs(60);
 
-/// Settings that make Postgres read a slice in the order of its index. The planner prefers a sort where
-/// it expects few rows, and its estimate is wrong where statistics are old. It also estimates that a
-/// slice costs as much as the whole table, and would then compile the query (JIT), which takes longer
-/// than the slice itself.
+/// Settings that make Postgres read a slice in the order of its index. The planner prefers a sort
+/// if it expects few rows, and with old statistics it expects wrongly. It also estimates that a
+/// slice costs as much as the whole table, and would then compile the query (JIT), which takes
+/// longer than the slice itself.
 const IN_ORDER: &str = "SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
-/// The transaction that slices are read in.
+/// The transaction in which slices are read.
 enum Through<'a> {
     /// Each slice is read in a transaction of its own.
     Many,
@@ -41,21 +41,22 @@ enum Through<'a> {
     One(&'a mut PgConnection),
 }
 
-/// The entry after which a slice begins.
+/// The position at which a slice begins: after this entry.
 #[derive(Debug, Default)]
 struct Place {
     account: String,
     seq: i64,
     balance: i64,
-    /// True where the account is read a second time, since it was folded in between.
+    /// Whether the account is being read again, because it was folded in the meantime.
     again: bool,
 }
 
 /// Checks that each entry continues the one before it without a gap, and that its operation id is
-/// recorded. The slice has `$4` entries and begins after the entry `$2` of account `$1`, which left the
-/// balance `$3`. Selects the first and the last entry of the slice, and the entries that fail a check.
+/// recorded. The slice has `$4` entries and begins after entry `$2` of account `$1`, after which
+/// the balance was `$3`. Selects the first and the last entry of the slice, and the entries that
+/// fail a check.
 ///
-/// Operations are found by subqueries, since a join might read the whole table for a slice.
+/// Operations are found by subqueries, because a join might read the whole table for each slice.
 const ENTRIES: &str = "SELECT * FROM \
     (SELECT account, seq, kind, balance_after, n, entries, previous, before + amount AS should_be, \
      seq = previous + 1 OR (kind = 'opening' AND previous = 0) AS follows, \
@@ -74,19 +75,19 @@ const ENTRIES: &str = "SELECT * FROM \
 
 /// A table that is checked in the order of its ids.
 struct Table {
-    /// Selects rows of the slice, which is the `$2` rows after the id `$1`: the last row, with counts,
+    /// Selects from the slice, which is the `$2` rows after the id `$1`: its last row, with counts,
     /// and every row that fails.
     sql: &'static str,
     /// How many rows a slice has.
     slice: i64,
     /// Adds the counts to the report.
     count: fn(&mut ReconcileReport, &PgRow) -> Result<(), LedgerError>,
-    /// The differences that a row shows.
+    /// Turns a row that failed into differences.
     differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
 }
 
-/// Checks that an account's balance is its newest entry's. [`ENTRIES`] checks that the newest entry's
-/// balance is the sum of all entries.
+/// Checks that an account's balance is the balance after its newest entry. [`ENTRIES`] checks that
+/// this balance is the sum of all entries.
 const ACCOUNTS: Table = Table {
     sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
      row_number() OVER () AS n, count(*) OVER () AS rows, \
@@ -168,7 +169,7 @@ async fn check_entries(
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
         let opens = first.text("kind")? == "opening" && first.text("account")? == place.account;
         if opens && place.seq > 0 && !place.again {
-            // The account was folded in between: its entries are read again.
+            // The account was folded in the meantime, so its entries are read again.
             (place.seq, place.balance, place.again) = (0, 0, true);
             continue;
         }

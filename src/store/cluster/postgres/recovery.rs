@@ -1,9 +1,9 @@
-//! The way from one epoch to the next, after the data in Redis were lost.
+//! The steps from one epoch to the next, after the data in Redis were lost.
 //!
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
 //! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
 //!    gateway that does not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row. In that transaction ([`Recovery`]) it
+//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction ([`Recovery`]) it
 //!    replays the batches that survived, writes the owed charges, and opens the next epoch.
 
 use std::time::Duration;
@@ -11,7 +11,9 @@ use std::time::Duration;
 use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
+use crate::store::cluster::postgres::append::{appends, lock_appends};
 use crate::store::cluster::postgres::batches::write_contents;
+use crate::store::cluster::postgres::claims::{self, ColdUntil};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
@@ -19,18 +21,20 @@ use crate::store::cluster::postgres::store::{LIMIT, Store};
 use crate::store::cluster::postgres::transaction::Transaction;
 use crate::store::sql::rows::Column as _;
 
-/// An epoch that lasts less is short.
+/// An epoch that lasts less than this is short.
 const SHORT: &str = "interval '30 seconds'";
 
-/// How long after an epoch was opened the next one may be: after three short epochs in a row a second, then twice as
-/// long each time, at most eight seconds.
+/// How long after an epoch was opened the next one may be opened. After three short epochs in a row
+/// this is a second, and after each further one twice as long, up to eight seconds.
 const WAIT: &str = "CASE WHEN short_epochs < 3 THEN interval '0' \
      ELSE interval '1 second' * (1 << least(short_epochs - 3, 3)) END";
 
-/// How long the transaction of a recovery may stay idle. It waits for Redis in between.
+/// How long the transaction of a recovery may stay idle. During it, the recovery also works in
+/// Redis.
 const RECOVERY_IDLE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Records that the epoch's data in Redis are lost. Nothing is decided until the next epoch opens.
+/// Records that the epoch's data in Redis are lost. No operation is decided until the next epoch
+/// opens.
 pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError> {
     store
         .transact(async |on| {
@@ -45,8 +49,9 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// As [`give_up`], by a gateway that reached a Redis without the epoch's data: `redis` is its identity. False where
-/// that is not the epoch's Redis, and another gateway still reaches that one.
+/// Like [`give_up`], for a gateway that reached a Redis without the epoch's data. `redis` is the
+/// identity of that Redis. Returns false if it is not the epoch's Redis and another gateway still
+/// reaches that one.
 pub(crate) async fn give_up_unless_reached(
     store: &Store,
     epoch: i64,
@@ -55,7 +60,7 @@ pub(crate) async fn give_up_unless_reached(
 ) -> Result<bool, LedgerError> {
     store
         .transact(async |on| {
-            // Two gateways that reach the same new Redis must see this of each other.
+            // If two gateways reach the same new Redis, each must see that the other does.
             store
                 .query(
                     "UPDATE {s}.gateways SET redis = $2, redis_at = now() WHERE incarnation = $1",
@@ -80,9 +85,9 @@ pub(crate) async fn give_up_unless_reached(
         .await
 }
 
-/// Hands over some of the batches of a lost epoch that Redis acknowledged to this gateway, which
-/// must not answer from that epoch any more. With the last of them (`is_last`) the gateway has
-/// checked in. False where the next epoch has opened without it.
+/// Hands over some batches of a lost epoch that Redis acknowledged to this gateway. The gateway
+/// must no longer answer from that epoch. With the last of them (`is_last`) the gateway has checked
+/// in. Returns false if the next epoch has opened without this gateway.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -122,20 +127,20 @@ pub(crate) async fn check_in(
         .await
 }
 
-/// A gateway that would open the next epoch.
+/// A gateway that wants to open the next epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
     pub incarnation: i64,
     pub layout: i32,
-    /// The identities of the Redis and the Postgres that it reaches.
+    /// The identities of the Redis and the Postgres that the gateway reaches.
     pub redis: &'a str,
     pub postgres: &'a str,
 }
 
-/// Begins to open the next epoch. `None` where the ledger does not wait for one, where another
-/// gateway is opening it, where a gateway with a lease has not checked in, where gateways still
-/// use the epoch's layout or its Redis and this gateway has another one, or where the epochs before
-/// were so short that the next one has to wait.
+/// Begins to open the next epoch. `None` in these cases: the ledger does not wait for one; another
+/// gateway is opening it; a gateway with a lease has not checked in; gateways still use the epoch's
+/// layout or its Redis, and this gateway uses another; or the epochs before were so short that the
+/// next one has to wait.
 pub(crate) async fn begin_recovery(
     store: &Store,
     candidate: Candidate<'_>,
@@ -176,14 +181,15 @@ pub(crate) async fn begin_recovery(
         {
             return Ok(None);
         }
+        lock_appends(store, transaction.connection()?).await?;
         Ok(Some(Recovery { store: store.clone(), transaction, checkpoint }))
     };
     let begun = tokio::time::timeout(LIMIT, begin).await;
     begun.unwrap_or(Err(LedgerError::Slow { what: "Postgres" }))
 }
 
-/// A recovery: one transaction that has the shard's row locked, and opens the next epoch or changes
-/// nothing.
+/// A recovery. It is one transaction that has the shard's row locked, and either opens the next
+/// epoch or changes nothing.
 #[derive(Debug)]
 pub(crate) struct Recovery {
     store: Store,
@@ -199,7 +205,7 @@ impl Recovery {
         Ok(())
     }
 
-    /// True where a gateway has not checked in: it may have died, be stopped, or be unable to reach
+    /// Whether a gateway has not checked in. It may have died, be stopped, or be unable to reach
     /// Postgres.
     pub async fn awaits_check_in(&mut self) -> Result<bool, LedgerError> {
         let row = self
@@ -211,8 +217,8 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Writes, in order, the batches that survived in the stream and those that gateways handed over.
-    /// Returns how many it wrote, and how many are missing between them.
+    /// Writes, in order, the batches that were appended, those that survived in the stream, and those that gateways
+    /// handed over. Returns how many it wrote, and how many are missing between them.
     pub async fn replay(
         &mut self,
         survived: Vec<NumberedBatch>,
@@ -225,13 +231,15 @@ impl Recovery {
             .bind(epoch)
             .fetch_all(self.transaction.connection()?)
             .await?;
-        let mut batches = survived;
+        let on = self.transaction.connection()?;
+        let mut batches = appends(&self.store, epoch, self.checkpoint.seq, on).await?;
+        batches.extend(survived);
         for row in &rows {
             let text: String = row.try_get("batch")?;
             batches.push(NumberedBatch { seq: row.int("seq")?, text });
         }
-        // The sort is stable, so the stream's batch stays before a gateway's copy of the same
-        // number.
+        // The sort is stable: of the batches with one number the one that was appended counts, since it may have been
+        // answered, and then the stream's.
         batches.sort_by_key(|batch| batch.seq);
         batches.dedup_by_key(|batch| batch.seq);
         let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();
@@ -243,9 +251,15 @@ impl Recovery {
         Ok((replayed, missing))
     }
 
-    /// Writes the charges that stopping gateways left, after all batches. Returns how many.
+    /// After all batches, writes the charges that stopping gateways left. Returns how many it
+    /// wrote.
     pub async fn charge_owed(&mut self, at_ms: i64) -> Result<usize, LedgerError> {
         owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
+    }
+
+    /// Until when the next epoch has to ask Postgres for claims.
+    pub async fn cold_until(&mut self) -> Result<ColdUntil, LedgerError> {
+        claims::cold_until(&self.store, self.transaction.connection()?).await
     }
 
     /// Opens the epoch with this number, the next one or a later one, and commits.
@@ -272,21 +286,23 @@ impl Recovery {
             .bind(by.postgres)
             .fetch_one(self.transaction.connection()?)
             .await?;
-        self.store
-            .query("DELETE FROM {s}.redo WHERE shard = $1")
-            .bind(SHARD)
-            .execute(self.transaction.connection()?)
-            .await?;
+        for table in ["redo", "appends"] {
+            self.store
+                .query(&format!("DELETE FROM {{s}}.{table} WHERE shard = $1"))
+                .bind(SHARD)
+                .execute(self.transaction.connection()?)
+                .await?;
+        }
         self.transaction.commit().await?;
         Ok(BackOff { short_epochs: opened.int("short_epochs")?, seconds: opened.int("seconds")? })
     }
 }
 
-/// How repeated recoveries are slowed down.
+/// How far repeated recoveries are slowed down.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackOff {
     /// The number of short epochs in a row.
     pub short_epochs: i64,
-    /// How many seconds after this epoch was opened the next one may be.
+    /// How many seconds after this epoch was opened the next one may be opened.
     pub seconds: i64,
 }

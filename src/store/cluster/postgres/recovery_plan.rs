@@ -1,9 +1,10 @@
-//! The state of Postgres that a plan of a recovery is made from, read without changing anything.
+//! Reads the state of Postgres for a plan of a recovery, and changes nothing.
 
 use sqlx::Executor as _;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::Decided;
+use crate::store::cluster::postgres::append::appends;
 use crate::store::cluster::postgres::owed::read_owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
 use crate::store::cluster::postgres::store::Store;
@@ -17,12 +18,14 @@ pub(crate) struct Snapshot {
     pub gateways: Vec<Gateway>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
+    /// The batches of this epoch that were appended in `strict`, and not folded yet.
+    pub appends: Vec<NumberedBatch>,
     /// Charges that gateways left when they stopped, not written yet.
     pub owed: Vec<Decided>,
     pub live_holds: u64,
     /// The sum of the live holds, in micro-credits.
     pub held: i64,
-    /// How many deliveries Redis has not applied.
+    /// How many deliveries Redis has not applied yet.
     pub deliveries: u64,
 }
 
@@ -30,7 +33,7 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     pub name: String,
-    /// How long the lease still lasts, in milliseconds; below zero, how long ago it ended.
+    /// How long the lease still lasts, in milliseconds. Below zero: how long ago it ended.
     pub lease_ms: i64,
     /// The newest epoch whose batches the gateway has handed over.
     pub checked_in: i64,
@@ -76,11 +79,13 @@ pub(crate) async fn snapshot(store: &Store) -> Result<Snapshot, LedgerError> {
                     text: row.text("batch")?.to_owned(),
                 });
             }
+            let appends = appends(store, checkpoint.epoch, checkpoint.seq, on).await?;
             Ok(Snapshot {
                 checkpoint,
                 accounts: counts.count("accounts")?,
                 gateways,
                 redo,
+                appends,
                 owed: read_owed(store, on).await?,
                 live_holds: counts.count("holds")?,
                 held: counts.int("held")?,

@@ -1,5 +1,5 @@
-//! Repairs: rows that contradict the entries are changed to agree with them; entries themselves are
-//! never edited. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
+//! Repairs. Rows that contradict the entries are changed to agree with them; entries themselves are
+//! never changed. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
@@ -10,9 +10,9 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Repairs of one statement each, with the words that report a repaired row.
+/// Repairs that are one statement each, with the words for the report of a repaired row.
 const STEPS: [(&str, &str); 3] = [
-    // The entry shows that the operation took effect.
+    // The entry proves that the operation took effect.
     (
         "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
          SELECT e.operation, e.account, e.seq, e.kind, e.amount, e.created_at FROM {s}.entries e \
@@ -49,14 +49,14 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
       GROUP BY account) e ON e.account = a.id \
      WHERE (coalesce(e.total, 0) <> a.balance OR coalesce(e.newest, 0) <> a.seq OR a.id IS NULL)";
 
-/// Repairs balances by the sums of their entries, missing operation ids, holds that are live though
-/// captured, and accounts whose freeze contradicts their disputes. Differences that cannot be repaired
-/// are listed.
+/// Repairs balances that differ from the sum of their entries, missing operation ids, holds that
+/// are live although captured, and accounts whose freeze contradicts their disputes. Lists the
+/// differences that cannot be repaired.
 pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     let mut report = RepairReport::default();
     for (sql, how) in STEPS {
         let repaired = store.transact_within(REPORT_LIMIT, async |on| {
-            // Every change of a freeze is made under this lock.
+            // All changes of freezes are made under this lock.
             store.lock("payments", on).await?;
             Ok(store.query(sql).fetch_all(on).await?)
         });
@@ -85,8 +85,8 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
-/// Compares one account again, with its row locked so that no batch changes it, and repairs it. Returns
-/// the text for the report, or `None` where nothing is wrong with the account any more.
+/// Compares one account again, with its row locked so that no batch changes it, and repairs it.
+/// Returns the text for the report, or `None` if the account is now right.
 async fn repair_sum(
     store: &Store,
     account: &str,

@@ -1,4 +1,4 @@
-//! The row of the shard: the epoch, and how far the stream of batches has been written.
+//! The row of the shard: the epoch, and up to which batch the stream has been written.
 
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -11,7 +11,7 @@ use crate::store::sql::rows::Column as _;
 /// The id of the only shard.
 pub(crate) const SHARD: i32 = 0;
 
-/// How far the stream has been written.
+/// The state of the shard: up to which batch the stream has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub epoch: i64,
@@ -20,13 +20,13 @@ pub(crate) struct Checkpoint {
     pub seq: i64,
     /// The SHA-256 of that batch.
     pub digest: Vec<u8>,
-    /// True while the next epoch is not open: nothing is decided until then.
+    /// Whether the next epoch is yet to be opened. Until then no operation is decided.
     pub recovering: bool,
     /// The layout of the epoch's data in Redis.
     pub layout: i32,
-    /// The identity of the epoch's Redis; empty where it is not known.
+    /// The identity of the epoch's Redis; empty if it is not known.
     pub redis: String,
-    /// The identity of the Postgres that the epoch was opened on; empty where it is not known.
+    /// The identity of the Postgres that the epoch was opened on; empty if it is not known.
     pub postgres: String,
 }
 
@@ -37,8 +37,9 @@ pub(crate) struct NumberedBatch {
     pub text: String,
 }
 
-/// The identity of the server: its system, as far as that may be read, and its timeline, which changes with a failover and
-/// with a restore. Empty where the server does not say.
+/// The identity of the server. It consists of its system identifier, if that may be read, and its
+/// timeline, which changes with a failover and with a restore. Empty if the server does not tell
+/// it.
 pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError> {
     let may_read = "SELECT has_function_privilege('pg_control_system()', 'execute') AS may";
     let system = "SELECT system_identifier::text AS text FROM pg_control_system()";
@@ -62,7 +63,7 @@ pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError
     }
 }
 
-/// Reads how far the stream has been written.
+/// Reads the state of the shard.
 pub(crate) async fn checkpoint(store: &Store) -> Result<Checkpoint, LedgerError> {
     store.transact(async |on| read_checkpoint(store, "", on).await).await
 }
@@ -90,7 +91,7 @@ pub(crate) async fn read_checkpoint(
     })
 }
 
-/// The SHA-256 of a batch, which tells two batches with the same number apart.
+/// The SHA-256 of a batch. It distinguishes two batches with the same number.
 pub(crate) fn digest(text: &str) -> Vec<u8> {
     Sha256::digest(text).to_vec()
 }

@@ -1,4 +1,4 @@
-//! Folding account by account, in slices; each slice is a transaction of its own.
+//! Folds account by account, in slices. Each slice is a transaction of its own.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ pub(crate) const SLICE: i64 = 500;
 /// How long a slice may take.
 pub(crate) const SLICE_LIMIT: Duration = Duration::from_secs(600);
 
-/// Settings that make a slice look up its accounts one by one. Otherwise the planner, where it expects
-/// too many accounts, would read all entries for each slice.
+/// Settings that make a slice look up its accounts one by one. Otherwise the planner, when it
+/// expects too many accounts, would read all entries for each slice.
 pub(crate) const BY_INDEX: &str = "SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off";
 
-/// Subqueries that find the entries of each account that can be folded. `$1` is the last account of the
-/// slice before, `$2` the moment before which entries are old, `$3` the number of accounts.
+/// Subqueries that find the entries of each account that can be folded. `$1` is the last account of
+/// the slice before, `$2` the time before which entries count as old, `$3` the number of accounts.
 ///
-/// An account is folded up to its first entry that is not old (`kept`), so that a clock which once
-/// went backwards leaves no gap. `first` is the account's oldest entry, `newest` the last one that
-/// is folded. Entries are numbered without gaps, so those in between need not be read.
+/// An account is folded up to its first entry that is not old (`kept`), so that a clock which was
+/// once set back leaves no gap. `first` is the account's oldest entry, `newest` the last one that
+/// is folded. Entries are numbered without gaps, so the ones in between need not be read.
 pub(crate) const FOLDABLE: &str = "\
     slice AS (SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $3), \
     cut AS (SELECT id, coalesce((SELECT e.seq FROM {s}.entries e WHERE e.account = slice.id \
@@ -35,7 +35,7 @@ pub(crate) const FOLDABLE: &str = "\
 /// The report of a slice, and its last account; `None` after the last slice.
 pub(crate) type Slice = (FoldReport, Option<String>);
 
-/// A folding on its way through all accounts.
+/// The progress of a folding through all accounts.
 #[derive(Debug)]
 pub(crate) struct Slices {
     /// The sum of the slices so far.
@@ -51,8 +51,8 @@ impl Slices {
         Self { report: FoldReport::default(), after: String::new(), started: Instant::now() }
     }
 
-    /// Adds a slice that was folded, and sleeps for as long as the slice took. False after the last
-    /// slice.
+    /// Adds a slice that was folded, and sleeps for as long as the slice took. Returns false after
+    /// the last slice.
     pub async fn add(&mut self, (report, upto): Slice) -> bool {
         self.report.accounts = self.report.accounts.saturating_add(report.accounts);
         self.report.entries = self.report.entries.saturating_add(report.entries);

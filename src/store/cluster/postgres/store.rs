@@ -1,14 +1,14 @@
 //! The connection pool of the cluster ledger's database, and the way to run a transaction on it.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
@@ -17,25 +17,28 @@ use crate::store::cluster::postgres::transaction::Transaction;
 /// How long one transaction may take before the database counts as unreachable.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
 
-/// How long after that limit Postgres ends a statement that still runs.
+/// Postgres ends a statement that is still running this long after that limit.
 const END_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
+/// The most connections that are kept for single statements: one for each batch in flight.
+const KEPT: usize = 2;
+
 /// How often Postgres is asked whether it answers, while other work goes on.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// After so many silences in a row it does not.
+/// After this many questions without an answer in a row, Postgres counts as unreachable.
 const SILENCES: usize = 2;
 
-/// The longest work on one connection, as of a recovery.
+/// The longest work on one connection, such as a recovery.
 const LONG_LIMIT: Duration = Duration::from_secs(120);
 
-/// Connections of one gateway: for batches, the syncer, the lease, and a few readers.
+/// Connections of one gateway beside those [`KEPT`]: for batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;
 
-/// A pool of connections, and the schema that the ledger has to itself.
+/// A pool of connections to the ledger's own schema.
 ///
 /// The store itself only runs transactions. The ledger's own work is functions over it, by file:
 ///
@@ -43,6 +46,8 @@ const CONNECTIONS: u32 = 8;
 /// |---|---|
 /// | `migrate` | `migrate`, `agree_on_settings` |
 /// | `shard` | `checkpoint`: how far the stream of batches has been written; `server_identity` |
+/// | `syncers` | `elect`, `step_down`: which gateway writes the batches |
+/// | `append` | `append`: the batches that `strict` waits for, as texts; `lock_appends` |
 /// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
 /// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
 /// | `grants` | `decide`: grants, refunds and keys; `deliveries`, `remove_deliveries` |
@@ -63,8 +68,10 @@ pub(crate) struct Store {
     /// False from a failure until a transaction succeeds again, so that a batch does not wait for a
     /// database that is known to be unreachable.
     up: Arc<AtomicBool>,
-    /// The newest transaction began, and was not done in time.
+    /// Whether the newest transaction began but did not finish in time.
     was_slow: Arc<AtomicBool>,
+    /// Idle connections for [`Store::run`]. The pool would ping each when it comes back, which costs a round trip.
+    kept: Arc<Mutex<Vec<PgConnection>>>,
 }
 
 impl Store {
@@ -73,7 +80,7 @@ impl Store {
     pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
         let options = PgConnectOptions::from_str(url.expose())?
             .statement_cache_capacity(0)
-            // PgBouncer refuses connections that set it, and the ledger reads no floats.
+            // PgBouncer refuses connections that set this option, and the ledger reads no floats.
             .extra_float_digits(None)
             .application_name("farebox")
             .disable_statement_logging();
@@ -83,7 +90,7 @@ impl Store {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (up, was_slow) = (Arc::new(AtomicBool::new(true)), Arc::default());
-        Ok(Self { pool, schema: schema.into(), up, was_slow })
+        Ok(Self { pool, schema: schema.into(), up, was_slow, kept: Arc::default() })
     }
 
     /// False while the database is known to be unreachable.
@@ -96,13 +103,13 @@ impl Store {
         &self.schema
     }
 
-    /// A statement with the schema in place of `{s}`. The name was checked with the config: small
-    /// letters, digits and `_`.
+    /// A statement with the schema in place of `{s}`. The name of the schema was checked with the
+    /// config: it has only lower-case letters, digits and `_`.
     pub fn sql(&self, text: &str) -> AssertSqlSafe<String> {
         AssertSqlSafe(text.replace("{s}", &self.schema))
     }
 
-    /// A query with the schema in place of `{s}`, never prepared under a name.
+    /// A query with the schema in place of `{s}`, which is never prepared under a name.
     pub fn query<'q>(&self, text: &str) -> Query<'q, Postgres, PgArguments> {
         sqlx::query(self.sql(text)).persistent(false)
     }
@@ -134,7 +141,7 @@ impl Store {
                     Ok(done)
                 };
                 let left = limit.saturating_sub(started.elapsed());
-                // In a box, so that the futures of all callers stay small.
+                // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
                     Ok(result) => result.map_err(LedgerError::of_a_transaction),
                     Err(_) => Err(self.give_up(&mut transaction)),
@@ -144,6 +151,46 @@ impl Store {
         };
         self.note(has_begun, result.as_ref().err());
         result
+    }
+
+    /// Runs one statement as a transaction of its own, in one round trip, and returns its row. It must wait for no row
+    /// that others may lock: where there is no answer within [`LIMIT`], the database counts as unreachable.
+    pub async fn run(&self, sql: String) -> Result<PgRow, LedgerError> {
+        // The statements of one text are one transaction, which ends with the last of them.
+        let ends_after = (LIMIT + END_AFTER).as_millis();
+        let sql = format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ends_after}; {sql}"
+        );
+        let run = async {
+            let kept = self.lock_kept().pop();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.pool.acquire().await?.detach(),
+            };
+            let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
+            let mut kept = self.lock_kept();
+            if kept.len() < KEPT {
+                kept.push(connection);
+            }
+            Ok(row)
+        };
+        let result = match tokio::time::timeout(LIMIT, Box::pin(run)).await {
+            Ok(result) => result.map_err(|error| match error {
+                sqlx::Error::PoolTimedOut => LedgerError::Slow { what: "Postgres" },
+                error => LedgerError::of_a_transaction(error.into()),
+            }),
+            Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
+        };
+        if result.is_err() {
+            // They may be as broken as that one.
+            self.lock_kept().clear();
+        }
+        self.note(false, result.as_ref().err());
+        result
+    }
+
+    fn lock_kept(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
@@ -162,10 +209,11 @@ impl Store {
         }
     }
 
-    /// Begins a transaction that Postgres itself ends: after `idle` without a statement, so that a
-    /// gateway which is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
-    /// locks; and when a statement takes longer than `statement` (zero: no limit), since the
-    /// gateway no longer waits for it. Each later use of it needs a limit of its own.
+    /// Begins a transaction that Postgres itself ends after `idle` without a statement. So a
+    /// gateway that is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
+    /// locks. Postgres also ends it when a statement takes longer than `statement` (zero: no
+    /// limit), because the gateway no longer waits for it. Each later use of the transaction needs
+    /// a limit of its own.
     pub async fn begin(
         &self,
         idle: Duration,
@@ -177,8 +225,8 @@ impl Store {
             error => error.into(),
         })?;
         let mut transaction = Transaction::on(connection);
-        // PgBouncer accepts a connection even where it has none to Postgres and leaves `BEGIN`
-        // waiting, so this has the short limit, however long the transaction may take.
+        // PgBouncer accepts a connection and leaves `BEGIN` waiting even if it has no connection to
+        // Postgres. So this step has the short limit, however long the transaction may take.
         let left = LIMIT.saturating_sub(started.elapsed());
         match tokio::time::timeout(left, transaction.begin(idle, statement)).await {
             Ok(begun) => begun.map(|()| transaction),
@@ -186,9 +234,9 @@ impl Store {
         }
     }
 
-    /// Closes a connection on which Postgres did not answer in time, and the idle ones with it: where
-    /// the network lost that one without a word, it lost these as well, and each would cost a caller
-    /// [`LIMIT`].
+    /// Closes a connection on which Postgres did not answer in time, and all idle connections. If
+    /// the network lost the one without notice, it lost the others as well, and each of them would
+    /// cost a caller [`LIMIT`].
     fn give_up(&self, transaction: &mut Transaction) -> LedgerError {
         transaction.discard();
         while let Some(connection) = self.pool.try_acquire() {
@@ -197,8 +245,8 @@ impl Store {
         LedgerError::Slow { what: "Postgres" }
     }
 
-    /// Waits for work on a connection of its own, which may take long, for as long as Postgres answers on others, and
-    /// at most [`LONG_LIMIT`].
+    /// Waits for work on a connection of its own, which may take long. The wait goes on for as long
+    /// as Postgres answers on other connections, and at most [`LONG_LIMIT`].
     pub async fn while_it_answers<T>(
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
@@ -217,19 +265,22 @@ impl Store {
 
     /// Waits for the advisory lock of this name in this schema. The lock ends with the transaction.
     pub async fn lock(&self, name: &str, on: &mut PgConnection) -> Result<(), LedgerError> {
+        let key = self.lock_key(name);
+        self.query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(on).await?;
+        Ok(())
+    }
+
+    /// The key of the advisory lock of this name in this schema.
+    pub fn lock_key(&self, name: &str) -> i64 {
         let digest = Sha256::digest(format!("farebox:{}:{name}", self.schema));
         let mut key = [0; 8];
         key.copy_from_slice(&digest[..8]);
-        self.query("SELECT pg_advisory_xact_lock($1)")
-            .bind(i64::from_le_bytes(key))
-            .execute(on)
-            .await?;
-        Ok(())
+        i64::from_le_bytes(key)
     }
 }
 
-/// True for an error that a concurrent transaction caused, so that a second attempt may succeed: a
-/// unique key, a serialization failure, or a deadlock.
+/// Whether another transaction caused the error (a unique key, a serialization failure, or a
+/// deadlock), so that a second attempt may succeed.
 pub(crate) fn is_race(error: &LedgerError) -> bool {
     let LedgerError::Database(failure) = error else { return false };
     matches!(failure.code(), Some("23505" | "40001" | "40P01"))

@@ -1,8 +1,9 @@
-//! A connection of the pool, and the transaction on it.
+//! A connection of the pool, and a transaction on it.
 //!
-//! sqlx gives a connection back by a ping without a time limit, and keeps its place in the pool meanwhile. Where the
-//! network swallows packets (no reset, no refusal), such a ping takes as long as TCP does, and soon no place is left.
-//! Hence a [`Transaction`] gives its connection back by itself, within a limit.
+//! When sqlx gives a connection back, it sends a ping without a time limit, and the connection
+//! keeps its place in the pool until the answer. If the network swallows packets without a reset,
+//! the ping takes as long as TCP does, and soon the pool has no place left. So a [`Transaction`]
+//! gives its connection back by itself, within a limit.
 
 use std::time::Duration;
 
@@ -13,26 +14,28 @@ use tokio::runtime::Handle;
 
 use crate::ledger::LedgerError;
 
-/// How long a connection may take to roll back, and as long again to be given back. After that it is closed.
+/// How long a connection may take to roll back, and how long it may take after that to be given
+/// back. A connection that takes longer is closed.
 const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
-/// A transaction on a connection that is borrowed from the pool. One that is dropped before its commit is rolled back.
+/// A transaction on a connection from the pool. If it is dropped before its commit, it is rolled
+/// back.
 #[derive(Debug)]
 pub(crate) struct Transaction {
-    /// `None` once it has been given back or closed.
+    /// `None` once the connection has been given back or closed.
     connection: Option<PoolConnection<Postgres>>,
     is_open: bool,
 }
 
 impl Transaction {
-    /// Takes a connection, on which [`Transaction::begin`] has to be called.
+    /// Wraps a connection. The caller must then call [`Transaction::begin`].
     pub fn on(connection: PoolConnection<Postgres>) -> Self {
         Self { connection: Some(connection), is_open: false }
     }
 
-    /// Begins. Postgres ends the transaction after `idle` without a statement, and each statement after `statement`.
-    /// A commit waits for the disk (and for a synchronous standby, where there is one), whatever the role or the
-    /// database is set to.
+    /// Begins the transaction. Postgres ends it after `idle` without a statement, and ends each
+    /// statement after `statement`. A commit waits for the disk (and for the synchronous standby,
+    /// if there is one), whatever the settings of the role or the database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
@@ -46,10 +49,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// The connection, for a statement.
+    /// The connection, on which a statement can be run.
     ///
     /// # Errors
-    /// After [`Transaction::discard`].
+    /// Fails after [`Transaction::discard`].
     pub fn connection(&mut self) -> Result<&mut PgConnection, LedgerError> {
         match &mut self.connection {
             Some(connection) => Ok(connection),
@@ -57,14 +60,15 @@ impl Transaction {
         }
     }
 
-    /// Commits.
+    /// Commits the transaction.
     pub async fn commit(&mut self) -> Result<(), LedgerError> {
         self.connection()?.execute("COMMIT").await?;
         self.is_open = false;
         Ok(())
     }
 
-    /// Closes the connection, on which Postgres did not answer in time. Postgres rolls back by itself.
+    /// Closes the connection, because Postgres did not answer in time. Postgres rolls back by
+    /// itself.
     pub fn discard(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.detach());
@@ -82,7 +86,7 @@ impl Drop for Transaction {
     }
 }
 
-/// Rolls back what is still open, and gives the connection back to the pool.
+/// Rolls an open transaction back, and gives the connection back to the pool.
 async fn give_back(mut connection: PoolConnection<Postgres>, is_open: bool) {
     let is_ended = match is_open {
         true => {
@@ -92,7 +96,7 @@ async fn give_back(mut connection: PoolConnection<Postgres>, is_open: bool) {
         false => true,
     };
     if is_ended {
-        // Where this takes too long, the connection is closed with the future that owns it.
+        // If this takes too long, the connection is closed with the future that owns it.
         let _ = tokio::time::timeout(GIVE_BACK_LIMIT, connection.return_to_pool()).await;
     } else {
         drop(connection.detach());

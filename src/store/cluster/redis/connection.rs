@@ -1,5 +1,5 @@
-//! The connections to Redis: one only for the batches and one for everything else, so that a long reply
-//! to another command delays no call.
+//! The connections to Redis. One is used only for the batches, and one for everything else, so that
+//! a long reply to another command does not delay calls.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::postgres::NumberedBatch;
+use crate::store::cluster::postgres::{ColdUntil, NumberedBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
@@ -28,63 +28,63 @@ use crate::store::cluster::redis::script::{Script, Scripts};
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long a connection may be silent before it is given up.
+/// How long a connection may be silent before it is closed.
 const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The time between two attempts to connect, in milliseconds.
 const RECONNECT_EVERY_MS: u32 = 100;
 
-/// Two lines to the same Redis. A command is sent once: if the connection breaks, the ledger finds out by its ids
-/// whether the command was executed.
+/// Two lines to the same Redis. A command is sent only once. If the connection breaks, the ledger
+/// finds out by its ids whether the command was executed.
 #[derive(Clone)]
 pub(crate) struct Redis {
-    /// For the batches.
+    /// The line for the batches.
     hot: Line,
-    /// For everything else.
+    /// The line for everything else.
     side: Line,
-    /// The address is given by a sentinel, so another Redis may take the place of this one.
+    /// Whether a sentinel gives the address, so that another Redis may take the place of this one.
     pub has_sentinel: bool,
 }
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // fred's own Debug may show the address with its password.
+        // fred's own Debug may show the address together with its password.
         f.debug_struct("Redis").finish_non_exhaustive()
     }
 }
 
-/// The state of the ledger in Redis: its key `meta`.
+/// The state of the ledger in Redis, from the key `meta`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
-    /// The name of the open epoch; `closed` after a fence; empty in new data.
+    /// The name of the open epoch. `closed` after a fence, and empty if Redis has no data yet.
     pub epoch: String,
-    /// The number of the newest epoch that was ever open in this data.
+    /// The number of the newest epoch that was ever open in these data.
     pub number: i64,
     /// The number of the newest batch.
     pub newest: i64,
     /// The number of the newest batch that is in Postgres.
     pub durable: i64,
-    /// False where the server has been a replica, or was restarted, since the epoch began.
+    /// Whether the server has been neither a replica nor restarted since the epoch began.
     pub has_same_replication_id: bool,
 }
 
-/// Why a script did not run.
+/// The reason why a script did not run.
 #[derive(Debug)]
 pub(crate) enum ScriptError {
     /// Redis has lost the data of the epoch, or never had it.
     EpochLost,
-    /// Redis was known to be away, so the script was not asked for.
+    /// Redis was known to be unreachable, so the script was not sent.
     NotSent,
-    /// Redis does not reply, or refuses. The script may have run all the same.
+    /// Redis does not reply, or refuses. The script may have run nevertheless.
     Failed(Error),
 }
 
 impl Redis {
-    /// Begins to connect, and keeps trying. `ca` is a file of certificates to check the server's
-    /// certificate against, in place of the system's authorities.
+    /// Begins to connect, and goes on trying. `ca` is a file of certificates that the server's
+    /// certificate is checked against, in place of the system's certificate authorities.
     ///
     /// # Errors
-    /// For an address or a file that cannot be read.
+    /// Fails if the address or the file cannot be read.
     pub fn new(url: &Secret, ca: Option<&Path>) -> Result<Self, LedgerError> {
         let mut config = config_of(url, ca)?;
         config.fail_fast = false;
@@ -106,19 +106,19 @@ impl Redis {
         Ok(Self { hot, side, has_sentinel })
     }
 
-    /// False while a command would not be answered: there is no connection, or the newest command was not answered, or
-    /// the server is a replica.
+    /// Whether a command would be answered. False if there is no connection, if the newest command
+    /// was not answered, or if the server is a replica.
     pub fn is_up(&self) -> bool {
         self.hot.is_up() && self.side.is_up()
     }
 
-    /// True where the server was a replica when it was asked last.
+    /// Whether the server was a replica when it was last asked.
     pub fn is_demoted(&self) -> bool {
         self.hot.is_demoted() || self.side.is_demoted()
     }
 
-    /// Notes that the server is a replica, which decides nothing: both lines are opened anew, since the address may
-    /// lead to the master by now.
+    /// Records that the server is a replica, which decides nothing. Both connections are opened
+    /// anew, because the address may lead to the master by now.
     pub fn note_demoted(&self) {
         self.side.note_demoted();
     }
@@ -131,7 +131,7 @@ impl Redis {
     /// Waits until both clients are connected.
     ///
     /// # Errors
-    /// Where that takes longer than [`CONNECT_LIMIT`] each.
+    /// Fails if one of them takes longer than [`CONNECT_LIMIT`].
     pub async fn wait(&self) -> Result<(), LedgerError> {
         for line in [&self.hot, &self.side] {
             let connected = tokio::time::timeout(CONNECT_LIMIT, line.wait_for_connect()).await;
@@ -154,7 +154,7 @@ impl Redis {
         evaluate(&self.side, scripts, &scripts.maintain, args).await
     }
 
-    /// Reads batches of the epoch from the stream, in order, from number `from` on.
+    /// Reads batches of the epoch from the stream in order, beginning with number `from`.
     pub async fn batches(
         &self,
         scripts: &Scripts,
@@ -182,7 +182,8 @@ impl Redis {
         Ok(self.side.run(self.side.client().xlen(&scripts.keys[1])).await?)
     }
 
-    /// Finds some of the keys that match a pattern. Returns the next cursor with them; `0` ends the scan.
+    /// Finds some of the keys that match a pattern. Also returns the cursor for the next call; `0`
+    /// ends the scan.
     pub async fn scan(
         &self,
         cursor: &str,
@@ -198,7 +199,7 @@ impl Redis {
         Ok(self.side.run(self.side.client().mget(keys)).await?)
     }
 
-    /// The values of keys, read through the connection of the batches.
+    /// The values of keys, read on the connection for the batches.
     pub async fn hot_values(&self, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, LedgerError> {
         Ok(self.hot.run(self.hot.client().mget(keys)).await?)
     }
@@ -208,8 +209,8 @@ impl Redis {
         Ok(self.side.run(self.side.client().unlink(keys)).await?)
     }
 
-    /// Removes the records of these ended holds, and the nonces of gateways that are about to write them. The next
-    /// request for one of them is then answered from Postgres.
+    /// Removes the records of these ended holds, and the nonces of gateways that are about to write
+    /// them. The next request for one of these holds is then answered from Postgres.
     pub async fn forget_endings(
         &self,
         scripts: &Scripts,
@@ -232,7 +233,7 @@ impl Redis {
             self.side.run(self.side.client().hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
         let number = |at: usize| word(at).parse().unwrap_or(0);
-        // An early version wrote the number only into the epoch's name.
+        // An early version wrote the number only as a part of the epoch's name.
         let named = word(0).split('.').next().and_then(|number| number.parse().ok());
         Ok(Meta {
             epoch: word(0),
@@ -243,21 +244,25 @@ impl Redis {
         })
     }
 
-    /// Fences Redis off: from now on no script of any epoch runs.
+    /// Fences Redis: from now on no script of any epoch runs.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
     /// Begins an epoch in Redis. The batches of the epoch before stay in the stream until Postgres has opened this
     /// one: if that fails, the next attempt needs them.
-    pub async fn begin_epoch(&self, scripts: &Scripts) -> Result<(), LedgerError> {
+    pub async fn begin_epoch(
+        &self,
+        scripts: &Scripts,
+        cold_until: ColdUntil,
+    ) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.maintain] {
             let sha: String =
                 self.side.run(self.side.client().script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        // The ids in a stream only grow. An id that is ahead of this epoch is from a ledger that
-        // Postgres does not know.
+        // The ids in a stream only grow. An id that is ahead of this epoch comes from a ledger that
+        // this Postgres does not know.
         let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
         let ahead: Vec<(String, Vec<String>)> =
             self.side.run(self.side.client().xrange(&stream, first, "+", Some(1))).await?;
@@ -270,6 +275,8 @@ impl Redis {
             ("reign", self.info().await?.replication_id),
             ("seq", "0".into()),
             ("durable", "0".into()),
+            ("claims", cold_until.claims_ms.to_string()),
+            ("left", cold_until.left_ms.to_string()),
         ];
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }
@@ -286,7 +293,7 @@ impl Redis {
         read_info(&self.side, &[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
     }
 
-    /// Reads those parts of INFO that say which server it is.
+    /// Reads the parts of INFO that tell which server it is.
     pub async fn who(&self) -> Result<Info, LedgerError> {
         read_info(&self.side, &[InfoKind::Server, InfoKind::Replication]).await
     }
@@ -308,7 +315,7 @@ impl Redis {
 
 /// The client's config: the address, and how the server's certificate is checked.
 fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
-    // The client uses the process's TLS provider. Nothing may have installed one yet.
+    // The client uses the process's TLS provider. By now none may be installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(path) = ca else { return Ok(Config::from_url(url.expose())?) };
     let unreadable = |error| LedgerError::File {
@@ -326,7 +333,8 @@ fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
         ));
     }
     let tls = ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth();
-    // With a plain address fred does not load the system's authorities, which a container may not have.
+    // With a plain address, fred does not load the system's certificate authorities, which a
+    // container may lack.
     let plain = url.expose().replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
     let mut config = Config::from_url(&plain)?;
     config.tls = Some(TlsConnector::from(tls).into());

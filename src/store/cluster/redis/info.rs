@@ -2,7 +2,7 @@
 
 use crate::ledger::LedgerError;
 
-/// The oldest Redis that has the commands which the scripts use. Every Valkey is younger.
+/// The oldest Redis that has all commands of the scripts. Every Valkey is newer.
 const OLDEST_REDIS: u32 = 7;
 
 /// The fields of INFO that are read.
@@ -12,7 +12,8 @@ pub(crate) struct Info {
     pub eviction: String,
     /// Product and version: `redis 7.0.15`, `valkey 8.1.0`.
     pub name: String,
-    /// The version of Redis that the server is, or is compatible with. Empty where the server hides it.
+    /// The version of Redis that the server is, or is compatible with. Empty if the server hides
+    /// it.
     pub version: String,
     /// The memory in use, in bytes.
     pub used_memory: i64,
@@ -20,9 +21,9 @@ pub(crate) struct Info {
     pub replicas: i64,
     /// The replication id, which changes whenever the server becomes a master.
     pub replication_id: String,
-    /// Changes with each start of the server. Empty where the server hides it.
+    /// An id that changes with each start of the server. Empty if the server hides it.
     pub run_id: String,
-    /// The server is a replica of another one.
+    /// Whether the server is a replica of another one.
     pub is_replica: bool,
 }
 
@@ -37,7 +38,8 @@ impl Info {
                         self.name = format!("redis {value}");
                     }
                 }
-                // Only Valkey has this field; its `redis_version` is the Redis that it is compatible with.
+                // Only Valkey has this field. Its `redis_version` is the version of Redis that it
+                // is compatible with.
                 "valkey_version" => self.name = format!("valkey {value}"),
                 "maxmemory_policy" => self.eviction = value.to_owned(),
                 "used_memory" => self.used_memory = value.parse().unwrap_or(0),
@@ -50,8 +52,8 @@ impl Info {
         }
     }
 
-    /// The identity of a Redis with its data: it differs between two servers, and changes with a restart and with a
-    /// promotion.
+    /// The identity of a Redis with its data. It differs between two servers, and changes when a
+    /// server restarts or is promoted.
     pub fn identity(&self) -> String {
         format!("{} {}", self.run_id, self.replication_id)
     }
@@ -59,10 +61,10 @@ impl Info {
     /// Checks that the server is new enough and never evicts keys.
     ///
     /// # Errors
-    /// [`LedgerError::Disagrees`], with a hint at the remedy.
+    /// [`LedgerError::Disagrees`], with a hint that names the remedy.
     pub fn check(&self) -> Result<(), LedgerError> {
         let major = self.version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-        // A server that hides its version is not known to be old.
+        // A server that hides its version is accepted.
         if major.is_some_and(|major| major < OLDEST_REDIS) {
             let what = format!("its Redis is {}", self.name);
             let hint = "run Redis 7 or newer, or Valkey";
@@ -81,7 +83,7 @@ impl Info {
 mod tests {
     use super::*;
 
-    /// The sections of a server, as far as they are read.
+    /// The sections of INFO of a server, reduced to the fields that are read.
     fn info(server: &str) -> Info {
         let mut info = Info::default();
         info.read(server);

@@ -3,8 +3,9 @@
 //! A gateway has two of them, a [`Line::pair`], which must lead to one server. Where one finds a replica, both are
 //! opened anew: the other may have had no command since the master was demoted.
 //!
-//! fred keeps a command until it has a connection again, and sends it then, however long ago its caller gave up. So a
-//! command is only handed to fred while the connection stands and the newest command on it was answered.
+//! fred keeps a command until it has a connection again and then sends it, however long ago the
+//! caller gave up. So a command is handed to fred only while the connection stands and the newest
+//! command on it was answered.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,16 +18,16 @@ use fred::types::config::Options;
 use fred::types::{ConnectHandle, InfoKind};
 use tokio::task::JoinSet;
 
-/// How long a reply is waited for. The command may still be executed after that.
+/// How long a caller waits for a reply. The command may still be executed after that.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often a line whose commands are not answered is tried.
+/// How often a silent line is tried.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The least time between two attempts to open the connection anew.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
-/// A connection. Cheap to clone.
+/// A connection to Redis, which is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Line {
     client: WithOptions<Client>,
@@ -37,12 +38,12 @@ pub(crate) struct Line {
     _tasks: Arc<JoinSet<()>>,
 }
 
-/// What is known of the line beside fred's own state.
+/// The state of the line that fred does not know.
 #[derive(Debug, Default)]
 struct State {
-    /// The newest command was not answered, or the server is a replica.
+    /// Whether the newest command was not answered, or the server is a replica.
     is_silent: AtomicBool,
-    /// It is a replica.
+    /// Whether the server is a replica.
     is_demoted: AtomicBool,
     /// The connection is to be opened anew, even to a master that answers.
     must_reopen: AtomicBool,
@@ -77,22 +78,22 @@ impl Line {
         Self { client: client.with_options(&options), state, other, _tasks: Arc::new(tasks) }
     }
 
-    /// The client, for commands that [`Line::run`] is given.
+    /// The client. Commands for [`Line::run`] are made with it.
     pub fn client(&self) -> &WithOptions<Client> {
         &self.client
     }
 
-    /// Waits until the connection stands.
+    /// Waits until the connection is open.
     pub async fn wait_for_connect(&self) -> Result<(), Error> {
         self.client.wait_for_connect().await
     }
 
-    /// True while commands are answered, as far as is known.
+    /// Whether commands are answered, as far as is known.
     pub fn is_up(&self) -> bool {
         self.client.is_connected() && !self.state.is_silent.load(Ordering::Relaxed)
     }
 
-    /// True where the server was a replica when it was asked last.
+    /// Whether the server was a replica when it was last asked.
     pub fn is_demoted(&self) -> bool {
         self.state.is_demoted.load(Ordering::Relaxed)
     }
@@ -112,10 +113,11 @@ impl Line {
         }
     }
 
-    /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not run while it looks for a connection.
+    /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not count the time in which
+    /// it looks for a connection.
     ///
     /// # Errors
-    /// At once where the line is not up: then the command was not sent.
+    /// Fails at once if the line is down. The command was not sent then.
     pub async fn run<T>(
         &self,
         command: impl Future<Output = Result<T, Error>>,
@@ -141,12 +143,12 @@ impl Line {
     }
 }
 
-/// True where there was no reply, because it took too long or the connection broke.
+/// Whether there was no reply because it took too long or the connection broke.
 fn is_of_the_connection(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled)
 }
 
-/// True where a command that writes was sent to a replica.
+/// Whether a command that writes was sent to a replica.
 fn is_of_a_replica(error: &Error) -> bool {
     error.details().starts_with("READONLY")
 }
@@ -220,7 +222,8 @@ async fn stay_connected(client: Client) {
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();
-                // With a wrong password, say, every attempt fails with the same error: it is logged once.
+                // Every attempt may fail with the same error, for example because of a wrong
+                // password. It is logged once.
                 if error != logged {
                     tracing::warn!(error, "a connection to Redis fails");
                     logged = error;

@@ -16,6 +16,7 @@ local meta, now, NUMBER, STORED = ledger.meta, ledger.now, ledger.NUMBER, ledger
 local META, OUT, LIVE, ALIVE = ledger.META, ledger.OUT, ledger.LIVE, ledger.ALIVE
 local NEWER, OLDER = ledger.NEWER, ledger.OLDER
 local ACCOUNT, NONCE, LET_GO = ledger.ACCOUNT, ledger.NONCE, ledger.LET_GO
+local CLAIM, LEFT = ledger.CLAIM, ledger.LEFT
 
 -- Places of the values of STORED.
 local BALANCE, HELD, GRANTS, SEQ, OLD, BORDER, NEW, EXISTS, FROZEN, TOUCHED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
@@ -52,19 +53,23 @@ function commands.announce_read(nonce)
     return is_readable
 end
 
--- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record)…: stores
--- an account as Postgres has it, with its live holds. Returns 0 where the account changed after the
--- nonce was stored, otherwise 1.
+-- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record, claim or '')…: stores
+-- an account as Postgres has it, with its live holds and their claims ("id ms value"). Returns 0 where the account
+-- changed after the nonce was stored, otherwise 1.
 list_from.warm_account = 8
 function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     if call('HEXISTS', NONCE .. 'a:' .. account, nonce) == 0 then return 0 end
     if call('EXISTS', ACCOUNT .. account) == 1 then return 0 end
     local held, some, n = 0, {}, 0
-    for i = list_from.warm_account, #ARGV, 3 do
+    for i = list_from.warm_account, #ARGV, 4 do
         held = held + tonumber(sub(ARGV[i + 2], 1, 16))
         some[n + 1], some[n + 2] = ARGV[i], format('%d', now + tonumber(ARGV[i + 1])) .. ' ' .. ARGV[i + 2]
         n = n + 2
-        if n >= AT_ONCE or i + 3 > #ARGV then
+        if ARGV[i + 3] ~= '' then
+            local claim, ms, value = match(ARGV[i + 3], '^(%x+) (%d+) (.*)$')
+            call('SET', CLAIM .. claim, value, 'PX', ms)
+        end
+        if n >= AT_ONCE or i + 4 > #ARGV then
             call('HSET', LIVE, unpack(some, 1, n))
             n = 0
         end
@@ -86,6 +91,35 @@ function commands.warm_ended(nonce, id, record)
         if call('HEXISTS', key, id) == 1 then return 0 end
     end
     return call('HSET', NEWER, id, record)
+end
+
+-- (claim, ms, value)…: stores claims as Postgres has them, each for so many ms, where Redis knows nothing of it. No
+-- nonce is needed: a charged claim stays as it is until its time is up, and other changes are made here.
+list_from.warm_claims = 2
+function commands.warm_claims()
+    for i = list_from.warm_claims, #ARGV, 3 do
+        call('SET', CLAIM .. ARGV[i], ARGV[i + 2], 'PX', ARGV[i + 1], 'NX')
+    end
+    return 1
+end
+
+-- (id, ms, value)…: the same for the calls that were left with an id.
+list_from.warm_left = 2
+function commands.warm_left()
+    for i = list_from.warm_left, #ARGV, 3 do
+        call('SET', LEFT .. ARGV[i], ARGV[i + 2], 'PX', ARGV[i + 1], 'NX')
+    end
+    return 1
+end
+
+-- Returns 1 while Postgres may have claims that Redis does not know, otherwise 0.
+function commands.are_claims_cold()
+    return now < tonumber(call('HGET', META, 'claims') or 0) and 1 or 0
+end
+
+-- Notes that Redis has every claim that Postgres had when the epoch began.
+function commands.claims_are_warm()
+    return call('HSET', META, 'claims', '0')
 end
 
 -- account, number, amount, frozen: applies what Postgres decided about an account (a grant, a refund, a
@@ -120,7 +154,7 @@ function commands.due(owner, grace, limit, cursor)
         local id, record = fields[i], fields[i + 1]
         local expires = tonumber(sub(record, 1, 13))
         if expires and expires <= now then
-            local amount, origin, owned_by = match(record, '^%d+ (%S+) (%a) %S+ ?(%S*)')
+            local amount, origin, owned_by = match(record, '^%d+ (%S+) (%a) %S+ ?(%d*)')
             if amount == 'T' then
                 call('HDEL', LIVE, id)
             elseif origin ~= 'c' or owned_by == owner or now - expires > tonumber(grace) then

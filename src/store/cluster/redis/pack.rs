@@ -1,16 +1,16 @@
-//! A writer of MessagePack, as far as `decide.lua` reads it: texts, numbers and arrays of them.
+//! A writer for the part of MessagePack that `decide.lua` reads: texts, numbers and arrays.
 
 /// The bytes written so far.
 #[derive(Debug)]
 pub(crate) struct Pack(Vec<u8>);
 
 impl Pack {
-    /// An empty writer, with memory for so many bytes.
+    /// Creates an empty writer with room for this many bytes.
     pub fn with_room_for(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// The bytes.
+    /// The written bytes.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
@@ -39,7 +39,7 @@ impl Pack {
         self.0.extend(text.as_bytes());
     }
 
-    /// Writes a number, in one byte below 128 and in nine otherwise.
+    /// Writes a number: in one byte if it is below 128, otherwise in nine.
     pub fn uint(&mut self, number: u64) {
         match u8::try_from(number) {
             Ok(small @ 0..0x80) => self.0.push(small),

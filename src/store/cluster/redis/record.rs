@@ -1,16 +1,17 @@
-//! The values in Redis: accounts, live holds and ended holds. `layout.lua` describes each.
+//! The values in Redis: accounts, live holds and ended holds. `layout.lua` describes their form.
 
 use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::operation::{Ending, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of, unescape};
 
 /// The record of an id that Postgres does not know.
 pub(crate) const UNKNOWN_HOLD: &str = "N";
 
-/// An account as Redis has it. Credits are micro-credits.
+/// An account in Redis. Credits are micro-credits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HotAccount {
     pub balance: i64,
@@ -41,7 +42,7 @@ impl HotAccount {
     }
 }
 
-/// A live hold as Redis has it: its amount in micro-credits, and its account.
+/// A live hold in Redis: its amount in micro-credits, and its account.
 pub(crate) type HotHold = (i64, String);
 
 /// Reads the record of a live hold; `None` for a tombstone and for anything else.
@@ -57,20 +58,24 @@ pub(crate) fn route_of(record: &str) -> Arc<str> {
     record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
 }
 
-/// The record of a live hold without its deadline.
+/// The record of a live hold without its deadline. The claim of its call follows the owner.
 pub(crate) fn live_record(
     amount: Credits,
     origin: Origin,
     account: &AccountId,
     owner: i64,
+    claim: Option<ClaimId>,
     route: &str,
 ) -> String {
     let (amount, origin, route) = (amount.micros(), letter_of(origin), escape(route));
-    format!("{amount:016} {origin} {account} {owner} {route}")
+    match claim {
+        Some(claim) => format!("{amount:016} {origin} {account} {owner}/{claim} {route}"),
+        None => format!("{amount:016} {origin} {account} {owner} {route}"),
+    }
 }
 
-/// The record of a hold that was captured. The scripts do not read the origin, so it is always written
-/// as `c`.
+/// The record of a hold that was captured. The scripts do not read the origin in it, so it is
+/// always written as `c`.
 pub(crate) fn captured_record(account: &AccountId, amount: Credits) -> String {
     format!("{:016} {} {account}", amount.micros(), letter_of(Origin::Call))
 }
@@ -109,9 +114,12 @@ mod tests {
     #[test]
     fn a_record_of_a_live_hold_reads_back() {
         let amount = Credits::from_micros(5_000_000).unwrap();
-        let rest = live_record(amount, Origin::Call, &"alice".parse().unwrap(), 7, "/a\nb");
-        let record = format!("1795412683123 {rest}");
-        assert_eq!(live_hold(&record), Some((5_000_000, "alice".to_owned())));
-        assert_eq!(&*route_of(&record), "/a\nb");
+        for claim in [None, Some(ClaimId::new([7; 32]))] {
+            let alice = "alice".parse().unwrap();
+            let rest = live_record(amount, Origin::Call, &alice, 7, claim, "/a\nb");
+            let record = format!("1795412683123 {rest}");
+            assert_eq!(live_hold(&record), Some((5_000_000, "alice".to_owned())));
+            assert_eq!(&*route_of(&record), "/a\nb");
+        }
     }
 }

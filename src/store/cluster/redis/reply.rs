@@ -6,19 +6,21 @@ use fred::types::Value;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
+use crate::ledger::claim::{ClaimId, ClaimState, Claimed};
 use crate::ledger::operation::{Balance, HoldEnd, HoldId, Outcome, Refusal};
 use crate::store::cluster::batch_log::unescape;
+use crate::store::cluster::claim_text;
 use crate::store::cluster::redis::request::{Kind, Request};
 
 /// The decision of `decide.lua` about one operation. `slow_path.lua` lists the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The id of a new call is older than a day.
+    /// The id of a new call is more than a day old.
     Unavailable,
     Held,
     Renewed,
     Captured,
-    /// Captured, though the hold had ended.
+    /// The hold was captured although it had ended.
     Late,
     Released,
     Balance,
@@ -30,21 +32,31 @@ pub(crate) enum Verdict {
     Ended,
     /// There is no such hold.
     Unknown,
-    /// The capture is above the hold.
+    /// The capture is larger than the hold.
     Above,
     Zero,
-    /// A balance would leave the range of numbers.
+    /// A balance would be out of range.
     Range,
     Frozen,
     /// The unsynced cap of the account is reached.
     Capped,
     Expired,
-    /// The balance of an account, which is frozen.
+    /// The balance of a frozen account.
     FrozenBalance,
+    /// Another call has the claim, and runs.
+    Running,
+    /// Another call has the claim, and was charged.
+    Charged,
+    /// Another call has the claim, with another request.
+    Mismatch,
+    /// The claim is marked, or is not this hold's.
+    Marked,
+    /// It is recorded that the client left, where the call may be charged.
+    Left,
 }
 
 impl Verdict {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 24] = [
         Self::Unavailable,
         Self::Held,
         Self::Renewed,
@@ -64,13 +76,18 @@ impl Verdict {
         Self::Capped,
         Self::Expired,
         Self::FrozenBalance,
+        Self::Running,
+        Self::Charged,
+        Self::Mismatch,
+        Self::Marked,
+        Self::Left,
     ];
 
     fn from_number(number: i64) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
-    /// True where something took effect, now or earlier.
+    /// Whether the operation has taken effect, now or earlier.
     pub fn acknowledges(self) -> bool {
         matches!(
             self,
@@ -80,6 +97,9 @@ impl Verdict {
                 | Self::Late
                 | Self::Released
                 | Self::Expired
+                | Self::Charged
+                | Self::Marked
+                | Self::Left
         )
     }
 }
@@ -92,14 +112,16 @@ pub(crate) struct Decision {
     first: i64,
     /// Usually the amount on hold, in micro-credits.
     second: i64,
-    /// The end of an API hold, where the operation ended one.
+    /// The end of an API hold, if the operation ended one.
     end: Option<HoldEnd>,
+    /// The hold of the call that has the claim which the operation asked for.
+    claimed: Option<HoldId>,
 }
 
 impl Decision {
     /// The decision about an operation that Redis did not decide.
     pub const UNAVAILABLE: Self =
-        Self { verdict: Verdict::Unavailable, first: 0, second: 0, end: None };
+        Self { verdict: Verdict::Unavailable, first: 0, second: 0, end: None, claimed: None };
 
     fn balance(&self) -> Option<Balance> {
         Some(Balance {
@@ -116,6 +138,10 @@ impl Decision {
 
     fn known_outcome(self) -> Option<Outcome> {
         let end = self.end.clone();
+        let claimed = |state| {
+            let hold = self.claimed.clone()?;
+            Some(Outcome::Claimed(Claimed { hold, state }))
+        };
         let refused = |refusal| Some(Outcome::Refused(refusal));
         match self.verdict {
             Verdict::Held => Some(Outcome::Held { after: self.balance()? }),
@@ -142,20 +168,28 @@ impl Decision {
             Verdict::Zero => refused(Refusal::Zero),
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
-            // The hold of a call that was cut off. The script does not read the account's balance for
-            // this.
+            // The hold of a call that was cut off. The script does not read the account's balance
+            // for it.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
+            Verdict::Running => claimed(ClaimState::Running),
+            Verdict::Charged => claimed(ClaimState::Charged),
+            Verdict::Mismatch => claimed(ClaimState::Conflict),
+            Verdict::Marked => Some(Outcome::ClaimMarked),
+            Verdict::Left => Some(Outcome::Left),
             // The cap is our own limit and not the account's: it is never answered with 402.
             Verdict::Unavailable | Verdict::Capped => None,
         }
     }
 }
 
-/// Accounts and ids that must be loaded into Redis before the rest of a batch can be decided.
+/// What must be loaded into Redis before the rest of a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     pub accounts: Vec<AccountId>,
     pub holds: Vec<HoldId>,
+    pub claims: Vec<ClaimId>,
+    /// Ids under which calls may have been left.
+    pub left: Vec<ClaimId>,
 }
 
 impl Needs {
@@ -168,6 +202,8 @@ impl Needs {
             }
             match pair[0].as_str() {
                 "a" => needs.accounts.push(pair[1].parse().ok()?),
+                "k" => needs.claims.push(claim_text::read(&pair[1])?),
+                "l" => needs.left.push(claim_text::read(&pair[1])?),
                 _ => needs.holds.push(pair[1].parse().ok()?),
             }
         }
@@ -184,18 +220,18 @@ pub(crate) struct Reply {
     pub durable: i64,
     /// Whether another Redis could take the place of this one.
     pub has_replica: bool,
-    /// The text in front of the operations in the stream; empty where nothing changed.
+    /// The text in front of the operations in the stream; empty if nothing changed.
     pub head: String,
-    /// The decisions about the first operations of the batch; the others could not be decided yet.
+    /// The decisions about the first operations of the batch. The others could not be decided yet.
     pub decisions: Vec<Decision>,
     pub needs: Needs,
 }
 
 impl Reply {
-    /// Reads the reply to a request; `None` for a value that none of Farebox's scripts returns.
+    /// Reads the reply to a request; `None` for a value that no script of Farebox returns.
     pub fn parse(value: Value, request: &Request<'_>) -> Option<Self> {
         type Usual = (i64, i64, i64, String, Vec<i64>);
-        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
+        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>, Vec<String>);
         let mut parts = value.into_array();
         let rest = if parts.len() > 5 { parts.split_off(5) } else { Vec::new() };
         let usual: Usual = Value::Array(parts).convert().ok()?;
@@ -204,8 +240,8 @@ impl Reply {
             true => None,
             false => Some(Value::Array(rest).convert().ok()?),
         };
-        let all = (request.len(), Vec::new(), Vec::new(), Vec::new());
-        let (decided, listed, needs, ends) = rest.unwrap_or(all);
+        let all = (request.len(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (decided, listed, needs, ends, claimed) = rest.unwrap_or(all);
         let mut decisions = decisions(request, decided, &balances, &listed)?;
         for end in ends.chunks_exact(5) {
             let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
@@ -213,6 +249,10 @@ impl Reply {
             let decision = decisions.get_mut(end[0].parse::<usize>().ok()?)?;
             let (account, route) = (end[3].parse().ok()?, unescape(&end[4]));
             decision.end = Some(HoldEnd { account, route, captured, released });
+        }
+        for claimed in claimed.chunks_exact(2) {
+            let decision = decisions.get_mut(claimed[0].parse::<usize>().ok()?)?;
+            decision.claimed = Some(claimed[1].parse().ok()?);
         }
         let needs = Needs::parse(&needs)?;
         Some(Self { seq, durable, has_replica: replicas > 0, head, decisions, needs })
@@ -223,7 +263,7 @@ impl Reply {
 pub(crate) enum Changes<'a> {
     None,
     All,
-    /// By their outcome codes.
+    /// One outcome code for each operation.
     ByCode(&'a [u8]),
 }
 
@@ -247,9 +287,9 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// The decisions about the first `decided` operations. The script lists a decision only where an
-/// operation is not a usual one, or did not take effect exactly as requested. All others follow from
-/// the balances before the batch.
+/// The decisions about the first `decided` operations. The script lists a decision only if the
+/// operation is not a usual one, or did not take effect exactly as requested. The others follow
+/// from the balances before the batch.
 fn decisions(
     request: &Request<'_>,
     decided: usize,
@@ -283,7 +323,7 @@ fn decisions(
             }
             (verdict, *balance, *held)
         };
-        decisions.push(Decision { verdict, first, second, end: None });
+        decisions.push(Decision { verdict, first, second, end: None, claimed: None });
     }
     Some(decisions)
 }

@@ -6,15 +6,17 @@ use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
 use crate::ledger::CALL_TTL_MS;
+use crate::ledger::claim::{Claim, ClaimId};
 use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of};
+use crate::store::cluster::claim_text;
 use crate::store::cluster::redis::pack::Pack;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::usage_text;
 use crate::usage::UsageRecord;
 
-/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can still add it
-/// to the current time.
+/// The longest lifetime of a hold that is sent to Redis: a hundred years. The script can add it to
+/// the current time without loss.
 const MAX_TTL_MS: u64 = 100 * 365 * 86_400_000;
 
 /// One item of a batch for Redis.
@@ -24,23 +26,23 @@ pub(crate) enum BatchItem<'a> {
     /// Ends a hold whose time is up.
     Expire {
         hold: &'a HoldId,
-        /// True where the hold is to end even before its deadline.
+        /// Whether the hold ends even if its deadline has not passed.
         in_any_case: bool,
     },
 }
 
-/// How an item is described.
+/// The form in which an item is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A call's hold on these terms.
     Hold(usize),
     /// A call's capture on these terms.
     Capture(usize),
-    /// Any other operation, described by this line.
+    /// Another operation, which this line describes.
     Line(usize),
 }
 
-/// The amount, account and route that several holds and captures of calls share.
+/// The amount, account and route that several calls' holds and captures share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// The amount, in micro-credits.
@@ -49,8 +51,8 @@ pub(crate) struct Terms {
     pub account: usize,
 }
 
-/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes each
-/// member.
+/// The operations of a batch, in the form that `decide.lua` reads. The head of that file describes
+/// the members.
 #[derive(Debug, Default)]
 pub(crate) struct Request<'a> {
     ids: Vec<&'a str>,
@@ -59,8 +61,10 @@ pub(crate) struct Request<'a> {
     texts: Vec<String>,
     pub accounts: Vec<&'a str>,
     lines: Vec<String>,
-    /// What metered calls used, each with the place of its capture.
+    /// The usage of metered calls, each with the place of its capture.
     usages: Vec<(usize, &'a UsageRecord)>,
+    /// The words of operations on claims, each with the place of its operation.
+    claims: Vec<(usize, String)>,
     /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
@@ -75,6 +79,8 @@ impl<'a> BatchItem<'a> {
                 | Operation::Capture { hold, .. }
                 | Operation::Release { hold, .. }
                 | Operation::Abandon { hold, .. }
+                | Operation::MarkClaim { hold, .. }
+                | Operation::Leave { hold, .. }
                 | Operation::Extend { hold, .. }
                 | Operation::Renew { hold, .. },
             )
@@ -90,6 +96,7 @@ impl<'a> BatchItem<'a> {
                 Operation::Hold(NewHold { account, .. })
                 | Operation::Extend { account, .. }
                 | Operation::Abandon { account, .. }
+                | Operation::Leave { account, .. }
                 | Operation::Balance { account },
             ) => Some(account),
             Self::Operation(
@@ -99,12 +106,29 @@ impl<'a> BatchItem<'a> {
         }
     }
 
+    /// The claim that the item asks for, marks or settles, or the id that a retry has.
+    pub fn claim(self) -> Option<ClaimId> {
+        let Self::Operation(operation) = self else { return None };
+        match operation {
+            Operation::Hold(NewHold {
+                claim: Some(Claim::Key { id, .. } | Claim::Retry { id }),
+                ..
+            })
+            | Operation::Leave { id, .. }
+            | Operation::MarkClaim { claim: id, .. } => Some(*id),
+            Operation::Capture { claim, .. }
+            | Operation::Release { claim, .. }
+            | Operation::Abandon { claim, .. } => *claim,
+            _ => None,
+        }
+    }
+
     /// True where the item sets credits aside.
     pub fn takes_credits(self) -> bool {
         matches!(self, Self::Operation(operation) if operation.takes_credits())
     }
 
-    /// What a metered call used, where the item charges one.
+    /// The usage of a metered call, if the item charges one.
     fn usage(self) -> Option<&'a UsageRecord> {
         match self {
             Self::Operation(Operation::Capture { usage, .. }) => usage.as_deref(),
@@ -112,7 +136,7 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// Who made the hold, as far as the item says.
+    /// The party that made the hold, if the item tells.
     pub fn origin(self) -> Option<Origin> {
         match self {
             Self::Operation(operation) => operation.origin(),
@@ -122,12 +146,13 @@ impl<'a> BatchItem<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A request for these items, in their order; `owner` is the incarnation of this gateway.
+    /// Creates a request for these items, in their order. `owner` is the incarnation of this
+    /// gateway.
     pub fn new(items: impl Iterator<Item = BatchItem<'a>> + Clone, owner: i64) -> Self {
         let mut request = Self { owner, oldest_ms: u64::MAX, ..Self::default() };
         let mut ids = HashSet::default();
-        // If two items have the same id, all items are described by lines: the script then decides each
-        // on the state that the one before it left.
+        // If two items have the same id, all items are described by lines. The script then decides
+        // each item on the state that the items before it left.
         let are_apart = items.clone().filter_map(BatchItem::hold).all(|id| ids.insert(id));
         let mut known = HashMap::default();
         for item in items {
@@ -148,7 +173,7 @@ impl<'a> Request<'a> {
         self.kinds.len()
     }
 
-    /// Adds a call's hold or capture; false for any other operation.
+    /// Adds a call's hold or capture. Returns false for any other operation.
     fn push_usual(
         &mut self,
         operation: &'a Operation,
@@ -162,6 +187,7 @@ impl<'a> Request<'a> {
                 route,
                 origin: Origin::Call,
                 ttl_ms: CALL_TTL_MS,
+                claim: None,
             }) => {
                 let made = made_ms(id);
                 if made == 0 {
@@ -178,6 +204,7 @@ impl<'a> Request<'a> {
                 origin: Origin::Call,
                 may_overrun: true,
                 usage: _,
+                claim: None,
             } => (hold, account, amount.micros(), route),
             _ => return false,
         };
@@ -208,8 +235,9 @@ impl<'a> Request<'a> {
             }
             BatchItem::Operation(operation) => operation,
         };
+        self.claims.extend(claim_text::words_of(operation).map(|words| (self.len(), words)));
         match operation {
-            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms }) => {
+            Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms, claim: _ }) => {
                 let made = if *origin == Origin::Call { made_ms(id) } else { 0 };
                 let amount = amount.micros();
                 self.line('h', Some(id), account.as_str(), amount, *origin, *ttl_ms, made, route);
@@ -221,20 +249,35 @@ impl<'a> Request<'a> {
                 let (amount, origin) = (amount.micros(), Origin::Call);
                 self.line('g', Some(hold), account.as_str(), amount, origin, 0, 0, "");
             }
-            Operation::Capture { hold, account, amount, route, origin, may_overrun, usage: _ } => {
+            Operation::Capture {
+                hold,
+                account,
+                amount,
+                route,
+                origin,
+                may_overrun,
+                usage: _,
+                claim: _,
+            } => {
                 let may_overrun = *may_overrun && *origin == Origin::Call;
                 let (with, without) = if may_overrun { ('o', 'O') } else { ('c', 'C') };
                 let (kind, account) = named(account.as_ref(), with, without);
                 self.line(kind, Some(hold), account, amount.micros(), *origin, 0, 0, route);
             }
-            Operation::Release { hold, account, origin } => {
+            Operation::Release { hold, account, origin, claim: _ } => {
                 let (kind, account) = named(account.as_ref(), 'r', 'R');
                 self.line(kind, Some(hold), account, 0, *origin, 0, 0, "");
             }
-            // An abandoned call's hold expires at once, because this gateway may be gone before it could
-            // try again to end the hold. `GET /admin/crashed` lists the holds that expired.
+            // The hold of a call that was cut off expires at once, because this gateway may be gone
+            // before it could try again. `GET /admin/crashed` lists the holds that expired.
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
+            }
+            Operation::MarkClaim { hold, .. } => {
+                self.line('m', Some(hold), "-", 0, Origin::Call, 0, 0, "");
+            }
+            Operation::Leave { hold, account, .. } => {
+                self.line('l', Some(hold), account.as_str(), 0, Origin::Call, 0, 0, "");
             }
             Operation::Balance { account } => {
                 self.line('b', None, account.as_str(), 0, Origin::Call, 0, 0, "");
@@ -262,13 +305,13 @@ impl<'a> Request<'a> {
         self.ids.push(id.map_or("", HoldId::as_str));
     }
 
-    /// `ARGV[1]` of the script. `durable` is the newest batch that Postgres is known to have; `cap` is the unsynced
-    /// cap in micro-credits, 0 for none.
+    /// `ARGV[1]` of the script. `durable` is the newest batch that is known to be in Postgres.
+    /// `cap` is the unsynced cap in micro-credits, 0 for none.
     pub fn packed(&self, scripts: &Scripts, durable: i64, cap: u64) -> Vec<u8> {
         let count = i64::try_from(self.terms.len()).unwrap_or(i64::MAX);
         let one_based = |n: usize| i64::try_from(n).map_or(i64::MAX, |n| n.saturating_add(1));
         let mut pack = Pack::with_room_for(128 + 64 * self.ids.len());
-        pack.array(12);
+        pack.array(if self.claims.is_empty() { 12 } else { 13 });
         pack.int(self.owner);
         pack.int(durable);
         pack.uint(cap);
@@ -291,12 +334,19 @@ impl<'a> Request<'a> {
         pack.array(self.accounts.len());
         self.accounts.iter().for_each(|account| pack.text(&scripts.account_key(account)));
         pack.texts(self.lines.iter());
+        if !self.claims.is_empty() {
+            pack.array(2 * self.claims.len());
+            for (place, words) in &self.claims {
+                pack.int(one_based(*place));
+                pack.text(words);
+            }
+        }
         pack.finish()
     }
 
     /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
     /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
-    /// its id, and what a metered call used.
+    /// its id, the claim that it makes, and what a metered call used.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -306,12 +356,19 @@ impl<'a> Request<'a> {
             text.push_str(terms);
         }
         let mut usages = self.usages.iter().peekable();
+        let mut claims = self.claims.iter().peekable();
         for (place, (id, kind)) in self.ids.iter().zip(&self.kinds).enumerate() {
             let _ = match kind {
                 Kind::Hold(terms) => write!(text, "\nh{terms} {id}"),
                 Kind::Capture(terms) => write!(text, "\nc{terms} {id}"),
                 Kind::Line(_) => write!(text, "\n- {id}"),
             };
+            if let Some((_, words)) = claims.next_if(|(of, _)| *of == place)
+                && claim_text::is_logged(words)
+            {
+                text.push(' ');
+                text.push_str(words);
+            }
             if let Some((_, usage)) = usages.next_if(|(of, _)| *of == place) {
                 text.push(' ');
                 text.push_str(&usage_text::write(usage));
@@ -321,13 +378,13 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The kind of a line, and the account in it.
+/// The kind of a line, and the account that is named in it.
 fn named(account: Option<&AccountId>, with: char, without: char) -> (char, &str) {
     account.map_or((without, "-"), |account| (with, account.as_str()))
 }
 
-/// The time when a call's id was made, in milliseconds since 1970; 0 for an id that is not a UUID of
-/// version 7.
+/// The time at which a call's id was made, in milliseconds since 1970; 0 for an id that is not a
+/// UUID of version 7.
 fn made_ms(id: &HoldId) -> u64 {
     let Ok(uuid) = uuid::Uuid::try_parse(id.as_str()) else { return 0 };
     match uuid.get_timestamp().filter(|_| uuid.get_version_num() == 7) {
@@ -371,6 +428,7 @@ mod tests {
                 route: route.into(),
                 origin: Origin::Call,
                 ttl_ms: CALL_TTL_MS,
+                claim: None,
             })
         };
         let capture = Operation::Capture {
@@ -381,6 +439,7 @@ mod tests {
             origin: Origin::Call,
             may_overrun: true,
             usage: None,
+            claim: None,
         };
         let operations = [hold(1), hold(2), capture];
         let request = Request::new(operations.iter().map(BatchItem::Operation), 3);

@@ -9,6 +9,7 @@ use crate::store::cluster::epoch::Epoch;
 const LAYOUT_LUA: &str = include_str!("layout.lua");
 const DECIDE_LUA: &str = include_str!("decide.lua");
 const SLOW_PATH_LUA: &str = include_str!("slow_path.lua");
+const CLAIMS_LUA: &str = include_str!("claims.lua");
 const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
 /// The version of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch
@@ -18,11 +19,12 @@ const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 /// a batch.
 pub(crate) const LAYOUT: i32 = 3;
 
-/// The one shard that there is. Its number is in every key.
+/// The number of the only shard. Every key contains it.
 pub(crate) const SHARD: i32 = 0;
 
-/// The line of `decide.lua` that `slow_path.lua` replaces.
+/// The line of `decide.lua` that `slow_path.lua` replaces, and the line of that file that `claims.lua` replaces.
 const SLOW_PATH_LINE: &str = "--@slow_path.lua";
+const CLAIMS_LINE: &str = "--@claims.lua";
 
 /// The text of a script, and its SHA-1, by which EVALSHA calls it.
 #[derive(Clone, Debug)]
@@ -31,29 +33,30 @@ pub(crate) struct Script {
     pub sha: String,
 }
 
-/// The scripts and keys of one epoch of one shard.
+/// The scripts and the keys of one epoch of a shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Scripts {
     pub epoch: Epoch,
-    /// Decides batches.
+    /// The script that decides batches.
     pub decide: Script,
-    /// Runs the commands beside the batches.
+    /// The script with the other commands.
     pub maintain: Script,
-    /// The prefix of the keys that end with the epoch.
+    /// The prefix of the keys that belong to the epoch.
     pub prefix: String,
     /// The keys `meta` and `out`.
     pub keys: [String; 2],
 }
 
-/// The hash tag of a shard, with a colon. All keys of a shard begin with it, so that they share a slot.
+/// The hash tag of a shard, followed by a colon. All keys of a shard begin with it, so that they
+/// are in one slot.
 pub(crate) fn tag(shard: i32) -> String {
     format!("{{s{shard:02}}}:")
 }
 
 impl Scripts {
-    /// Joins the Lua files. `layout.lua` and one of the two bodies become a function, which is called
-    /// with a table of this epoch's names. Each file takes its argument from `...`, so each can be
-    /// checked alone.
+    /// Joins the Lua files. `layout.lua` and one of the two scripts become a function, which is
+    /// called with a table of this epoch's names. Each file takes its argument from `...`, so that
+    /// each can be checked alone.
     pub fn new(shard: i32, epoch: Epoch) -> Self {
         let tag = tag(shard);
         let number = epoch.number;
@@ -64,7 +67,7 @@ impl Scripts {
             "{{ EPOCH = '{name}', NUMBER = '{number}', META = '{meta}', OUT = '{out}', \
              LIVE = '{prefix}live', ALIVE = '{prefix}alive', NEWER = '{prefix}ended:0', \
              OLDER = '{prefix}ended:1', ACCOUNT = '{prefix}a:', NONCE = '{prefix}n:', \
-             LET_GO = '{prefix}w:' }}",
+             LET_GO = '{prefix}w:', CLAIM = '{prefix}k:', LEFT = '{prefix}l:' }}",
             name = epoch.name(),
         );
         let script = |body: &str| {
@@ -77,7 +80,9 @@ impl Scripts {
             Script { text, sha }
         };
         Self {
-            decide: script(&DECIDE_LUA.replace(SLOW_PATH_LINE, SLOW_PATH_LUA)),
+            decide: script(
+                &DECIDE_LUA.replace(SLOW_PATH_LINE, SLOW_PATH_LUA).replace(CLAIMS_LINE, CLAIMS_LUA),
+            ),
             maintain: script(MAINTAIN_LUA),
             prefix,
             keys,
@@ -85,7 +90,8 @@ impl Scripts {
         }
     }
 
-    /// An id of the stream that is before all batches of this epoch, and after those of earlier epochs.
+    /// An id of the stream that is smaller than those of this epoch's batches, and greater than
+    /// those of earlier epochs.
     pub fn first_id(&self) -> String {
         format!("{}-0", self.epoch.number)
     }
@@ -107,16 +113,18 @@ mod tests {
         assert_ne!(one.decide.sha, two.decide.sha);
         assert_ne!(one.maintain.sha, two.maintain.sha);
         let decide = &one.decide.text;
-        assert!(decide.contains(SLOW_PATH_LUA) && !decide.contains(SLOW_PATH_LINE));
+        assert!(decide.contains(SLOW_PATH_LUA.split(CLAIMS_LINE).next().unwrap()));
+        assert!(decide.contains(CLAIMS_LUA));
+        assert!(!decide.contains(SLOW_PATH_LINE) && !decide.contains(CLAIMS_LINE));
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
-    /// If this fails, the scripts have changed. If a version has been released with the scripts as they
-    /// were, raise `LAYOUT`. In any case write the beginnings of the new digests here.
+    /// If this test fails, the scripts have changed. If their old text was released, raise
+    /// `LAYOUT`. In any case, write the beginnings of the new digests here.
     #[test]
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
         let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
-        assert_eq!((LAYOUT, decide, maintain), (3, "c7559913", "943c23d2"));
+        assert_eq!((LAYOUT, decide, maintain), (3, "7af1f476", "f2c69ac3"));
     }
 }

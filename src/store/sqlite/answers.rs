@@ -1,0 +1,303 @@
+//! The answers that are kept for retries, in a file of their own beside the ledger.
+//!
+//! One task owns the writing connection. It takes everything that waits and writes it in one commit, so a
+//! sync of the disk serves all calls that end meanwhile. Reads have connections of their own.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::sqlite::{SqliteAutoVacuum, SqlitePool, SqlitePoolOptions};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use crate::ledger::operation::HoldId;
+use crate::ledger::{Answers, Kept, LedgerError, wall_ms};
+use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::file_rights;
+
+/// The ending of the file's name, after the ledger's.
+const ENDING: &str = "-answers";
+
+/// How often answers whose time is up are deleted.
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// How many answers are deleted in one statement.
+const SLICE: i64 = 500;
+
+/// How many answers one commit writes at most.
+const MOST: usize = 256;
+
+/// How many answers may wait to be written. Further calls wait before they hand theirs over.
+const WAITING: usize = 256;
+
+/// The bytes that an answer counts beside its own, for its row and the indexes.
+const ROW_BYTES: u64 = 128;
+
+/// How long closing waits for reads that are under way.
+const READS_END_WITHIN: Duration = Duration::from_secs(2);
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers ( \
+     call TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL, until INTEGER NOT NULL) STRICT; \
+     CREATE INDEX IF NOT EXISTS answers_by_age ON answers (until)";
+
+/// The file of the answers of the ledger at `path`.
+pub(crate) fn file_beside(path: &Path) -> PathBuf {
+    file_rights::beside(&file_rights::real_path(path), ENDING)
+}
+
+/// The ledger's own secret. It is never printed.
+#[derive(Clone, Copy)]
+pub(crate) struct LedgerSecret(pub [u8; 32]);
+
+impl fmt::Debug for LedgerSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LedgerSecret")
+    }
+}
+
+/// The kept answers of an embedded ledger. Cheap to clone; all clones share one file.
+#[derive(Clone, Debug)]
+pub struct SqliteAnswers {
+    secret: LedgerSecret,
+    writer: mpsc::Sender<Request>,
+    reader: SqlitePool,
+}
+
+impl SqliteAnswers {
+    /// Opens the answers of the ledger at `path`, or makes their file. All answers together take at most
+    /// `max_total` bytes. The file is closed when the last clone is dropped.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub(crate) async fn open(
+        path: &Path,
+        secret: LedgerSecret,
+        max_total: u64,
+    ) -> Result<Self, LedgerError> {
+        let path = file_beside(path);
+        file_rights::secure(&path);
+        let opened = async {
+            let options = connection::writing(&path).auto_vacuum(SqliteAutoVacuum::Incremental);
+            let mut connection = SqliteConnection::connect_with(&options).await?;
+            sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+            let mut file = File { writer: Writer::new(&path, connection), max_total, total: 0 };
+            file.purge().await?;
+            file.total = file.count().await?;
+            Ok(file)
+        };
+        let file = opened.await.map_err(|error: LedgerError| error.on_opening(&path))?;
+        let (writer, requests) = mpsc::channel(WAITING);
+        let options = connection::options(&path).read_only(true);
+        let reader = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+        tokio::spawn(file.run(requests, reader.clone()));
+        Ok(Self { secret, writer, reader })
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, sqlx::Error>>) -> Request,
+    ) -> Result<T, LedgerError> {
+        let (reply, replied) = oneshot::channel();
+        let closed = || LedgerError::from(sqlx::Error::WorkerCrashed);
+        self.writer.send(request(reply)).await.map_err(|_| closed())?;
+        Ok(replied.await.map_err(|_| closed())??)
+    }
+}
+
+#[async_trait]
+impl Answers for SqliteAnswers {
+    fn secret(&self) -> &[u8; 32] {
+        &self.secret.0
+    }
+
+    async fn keep(&self, call: &HoldId, sealed: Bytes, until_ms: i64) -> Result<Kept, LedgerError> {
+        let call = call.clone();
+        self.ask(|reply| Request::Keep { call, sealed, until_ms, reply }).await
+    }
+
+    async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError> {
+        let kept = sqlx::query("SELECT sealed FROM answers WHERE call = ? AND until > ?");
+        let row = kept.bind(call.as_str()).bind(wall_ms()).fetch_optional(&self.reader).await?;
+        let sealed = row.map(|row| row.try_get::<Vec<u8>, _>("sealed")).transpose()?;
+        Ok(sealed.map(Bytes::from))
+    }
+
+    async fn forget(&self, call: &HoldId) -> Result<(), LedgerError> {
+        let call = call.clone();
+        self.ask(|reply| Request::Forget { call, reply }).await
+    }
+}
+
+/// A request of the task that writes.
+enum Request {
+    Keep {
+        call: HoldId,
+        sealed: Bytes,
+        until_ms: i64,
+        reply: oneshot::Sender<Result<Kept, sqlx::Error>>,
+    },
+    Forget {
+        call: HoldId,
+        reply: oneshot::Sender<Result<(), sqlx::Error>>,
+    },
+}
+
+/// What a request came to, once its commit is durable.
+enum Done {
+    Kept(Kept, oneshot::Sender<Result<Kept, sqlx::Error>>),
+    Forgotten(oneshot::Sender<Result<(), sqlx::Error>>),
+}
+
+impl Done {
+    /// Replies. The caller may be gone.
+    fn reply(self) {
+        match self {
+            Self::Kept(kept, reply) => drop(reply.send(Ok(kept))),
+            Self::Forgotten(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+}
+
+/// The file, as the task that writes has it.
+struct File {
+    writer: Writer,
+    max_total: u64,
+    /// The bytes that the answers in the file count.
+    total: u64,
+}
+
+impl File {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, reader: SqlitePool) {
+        let mut inbox = Vec::with_capacity(MOST);
+        let mut purge = tokio::time::interval(PURGE_EVERY);
+        purge.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                taken = requests.recv_many(&mut inbox, MOST) => {
+                    if taken == 0 {
+                        break;
+                    }
+                    if let Err(error) = self.write(inbox.drain(..)).await {
+                        tracing::error!(%error, "answers could not be kept for retries");
+                        self.start_anew().await;
+                    }
+                }
+                _ = purge.tick() => {
+                    if let Err(error) = self.purge().await {
+                        tracing::warn!(%error, "old answers could not be deleted");
+                        self.start_anew().await;
+                    }
+                }
+            }
+        }
+        // The last connection to close deletes the WAL, which a reader's connection cannot.
+        let _ = tokio::time::timeout(READS_END_WITHIN, reader.close()).await;
+        self.writer.close().await;
+    }
+
+    /// Writes requests in one commit, and replies once it is durable. After an error nothing is written,
+    /// and the callers hear so because their channels close.
+    async fn write(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), sqlx::Error> {
+        let requests: Vec<_> = requests.collect();
+        let wanted = requests.iter().map(|request| match request {
+            Request::Keep { sealed, .. } => size(sealed.len()),
+            Request::Forget { .. } => 0,
+        });
+        if self.total.saturating_add(wanted.sum()) > self.max_total {
+            self.purge().await?;
+        }
+        let mut total = self.total;
+        let mut done = Vec::with_capacity(requests.len());
+        let mut transaction = self.writer.get().await?.begin_with("BEGIN IMMEDIATE").await?;
+        for request in requests {
+            match request {
+                Request::Keep { call, sealed, until_ms, reply } => {
+                    let with = total.saturating_add(size(sealed.len()));
+                    if with > self.max_total {
+                        let kept =
+                            sqlx::query("SELECT EXISTS (SELECT 1 FROM answers WHERE call = ?)");
+                        let kept = kept.bind(call.as_str()).fetch_one(&mut *transaction).await?;
+                        let kept = if kept.try_get(0)? { Kept::Yes } else { Kept::NoRoom };
+                        done.push(Done::Kept(kept, reply));
+                        continue;
+                    }
+                    let added = sqlx::query(
+                        "INSERT INTO answers (call, sealed, until) VALUES (?, ?, ?) \
+                         ON CONFLICT (call) DO NOTHING",
+                    );
+                    let added = added.bind(call.as_str()).bind(&sealed[..]).bind(until_ms);
+                    if added.execute(&mut *transaction).await?.rows_affected() > 0 {
+                        total = with;
+                    }
+                    done.push(Done::Kept(Kept::Yes, reply));
+                }
+                Request::Forget { call, reply } => {
+                    let gone =
+                        sqlx::query("DELETE FROM answers WHERE call = ? RETURNING length(sealed)");
+                    let gone = gone.bind(call.as_str()).fetch_optional(&mut *transaction).await?;
+                    if let Some(row) = gone {
+                        total = total.saturating_sub(size(row.try_get::<i64, _>(0)? as usize));
+                    }
+                    done.push(Done::Forgotten(reply));
+                }
+            }
+        }
+        transaction.commit().await?;
+        self.total = total;
+        done.into_iter().for_each(Done::reply);
+        Ok(())
+    }
+
+    /// Deletes the answers whose time is up, and gives their pages back to the disk.
+    async fn purge(&mut self) -> Result<(), sqlx::Error> {
+        loop {
+            let gone = sqlx::query(
+                "DELETE FROM answers WHERE rowid IN \
+                 (SELECT rowid FROM answers WHERE until <= ? ORDER BY until LIMIT ?) \
+                 RETURNING length(sealed)",
+            );
+            let connection = self.writer.get().await?;
+            let gone = gone.bind(wall_ms()).bind(SLICE).fetch_all(&mut *connection).await?;
+            for row in &gone {
+                let freed = size(row.try_get::<i64, _>(0)? as usize);
+                self.total = self.total.saturating_sub(freed);
+            }
+            if !gone.is_empty() {
+                sqlx::raw_sql("PRAGMA incremental_vacuum").execute(connection).await?;
+            }
+            if (gone.len() as i64) < SLICE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The bytes that the answers in the file count.
+    async fn count(&mut self) -> Result<u64, sqlx::Error> {
+        let sum = sqlx::query("SELECT count(*), coalesce(sum(length(sealed)), 0) FROM answers");
+        let row = sum.fetch_one(self.writer.get().await?).await?;
+        let (rows, bytes): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(bytes.unsigned_abs().saturating_add(rows.unsigned_abs().saturating_mul(ROW_BYTES)))
+    }
+
+    /// Opens the file again after a failure, which may have been written all the same. The requests that
+    /// fail meanwhile are those of calls whose answers are then not kept.
+    async fn start_anew(&mut self) {
+        self.writer.discard();
+        match self.count().await {
+            Ok(total) => self.total = total,
+            Err(error) => {
+                tracing::warn!(%error, "the kept answers cannot be read");
+                self.writer.discard();
+            }
+        }
+    }
+}
+
+/// The bytes that an answer of so many bytes counts.
+fn size(sealed: usize) -> u64 {
+    (sealed as u64).saturating_add(ROW_BYTES)
+}

@@ -78,6 +78,7 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             (checkpoint, false)
         }
     };
+    shared.note_failovers(checkpoint.failovers);
     if checkpoint.recovering {
         // The epoch is closed before the lease is extended, so that no reply from it is answered
         // under the new lease.
@@ -97,13 +98,16 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             "Postgres was taken back to an earlier point"
         );
         shared.epoch.lose(checkpoint.epoch);
+        postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     } else if was_taken_back || is_another_postgres(shared, &checkpoint).await? {
         tracing::error!(
             epoch = checkpoint.epoch,
             "Postgres was failed over or restored: grants, purchases and keys of the last moments may be missing \
-             there; what Redis has is built anew from it. Run `farebox stripe reconcile --since 1d`"
+             there; what Redis has is built anew from it, and each gateway with a [stripe] section compares the last \
+             day with Stripe"
         );
         shared.epoch.lose(checkpoint.epoch);
+        postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     }
     shared.redo.trim(checkpoint.epoch, checkpoint.seq);
     if shared.epoch.number() != Some(checkpoint.epoch) && may_follow(shared, &checkpoint).await? {

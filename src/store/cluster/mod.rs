@@ -17,6 +17,7 @@ mod janitor;
 mod lease;
 pub(crate) mod ledger;
 mod lost_gateways;
+mod lost_grants;
 mod open_epoch;
 pub(crate) mod postgres;
 pub(crate) mod reader;

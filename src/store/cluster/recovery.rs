@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::{Durability, LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
+use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Candidate, Checkpoint, NumberedBatch, Recovery, digest,
 };
@@ -80,6 +81,9 @@ async fn lead(
     let survived = surviving_batches(shared, &ending, &mut recovery).await?;
     let (replayed, missing) = recovery.replay(survived).await?;
     let charged = recovery.charge_owed(wall_ms()).await?;
+    if recovery.checkpoint.failed_over {
+        lost_grants::report(shared, &ending, &mut recovery).await?;
+    }
     // In `strict` a batch that is missing was acknowledged to nobody.
     if missing > 0 && shared.settings.durability == Durability::Relaxed {
         tracing::error!(

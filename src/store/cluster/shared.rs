@@ -1,9 +1,10 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
@@ -58,6 +59,10 @@ pub(crate) struct Shared {
     pub hand_over_size: AdaptiveLimit,
     /// Wakes the janitor.
     pub wake_janitor: Notify,
+    /// How many failovers of Postgres were noticed since this gateway began, by any gateway.
+    pub failovers: watch::Sender<u64>,
+    /// The same as Postgres counted last; below 0 before the first look.
+    counted_failovers: AtomicI64,
 }
 
 /// The values that stay the same while a gateway runs.
@@ -119,10 +124,21 @@ impl Shared {
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
             wake_janitor: Notify::new(),
+            failovers: watch::Sender::new(0),
+            counted_failovers: AtomicI64::new(-1),
         })
     }
 
-    /// Fails at once if Postgres is known to be unreachable, instead of waiting for it.
+    /// Notes how many failovers of Postgres were noticed, as Postgres counts. A Postgres that was failed over may have
+    /// forgotten some, so any other number is news.
+    pub fn note_failovers(&self, count: i64) {
+        let before = self.counted_failovers.swap(count, Ordering::Relaxed);
+        if before >= 0 && before != count {
+            self.failovers.send_modify(|failovers| *failovers += 1);
+        }
+    }
+
+    /// Fails at once where Postgres is known to be unreachable, instead of waiting for it.
     pub fn require_postgres(&self) -> Result<(), LedgerError> {
         if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }

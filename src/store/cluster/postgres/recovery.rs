@@ -6,6 +6,7 @@
 //! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction ([`Recovery`]) it
 //!    replays the batches that survived, writes the owed charges, and opens the next epoch.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -14,6 +15,7 @@ use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::append::{appends, lock_appends};
 use crate::store::cluster::postgres::batches::write_contents;
 use crate::store::cluster::postgres::claims::{self, ColdUntil};
+use crate::store::cluster::postgres::compare::{StoredAccount, stored_in};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
@@ -217,6 +219,14 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
+    /// Reads accounts as they are with what was written so far.
+    pub async fn stored_accounts(
+        &mut self,
+        ids: &[String],
+    ) -> Result<BTreeMap<String, StoredAccount>, LedgerError> {
+        stored_in(&self.store, ids, self.transaction.connection()?).await
+    }
+
     /// Writes, in order, the batches that were appended, those that survived in the stream, and those that gateways
     /// handed over. Returns how many it wrote, and how many are missing between them.
     pub async fn replay(
@@ -273,7 +283,7 @@ impl Recovery {
             .store
             .query(&format!(
                 "UPDATE {{s}}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
-                 recovering = false, layout = $4, redis = $5, postgres = $6, opened_at = clock_timestamp(), \
+                 recovering = false, failed_over = false, layout = $4, redis = $5, postgres = $6, opened_at = clock_timestamp(), \
                  short_epochs = CASE WHEN opened_at > clock_timestamp() - {SHORT} \
                  THEN least(short_epochs + 1, 1000) ELSE 0 END WHERE id = $1 \
                  RETURNING short_epochs::int8, extract(epoch FROM {WAIT})::int8 AS seconds"

@@ -285,6 +285,11 @@ fn mismatch(
         );
         return Some(Mismatch { what, is_sure: false });
     }
+    if !stored.digest.is_empty() && stored.digest[..] != hot.digest {
+        return sure(
+            "Redis has applied other changes of it (grants, refunds) than Postgres has".to_owned(),
+        );
+    }
     let mut words = Vec::new();
     let mut differ = |what: &str, redis: String, postgres: String| {
         if redis != postgres {

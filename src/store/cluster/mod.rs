@@ -14,6 +14,7 @@ mod heartbeat;
 pub(crate) mod import;
 mod intake;
 mod janitor;
+mod kept_stream;
 mod lease;
 pub(crate) mod ledger;
 mod lost_gateways;

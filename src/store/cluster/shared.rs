@@ -13,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::AdaptiveLimit;
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
+use crate::store::cluster::kept_stream::Marks;
 use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::OpenEpoch;
 use crate::store::cluster::postgres::Store;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub write_size: AdaptiveLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
     pub hand_over_size: AdaptiveLimit,
+    /// How far the stream may be cut.
+    pub kept: Marks,
     /// Wakes the janitor.
     pub wake_janitor: Notify,
     /// How many failovers of Postgres were noticed since this gateway began, by any gateway.
@@ -123,6 +126,7 @@ impl Shared {
             syncer: Syncer::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
+            kept: Marks::default(),
             wake_janitor: Notify::new(),
             failovers: watch::Sender::new(0),
             counted_failovers: AtomicI64::new(-1),

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
+use crate::store::cluster::kept_stream;
 use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
@@ -317,6 +318,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(()) | Err(LedgerError::Behind) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
+                if error.is_of_full_redis()
+                    && let Err(error) = kept_stream::give_back(&shared).await
+                {
+                    tracing::debug!(%error, "the stream is not trimmed");
+                }
                 // A store that is unreachable is asked less often.
                 tokio::time::sleep(SYNC_EVERY * 4).await;
             }

@@ -62,12 +62,13 @@ pub(crate) use payments::{buyers, customer, event, events, ledger_id, payment, u
 pub(crate) use read::{LISTED, account, accounts, crashed, entries, keys, keys_since, own_keys};
 pub(crate) use reconcile::{reconcile, reconcile_in};
 pub(crate) use recovery::{
-    Candidate, Recovery, begin_recovery, check_in, give_up, give_up_unless_reached,
+    Candidate, Recovery, Replayed, begin_recovery, check_in, give_up, give_up_unless_reached,
 };
 pub(crate) use recovery_plan::{Snapshot, snapshot};
 pub(crate) use repair::repair;
 pub(crate) use shard::{
-    Checkpoint, NumberedBatch, checkpoint, digest, note_failover, read_checkpoint, server_identity,
+    Checkpoint, NumberedBatch, StreamBatch, checkpoint, digest, note_failover, read_checkpoint,
+    server_identity,
 };
 pub(crate) use store::Store;
 pub(crate) use syncers::{elect, step_down};

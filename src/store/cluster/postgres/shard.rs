@@ -41,6 +41,13 @@ pub(crate) struct NumberedBatch {
     pub text: String,
 }
 
+/// A batch of the stream with its epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamBatch {
+    pub epoch: i64,
+    pub batch: NumberedBatch,
+}
+
 /// The identity of the server. It consists of its system identifier, if that may be read, and its
 /// timeline, which changes with a failover and with a restore. Empty if the server does not tell
 /// it.

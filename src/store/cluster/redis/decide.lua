@@ -90,8 +90,6 @@ local n, usual_kinds = #ids, #terms
 local seq, durable = meta[3] + 0, meta[4] + 0
 if heard > durable then
     durable = heard
-    -- Memory is freed first: a Redis that is full refuses every other write.
-    call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. format('%d', durable))
     call('HSET', META, 'durable', format('%d', durable))
 end
 

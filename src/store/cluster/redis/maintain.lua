@@ -206,8 +206,6 @@ end
 -- seq, owner: notes that Postgres has the batches up to seq, and that this gateway lives. Returns the newest batch
 -- and the newest durable one.
 function commands.durable(seq, owner)
-    -- Memory is freed first: a Redis that is full refuses every other write.
-    call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. seq)
     call('HSET', ALIVE, owner, format('%d', now))
     local newest, durable = tonumber(meta[3]), tonumber(meta[4])
     if tonumber(seq) > durable then

@@ -25,7 +25,7 @@
 --     "N": Postgres was asked, and no such hold exists.
 --   ACCOUNT .. id, packed as STORED: balance; held; number of the newest grant applied; number of its newest
 --     batch; credits held and not durable yet, the older part; the batch that separates the two parts; the
---     newer part; 1 if it exists; 1 if it is frozen; time of the last change.
+--     newer part; 1 if it exists; 1 if it is frozen; time of the last change; digest of the grants applied, 8 bytes.
 --   CLAIM .. id of a claim: "state time hold mark", with the state R while the call runs, C once it is charged, and N
 --     where Postgres was asked and has no such claim; the time until which a charged claim lasts; and "-" for a mark
 --     that is not known. A claim that was released has no key, and Redis removes a charged one when its time is up.
@@ -46,7 +46,7 @@ local time = redis.call('TIME')
 
 ledger.meta, ledger.info = meta, info
 ledger.now = time[1] * 1000 + math.floor(time[2] / 1000)
-ledger.STORED = '<i8i8i8i8i8i8i8BBi8'
+ledger.STORED = '<i8i8i8i8i8i8i8BBi8c8'
 if meta[5] == '1' then
     ledger.NEWER, ledger.OLDER = ledger.OLDER, ledger.NEWER
 end

@@ -386,7 +386,8 @@ impl SqliteLedger {
         }
         // Answered operations may concern these ids, so they are written first. Memory has the claims of
         // such operations for as long as they are not written.
-        if !(wanted.are_claims() && decided != Decided::OnDisk) && !self.flush().await {
+        let knows_all = wanted.are_claims() && decided != Decided::OnDisk;
+        if !knows_all && !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {

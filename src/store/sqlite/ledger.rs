@@ -382,7 +382,8 @@ impl SqliteLedger {
         }
         // Answered operations may concern these ids, so they are written first. Memory has the claims of
         // such operations for as long as they are not written.
-        if !(wanted.are_claims() && decided != Decided::OnDisk) && !self.flush().await {
+        let may_be_unwritten = wanted.are_claims() && decided != Decided::OnDisk;
+        if !may_be_unwritten && !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {

@@ -386,8 +386,8 @@ impl SqliteLedger {
         }
         // Answered operations may concern these ids, so they are written first. Memory has the claims of
         // such operations for as long as they are not written.
-        let knows_all = wanted.are_claims() && decided != Decided::OnDisk;
-        if !knows_all && !self.flush().await {
+        let may_be_unwritten = wanted.are_claims() && decided != Decided::OnDisk;
+        if !may_be_unwritten && !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {

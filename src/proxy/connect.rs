@@ -180,16 +180,11 @@ impl Connector {
     /// followed the answer. Otherwise closes it.
     pub fn give_back(&self, mut connection: Connection, upstream: &Upstream) {
         let Connection { session, link, address, .. } = &mut connection;
-        session.respect_keepalive();
         let is_sent = matches!(link.flush_now(), Poll::Ready(Ok(())));
-        if !session.will_keepalive() || !is_sent {
+        if !keeps_connection(session) || !is_sent {
             return;
         }
         let headers = session.resp_header().map(|head| &head.headers);
-        // Pingora looks only at the first `connection` header.
-        if headers.is_some_and(hop::asks_to_close) {
-            return;
-        }
         let theirs = headers.and_then(hop::keep_alive_secs).map(shorter_than);
         let keep = upstream.keepalive_timeout().min(theirs.unwrap_or(Duration::MAX));
         if keep.is_zero() {
@@ -203,6 +198,14 @@ impl Connector {
             self.pool.put(key, Idle { stream, link, until: Instant::now() + keep });
         }
     }
+}
+
+/// Whether the upstream keeps its connection open after the answer whose head was read.
+pub(super) fn keeps_connection(session: &mut HttpSession) -> bool {
+    session.respect_keepalive();
+    // Pingora looks only at the first `connection` header.
+    let asks = session.resp_header().is_some_and(|head| hop::asks_to_close(&head.headers));
+    session.will_keepalive() && !asks
 }
 
 /// How long to keep an idle connection that its upstream keeps for `secs` seconds. The result is

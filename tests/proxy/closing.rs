@@ -71,13 +71,47 @@ async fn an_answer_that_ends_its_connection_arrives_whole_behind_whatever_came_a
         let mut answer = Vec::new();
         let (_, read) =
             tokio::join!(sending, tokio::time::timeout(LIMIT, from.read_to_end(&mut answer)));
-        read.unwrap().unwrap_or_else(|error| panic!("{text}: {error}"));
+        match read {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => panic!("{text}: {error}"),
+            Err(_) => panic!("{text}: it does not end; {}", String::from_utf8_lossy(&answer)),
+        }
         let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap() + 4;
         let head = String::from_utf8_lossy(&answer[..end]);
         assert_eq!(status(&head), code, "{text}");
         let said = header(&head, "content-length").map_or(length, |said| said.parse().unwrap());
         assert_eq!(answer.len() - end, said, "{text}");
         assert!(said >= length, "{text}");
+    }
+}
+
+/// A client that has not sent all of its request waits for the end of the connection, not for a
+/// deadline, where an upstream has answered early and takes no more.
+#[tokio::test]
+async fn an_early_answer_that_ends_its_connection_ends_it_at_once() {
+    for (version, closes) in [("1.1", "connection: close\r\n"), ("1.0", "")] {
+        let answer = format!("HTTP/{version} 413 Large\r\n{closes}content-length: 3\r\n\r\nno!");
+        let upstream = RawUpstream::start(move |mut wire| {
+            let answer = answer.clone();
+            async move {
+                wire.up_to("part").await;
+                wire.send(answer).await;
+                // It stays, and takes nothing.
+                wire.rest().await;
+            }
+        })
+        .await;
+        let gateway = raw(&upstream, "").await;
+        for framing in ["content-length: 10000000\r\n", "transfer-encoding: chunked\r\n"] {
+            let mut client = Wire::connect(gateway.public()).await;
+            let part = if framing.starts_with('t') { "4\r\npart\r\n" } else { "part" };
+            client.send(request("POST /x/y", "alice", framing, part)).await;
+            let (head, body) = client.message().await.unwrap();
+            assert_eq!((status(&head), &*body), (413, "no!"));
+            assert_eq!(header(&head, "connection"), Some("close"));
+            let end = tokio::time::timeout(Duration::from_secs(3), client.rest()).await;
+            assert_eq!(end.expect("it waits for the rest of the request"), "");
+        }
     }
 }
 

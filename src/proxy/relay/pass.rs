@@ -7,7 +7,7 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
 
 use super::state::{Answer, Event, Relay, Request, STREAK, State};
-use crate::proxy::connect::Connection;
+use crate::proxy::connect::{Connection, keeps_connection};
 use crate::proxy::link::Link;
 use crate::proxy::metered::Metered;
 
@@ -38,6 +38,13 @@ impl Relay<'_> {
         let mut sleep = pin!(tokio::time::sleep_until(self.next_look(link, state).into()));
         loop {
             let is_tunnel = state.answer == Answer::Tunnel;
+            // An upstream that closes its connection after its answer reads no more of the request.
+            if state.answer == Answer::Ended
+                && state.request == Request::Open
+                && !keeps_connection(session)
+            {
+                state.request = Request::Discarded;
+            }
             if self.has_ended(state) {
                 return state.left.take().map_or(Ok(()), Err);
             }
@@ -114,8 +121,13 @@ impl Relay<'_> {
         match state.answer {
             Answer::CutShort => true,
             // Once the upstream has answered, it does not need the rest of a request that lies in
-            // memory.
-            Answer::Ended if state.request == Request::Ended || state.unsent.is_some() => {
+            // memory. Over HTTP/1 a client may go on sending for a while after its connection was
+            // shut down.
+            Answer::Ended
+                if state.request == Request::Ended
+                    || state.unsent.is_some()
+                    || (state.request == Request::Discarded && !self.client.is_http2()) =>
+            {
                 let metered = self.call.metered.as_ref();
                 state.left.is_some() || metered.is_none_or(|metered| metered.is_delivered())
             }

@@ -63,7 +63,7 @@ deny: ## Licences, sources and advisories of the dependencies (closed network: F
 	scripts/deny.sh
 
 .PHONY: docs
-docs: ## Build the API documentation, warnings denied (1 min)
+docs: ## Build the API documentation, warnings denied (20 s)
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 .PHONY: test-rules test-deploy
@@ -81,7 +81,7 @@ test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'
-test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOTS=<folder> keeps pictures of them (4 min)
+test-screens: screens-node ## The screens alone, in Chromium; FAREBOX_SCREENSHOTS=<folder> keeps pictures of them (3 min)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test screens
 test-doc:
@@ -105,7 +105,7 @@ screenshots: setup-screenshots screens-node ## The README's pictures, made anew,
 	done
 
 .PHONY: test-web
-test-web: screens-node ## The widgets of web/: amounts, words, the store, types (5 s)
+test-web: screens-node ## The widgets of web/: amounts, words, the store, types (10 s)
 	FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) node --test web/test/*.test.js
 
 # Each in a folder of its own, made anew when the pinned versions change.

@@ -178,7 +178,7 @@ pub(super) struct Figures {
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
-    /// The shape in which the client is sent problems.
+    /// The shape of the JSON in which the client gets problems.
     pub shape: Shape,
     _in_flight: InFlight,
 }

@@ -180,7 +180,7 @@ cancel_url = "https://app.example.com/credits"
     }
     let has_paid = async || {
         let lines = cluster.gateway(1).transactions("alice").await;
-        lines.iter().any(|line| line["amount"] == Value::from(500))
+        lines.iter().any(|line| line["amount"] == 500)
     };
     assert!(eventually(has_paid).await);
     *cluster.granted.get_mut("alice").unwrap() += 500;

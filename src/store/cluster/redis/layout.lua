@@ -16,7 +16,8 @@
 -- and exchanges NEWER and OLDER where META says that "…ended:1" is the newer one.
 -- Where Redis does not have the data of the epoch, the script ends here with the error EPOCH.
 --
--- The layout. A change of it, or of the scripts' text, is a change of LAYOUT in script.rs.
+-- The layout. If it or the text of a script changes, a test in script.rs wants the new digests, and LAYOUT there is
+-- raised if a version with the old text was released.
 --   LIVE, a hash by hold id: "deadline amount origin account owner route", with a deadline of 13 digits and an
 --     amount of 16. A release that came before its hold leaves a tombstone, so that the hold is refused:
 --     "deadline T origin account". Where the call has a claim, the owner is followed by "/" and the claim's id.

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::support::eventually;

@@ -23,6 +23,7 @@ mod mending;
 mod metered;
 mod metered_cluster;
 mod model;
+mod owed;
 mod payments;
 mod plain;
 mod promptness;

@@ -28,6 +28,7 @@ mod mending;
 mod metered;
 mod metered_cluster;
 mod model;
+mod owed;
 mod payments;
 mod plain;
 mod plain_claims;

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::support::eventually;
 use crate::support::http::Answer;

@@ -24,6 +24,7 @@ use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
+use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
 use crate::store::cluster::janitor;
@@ -38,7 +39,6 @@ use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
 use crate::store::cluster::sync::{self, IN_TIME, WRITTEN_WITHIN};
-use crate::store::cluster::syncer;
 use crate::store::cluster::warm;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
@@ -136,7 +136,7 @@ impl ClusterLedger {
     /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
-        if let Err(error) = syncer::start(&self.shared, replaced).await {
+        if let Err(error) = election::start(&self.shared, replaced).await {
             tracing::debug!(%error, "the syncer is elected later");
         }
         if let Some(earlier) = replaced
@@ -283,7 +283,7 @@ impl Backend for ClusterLedger {
                 tracing::warn!("not every account with a live hold is in Redis yet");
             }
             self.tasks.shutdown().await;
-            syncer::leave(&self.shared).await;
+            election::leave(&self.shared).await;
             if let Err(error) =
                 postgres::leave(&self.shared.store, self.shared.settings.incarnation).await
             {

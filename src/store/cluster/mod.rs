@@ -8,6 +8,7 @@ mod claim_text;
 mod cold_claims;
 mod compare;
 mod debts;
+mod election;
 pub(crate) mod epoch;
 mod hand_over;
 mod heartbeat;

@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
+use crate::store::cluster::election;
 use crate::store::cluster::kept_stream;
 use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
@@ -19,7 +20,6 @@ use crate::store::cluster::postgres::{
 use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::syncer;
 
 /// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
 /// left for the write.
@@ -349,7 +349,7 @@ impl Round {
     async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
         let mut elected = Ok(());
         if is_due(&mut self.elected, ELECT_EVERY) {
-            elected = syncer::elect(shared).await;
+            elected = election::elect(shared).await;
         }
         if !shared.syncer.writes() {
             let scripts = shared.epoch.require()?;

@@ -1,12 +1,8 @@
-//! Whether this gateway is the syncer, and how far Postgres lags behind Redis.
+//! One gateway's view of the syncer: whether this gateway has the place, and how far Postgres lags behind Redis.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use crate::ledger::LedgerError;
-use crate::store::cluster::postgres::{self, LEASE};
-use crate::store::cluster::shared::Shared;
 
 /// How far Postgres may lag behind before a gateway that is not the syncer helps: the syncer may have died.
 const HELP_AFTER: Duration = Duration::from_millis(500);
@@ -57,7 +53,8 @@ impl Syncer {
         self.lock().elected_until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn elect(&self, until: Option<Instant>) -> bool {
+    /// Notes until when this gateway has the place; `None` where it does not have it. Returns whether it had it before.
+    pub fn elect(&self, until: Option<Instant>) -> bool {
         std::mem::replace(&mut self.lock().elected_until, until).is_some()
     }
 
@@ -66,42 +63,11 @@ impl Syncer {
     }
 }
 
-/// Takes or keeps the place of the syncer, if this gateway can do its work; otherwise gives it up.
-pub(crate) async fn elect(shared: &Shared) -> Result<(), LedgerError> {
-    let (asked, incarnation) = (Instant::now(), shared.settings.incarnation);
-    if shared.epoch.scripts().is_some() && shared.redis.is_up() {
-        let is_elected = postgres::elect(&shared.store, incarnation).await?;
-        shared.syncer.elect(is_elected.then(|| asked + LEASE));
-        return Ok(());
-    }
-    step_down(shared).await
-}
-
-/// Takes the place at a start, also from an earlier start of this gateway, which is no more.
-pub(crate) async fn start(shared: &Shared, replaced: Option<i64>) -> Result<(), LedgerError> {
-    if let Some(earlier) = replaced {
-        postgres::step_down(&shared.store, earlier).await?;
-    }
-    elect(shared).await
-}
-
-/// Gives the place up at a stop, so that another gateway need not wait.
-pub(crate) async fn leave(shared: &Shared) {
-    if let Err(error) = step_down(shared).await {
-        tracing::debug!(%error, "the place of the syncer is free within seconds");
-    }
-}
-
-async fn step_down(shared: &Shared) -> Result<(), LedgerError> {
-    match shared.syncer.elect(None) {
-        true => postgres::step_down(&shared.store, shared.settings.incarnation).await,
-        false => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const A_WHILE: Duration = Duration::from_secs(3);
 
     #[test]
     fn the_lag_is_the_age_of_the_oldest_batch_that_is_not_written() {
@@ -127,7 +93,7 @@ mod tests {
     fn a_gateway_writes_while_it_is_elected_or_the_syncer_lags() {
         let syncer = Syncer::default();
         assert!(!syncer.writes());
-        syncer.elect(Some(Instant::now() + LEASE));
+        syncer.elect(Some(Instant::now() + A_WHILE));
         assert!(syncer.writes() && syncer.is_elected());
         assert!(syncer.elect(Some(Instant::now())));
         assert!(!syncer.writes(), "it was not elected again");

@@ -120,6 +120,8 @@ async fn strict_writes_the_end_of_a_call_with_the_hold_of_the_next_one() {
         let (id, alice) = (CallId::new(), account("alice"));
         let hold = ledger.hold(id, alice, credits("1"), "/x".into()).await.unwrap();
         hold.capture(credits("1"));
+        // Longer than a batch waits for operations that are ready, and shorter than an end waits for a hold.
+        std::thread::sleep(Duration::from_micros(200));
     }
     // The last end waits for no other call.
     let limit = Instant::now() + Duration::from_secs(10);
@@ -128,7 +130,8 @@ async fn strict_writes_the_end_of_a_call_with_the_hold_of_the_next_one() {
     }
     let decided = batches() - before;
     assert!(decided > CALLS, "the end of the last call stays behind");
-    // A busy machine may keep a call from beginning at once.
-    assert!(decided <= CALLS + CALLS / 2, "{decided} batches for {CALLS} calls");
+    // A busy machine keeps many calls from beginning in time. With a commit for each end there would be twice as many
+    // batches as calls.
+    assert!(decided <= CALLS * 19 / 10, "{decided} batches for {CALLS} calls");
     assert!(pipeline.stop().await);
 }

@@ -46,6 +46,7 @@ mod redis_ways;
 mod repair;
 mod replica;
 mod restore;
+mod retries;
 mod rolling;
 mod run_cluster;
 mod servers;

@@ -130,7 +130,7 @@ row_http2() {
 
 # Memory: idle, and for each connection that waits for its next request.
 row_idle() {
-    local system count=10000 before after
+    local system count=10000 before after open
     echo
     echo "Memory, idle and with $count idle connections that have each made a call:"
     echo
@@ -151,6 +151,7 @@ row_idle() {
                 ;;
         esac
         before=$(resident_kb "$system-idle")
+        rm -f "$work/idle.log" # of the system before
         taskset -c "$load_core" python3 scripts/idle_connections.py "${ports[$system-idle]}" "$route" "$count" \
             >"$work/idle.log" 2>&1 &
         pids[idle]=$!
@@ -159,10 +160,12 @@ row_idle() {
             sleep 0.2
         done
         after=$(resident_kb "$system-idle")
+        # The system's limit of open files may allow a gateway fewer connections.
+        open=$(find "/proc/${pids[$system-idle]}/fd" -mindepth 1 | wc -l)
         kill "${pids[idle]}"
         wait "${pids[idle]}" || true
         unset 'pids[idle]'
-        echo "| ${names[$system]} | $(per "$before" 1024 1) | $(per "$((after - before))" "$count" 1) |"
+        echo "| ${names[$system]} | $(per "$before" 1024 1) | $(per "$((after - before))" "$open" 1) |"
     done
 }
 

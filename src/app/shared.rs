@@ -223,10 +223,13 @@ pub struct Usage<'a> {
     pub request_id: &'a str,
 }
 
+/// The target of the log line of a charge, which every paid call writes.
+pub(crate) const USAGE_TARGET: &str = "farebox::usage";
+
 /// Logs a charge.
 pub fn log_usage(usage: &Usage<'_>) {
     tracing::info!(
-        target: "farebox::usage",
+        target: USAGE_TARGET,
         account = %usage.account,
         route = usage.route,
         model = usage.model,

@@ -331,6 +331,8 @@ fn spawn_background(
         background.spawn(background::until(signals.close.subscribe(), reconciling));
     }
     if let Some(sales) = app.sales.clone() {
+        let reconciling = background::reconcile_after_failovers(app.ledger.clone(), sales.clone());
+        background.spawn(background::until(stopping(), reconciling));
         background.spawn(background::until(stopping(), async move { sales.run().await }));
     }
     if let Some(tls) = tls {

@@ -56,6 +56,12 @@ pub trait Backend: Send + 'static {
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
 
+    /// How long the ends of calls' holds may wait for an operation whose caller waits, so that one commit
+    /// writes both. Zero where waiting saves nothing.
+    fn ends_wait(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the
     /// gateway that serves the ledger next. Removes from `unsettled` the ones that it stored. A
     /// backend without a place for them leaves all of them there. Called only before

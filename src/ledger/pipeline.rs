@@ -1,7 +1,7 @@
-//! Natural batching: one task takes everything in the queue, lets the backend decide it as one batch,
-//! and replies to all callers. Then it takes what was queued during that time. A lone request does not
-//! wait; under load the batches grow by themselves. Where the backend can, a batch is decided while the one before
-//! becomes durable.
+//! Natural batching. One task takes all operations in the queue, lets the backend decide them as
+//! one batch, and replies to all callers. Then it takes the operations that were queued during that
+//! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
+//! decide a batch while the one before becomes durable.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const MAX_BATCH: usize = 1024;
 /// More would make the batches smaller and the commits more, and no call faster.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How many times the pipeline yields to the runtime for more operations before it decides a batch. Each time
-/// the runtime runs every task that is ready.
+/// How many times the pipeline lets other tasks run, so that they queue more operations, before it
+/// decides a batch. Each time, the runtime runs every task that is ready.
 const MAX_ROUNDS: usize = 16;
 
 /// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
@@ -88,6 +88,23 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
+/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
+/// commit of these alone would keep the next call waiting.
+async fn wait_for_caller(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    limit: Duration,
+) {
+    let until = Instant::now() + limit;
+    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
+        let room = MAX_BATCH - inbox.len();
+        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
+            Ok(1..) => gather(messages, inbox).await,
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 /// Whether the operation ends the hold of a call that was cut off before the hold was granted.
 /// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
@@ -105,10 +122,10 @@ struct Worker<B> {
     committing: JoinSet<Vec<Operation>>,
 }
 
-/// A batch with those who wait for its outcomes.
+/// A batch and the callers who wait for its outcomes.
 struct Batch {
     operations: Arc<Vec<Operation>>,
-    /// One for each operation; none for an end of a hold whose caller waits for nothing.
+    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
     replies: Vec<Option<oneshot::Sender<Outcome>>>,
 }
 
@@ -120,7 +137,7 @@ impl Batch {
         for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
         {
             match (reply, outcome) {
-                // The caller may be gone. Its guard has then queued the operation that undoes this one.
+                // If the caller is gone, its guard has queued the operation that undoes this one.
                 (Some(reply), outcome) => drop(reply.send(outcome)),
                 (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
                 (None, outcome) => {
@@ -152,6 +169,10 @@ impl<B: Backend> Worker<B> {
                 Some(left) = self.committing.join_next() => self.note_committed(left),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     gather(&mut messages, &mut inbox).await;
+                    let limit = self.backend.ends_wait();
+                    if !limit.is_zero() {
+                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
                         messages.close();

@@ -1,6 +1,5 @@
 //! One call. There is a type for each state that it goes through: arrived, admitted, forwarded.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +9,7 @@ use prometheus::{IntCounterVec, IntGauge};
 
 use super::body::Sent;
 use super::client::Client;
+use super::client_address::ClientAddress;
 use super::cors::Cors;
 use super::live::{Destination, Outcome, PricedRoute};
 use super::metered::Metered;
@@ -40,7 +40,7 @@ pub(super) struct Arrived {
 pub(super) struct About {
     /// The id of the request and of its hold.
     pub id: HoldId,
-    pub client: Option<IpAddr>,
+    pub client: Option<ClientAddress>,
     pub language: Language,
     /// The request's `origin` header, if that origin may read the answer.
     pub origin: Option<HeaderValue>,
@@ -178,7 +178,7 @@ pub(super) struct Figures {
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
-    /// The shape in which the client is sent problems.
+    /// The shape of the JSON in which the client gets problems.
     pub shape: Shape,
     _in_flight: InFlight,
 }

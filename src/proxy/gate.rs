@@ -102,6 +102,7 @@ impl Gate {
             // The part of the answer that was written is still sent. An error means that the client
             // is gone.
             let _ = client.flush().await;
+            client.break_off();
             return After::Closes;
         }
         match client.flush().await {
@@ -286,7 +287,8 @@ impl Gate {
         target: Target,
     ) -> Result<Called, Problem> {
         let head = client.head();
-        let identified = self.app.identify(&head.headers, about.client).await;
+        let ip = about.client.as_ref().map(|client| client.ip);
+        let identified = self.app.identify(&head.headers, ip).await;
         let live = self.live.load();
         let quote = live.catalogue.prices.quote(&head.method, &target.path);
         // Each rule of the table has its route.

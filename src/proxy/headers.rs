@@ -13,18 +13,19 @@ use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
 use crate::ledger::Hold;
 
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
-const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
-const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
+// Names as text: Pingora copies the name of each header that is given as a `HeaderName`.
+pub(super) const X_REQUEST_ID: &str = "x-request-id";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_CREDITS_COST: &str = "x-credits-cost";
+const X_CREDITS_REMAINING: &str = "x-credits-remaining";
+const X_CREDITS_HELD: &str = "x-credits-held";
 
 /// The client's limit on the cost of its call, in credits.
-pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
+pub(super) const X_CREDITS_MAX: &str = "x-credits-max";
 /// With this header the client asks for a report of the cost at the end of a stream.
-pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
+pub(super) const X_CREDITS_REPORT: &str = "x-credits-report";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -119,10 +120,10 @@ pub(super) fn towards_upstream(
     for (name, value) in &upstream.headers {
         head.insert_header(name.clone(), value.clone())?;
     }
-    head.insert_header(ACCOUNT_HEADER.clone(), call.account.as_str())?;
+    head.insert_header(ACCOUNT_HEADER.as_str(), call.account.as_str())?;
     head.insert_header(X_REQUEST_ID, about.id.as_str())?;
-    if let Some(client) = about.client {
-        head.insert_header(X_FORWARDED_FOR, client.to_string())?;
+    if let Some(client) = &about.client {
+        head.insert_header(X_FORWARDED_FOR, client.text.clone())?;
     }
     let scheme = if onward.is_tls { "https" } else { "http" };
     head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;

@@ -12,6 +12,7 @@ mod body_memory;
 mod bounded;
 mod call;
 mod client;
+mod client_address;
 mod config;
 mod connect;
 mod connection;

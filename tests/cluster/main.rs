@@ -29,6 +29,7 @@ mod upstream;
 
 mod away;
 mod clock;
+mod failover;
 mod field;
 mod history;
 mod import;

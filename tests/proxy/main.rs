@@ -14,6 +14,7 @@ mod first;
 mod framing;
 mod headers;
 mod http2;
+mod http2_attacks;
 mod http2_streams;
 mod limits;
 mod memory;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::cold_claims;
+use crate::store::cluster::kept_stream;
 use crate::store::cluster::lost_gateways::Silences;
 use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
@@ -39,6 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.wake_janitor.notified() => {}
         }
         is_done("checking Redis", check_redis(&shared).await);
+        is_done("trimming the stream", kept_stream::trim(&shared).await);
         is_done("warming after a recovery", warm::warm_after_recovery(&shared).await);
         if shared.epoch.is_unswept()
             && is_done("removing the keys of ended epochs", remove_earlier_epochs(&shared).await)
@@ -99,10 +101,11 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
         shared.lease.note_replica();
     }
     if let Some(scripts) = shared.epoch.scripts() {
-        // The newest durable batch stays in the stream, so that a fork can be noticed. It is not
-        // counted here.
-        let waiting = shared.redis.stream_length(&scripts).await?.saturating_sub(1);
-        shared.metrics.ledger_outbox.set(waiting.max(0));
+        let meta = shared.redis.meta(&scripts).await?;
+        shared.metrics.ledger_outbox.set(meta.newest.saturating_sub(meta.durable).max(0));
+    }
+    if info.is_nearly_full() {
+        kept_stream::give_back(shared).await?;
     }
     fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
 }

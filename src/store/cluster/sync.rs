@@ -1,6 +1,7 @@
 //! The sync between the stores: it writes the batches that Redis decided into Postgres, and applies
 //! decisions of Postgres in Redis.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
+use crate::store::cluster::kept_stream;
+use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
 };
@@ -220,42 +223,66 @@ async fn announce_checkpoint(
 }
 
 /// Applies the decisions of Postgres in Redis: grants, refunds, freezes. Each takes effect once,
-/// however often it is delivered.
-pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
+/// however often it is delivered. Returns the accounts for which Redis has applied other decisions than Postgres has.
+pub(crate) async fn deliver(shared: &Shared) -> Result<BTreeSet<String>, LedgerError> {
+    let mut differing = BTreeSet::new();
     loop {
         let waiting = postgres::deliveries(&shared.store, DELIVERIES).await?;
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(differing);
         }
         let scripts = shared.epoch.require()?;
         // All deliveries are sent in order before the first reply is read. If a delivery arrives
         // before an earlier one of the same account, it is not applied, and is sent again later.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
-        for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
-            if is_applied? {
-                applied.push(delivery.clone());
+        for (delivery, heard) in waiting.iter().zip(join_all(sent).await) {
+            match heard? {
+                Heard::Applied => applied.push(delivery.clone()),
+                Heard::Waits => {}
+                Heard::Differs => drop(differing.insert(delivery.account.clone())),
             }
         }
         postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
             // The remaining deliveries wait for an earlier one of their account, which another
             // gateway is sending.
-            return Ok(());
+            return Ok(differing);
         }
     }
 }
 
-/// Returns false if the account lacks an earlier delivery.
+/// What Redis says to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It is applied.
+    Applied,
+    /// The account lacks an earlier delivery.
+    Waits,
+    /// Another one was applied under its number, or later ones that Postgres does not have.
+    Differs,
+}
+
 async fn deliver_one(
     shared: &Shared,
     scripts: &Scripts,
     delivery: &Delivery,
-) -> Result<bool, LedgerError> {
+) -> Result<Heard, LedgerError> {
     let (number, amount) = (delivery.grant_seq.to_string(), delivery.amount.to_string());
     let frozen = if delivery.frozen { "1" } else { "0" };
-    let words = args(["deliver", &delivery.account, &number, &amount, frozen]);
-    Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
+    let mut words = args(["deliver", &delivery.account, &number, &amount, frozen]);
+    let digests = [&delivery.before, &delivery.digest];
+    words.extend(digests.map(|digest| Value::Bytes(digest.clone().into())));
+    match shared.maintain(scripts, words).await?.convert::<i64>()? {
+        1 => Ok(Heard::Applied),
+        2 => Ok(Heard::Differs),
+        // Usually another gateway has delivered this one and later ones meanwhile.
+        3 if lost_grants::is_behind(shared, scripts, &delivery.account).await? => {
+            Ok(Heard::Differs)
+        }
+        3 => Ok(Heard::Applied),
+        _ => Ok(Heard::Waits),
+    }
 }
 
 /// Sets the metric that says whether a new call would be taken. `strict` needs both stores.
@@ -291,6 +318,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             Ok(()) | Err(LedgerError::Behind) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
+                if error.is_of_full_redis()
+                    && let Err(error) = kept_stream::give_back(&shared).await
+                {
+                    tracing::debug!(%error, "the stream is not trimmed");
+                }
                 // A store that is unreachable is asked less often.
                 tokio::time::sleep(SYNC_EVERY * 4).await;
             }
@@ -328,7 +360,7 @@ impl Round {
         if matches!(synced, Ok(()) | Err(LedgerError::Behind))
             && is_due(&mut self.delivered, DELIVER_EVERY)
         {
-            synced = deliver(shared).await.and(synced);
+            synced = lost_grants::deliver(shared).await.and(synced);
             if shared.settings.durability == Durability::Strict {
                 let (epoch, durable) = shared.redo.checkpoint();
                 synced = postgres::remove_folded(&shared.store, epoch, durable).await.and(synced);

@@ -243,6 +243,7 @@ fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value>
         &cold.grant_seq.to_string(),
         flag(cold.frozen),
     ]);
+    words.push(Value::Bytes(cold.digest.clone().into()));
     for hold in &cold.holds {
         let max_ms = match hold.origin {
             Origin::Call => MIN_TTL_MS,

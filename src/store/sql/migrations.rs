@@ -50,6 +50,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         11 => "0011_identities.sql",
         12 => "0012_claims.sql",
         13 => "0013_appends.sql",
+        14 => "0014_digests.sql",
     }
 });
 

@@ -283,10 +283,12 @@ impl File {
         Ok(bytes.unsigned_abs().saturating_add(rows.unsigned_abs().saturating_mul(ROW_BYTES)))
     }
 
-    /// Opens the file again after a failure, which may have been written all the same. The requests that
-    /// fail meanwhile are those of calls whose answers are then not kept.
+    /// Opens the file again after a failure, and counts what it has: the commit may have been written all
+    /// the same.
     async fn start_anew(&mut self) {
-        self.writer.discard();
+        // The last connection to close deletes the shared memory's file, and a full disk has no room for a
+        // new one, which readers need as well. So this one closes after the next is open.
+        let _broken = self.writer.discard();
         match self.count().await {
             Ok(total) => self.total = total,
             Err(error) => {

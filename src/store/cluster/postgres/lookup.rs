@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Executor as _, Row as _};
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
@@ -22,6 +22,8 @@ pub(crate) struct ColdAccount {
     pub balance: SignedCredits,
     pub grant_seq: i64,
     pub frozen: bool,
+    /// The digest of the changes up to `grant_seq` (`deliveries.rs`), 8 bytes.
+    pub digest: Vec<u8>,
     pub holds: Vec<RestoredHold>,
 }
 
@@ -66,7 +68,7 @@ pub(crate) async fn cold_accounts(
         .transact(async |on| {
             on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             let accounts = store
-                .query("SELECT id, balance, grant_seq, frozen FROM {s}.accounts WHERE id = ANY($1)")
+                .query("SELECT id, balance, grant_seq, frozen, digest FROM {s}.accounts WHERE id = ANY($1)")
                 .bind(names.clone())
                 .fetch_all(&mut *on)
                 .await?;
@@ -88,6 +90,7 @@ pub(crate) async fn cold_accounts(
         balance: SignedCredits::ZERO,
         grant_seq: 0,
         frozen: false,
+        digest: vec![0; 8],
         holds: Vec::new(),
     };
     // The map removes duplicates. A second row for the same id would have no balance and no holds.
@@ -99,6 +102,7 @@ pub(crate) async fn cold_accounts(
             account.balance = row.signed("balance")?;
             account.grant_seq = row.int("grant_seq")?;
             account.frozen = row.flag("frozen")?;
+            account.digest = row.try_get("digest")?;
         }
     }
     for row in &holds {

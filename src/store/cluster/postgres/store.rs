@@ -50,7 +50,8 @@ const CONNECTIONS: u32 = 8;
 /// | `append` | `append`: the batches that `strict` waits for, as texts; `lock_appends` |
 /// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
 /// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
-/// | `grants` | `decide`: grants, refunds and keys; `deliveries`, `remove_deliveries` |
+/// | `grants` | `decide`: grants, refunds and keys |
+/// | `deliveries` | the changes that Redis has to apply |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
 /// | `leases` | `join`, `renew`, `rejoin`, `leave`, `lost_gateways`, `remove_gone`, `layout_users` |
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |

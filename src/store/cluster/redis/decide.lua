@@ -79,7 +79,7 @@ local CAPTURED = 3 -- a verdict of slow_path.lua
 -- An account in a batch is an array: whether the batch has changed it, its key, its place in `keys` (0: none), and
 -- then the values of STORED.
 local CHANGED, KEY, PLACE, BALANCE, HELD, GRANTS, SEQ = 1, 2, 3, 4, 5, 6, 7
-local OLD, BORDER, NEW, EXISTS, FROZEN = 8, 9, 10, 11, 12
+local OLD, BORDER, NEW, EXISTS, FROZEN, DIGEST = 8, 9, 10, 11, 12, 14
 
 local asked = cmsgpack.unpack(ARGV[1])
 local owner, heard, cap, usual_ttl, oldest = asked[1], asked[2], asked[3], asked[4], asked[5]
@@ -90,8 +90,6 @@ local n, usual_kinds = #ids, #terms
 local seq, durable = meta[3] + 0, meta[4] + 0
 if heard > durable then
     durable = heard
-    -- Memory is freed first: a Redis that is full refuses every other write.
-    call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. format('%d', durable))
     call('HSET', META, 'durable', format('%d', durable))
 end
 
@@ -257,7 +255,7 @@ if #changed > 0 then
     for c = 1, #changed do
         local a = changed[c]
         values[2 * c - 1], values[2 * c] = a[KEY], struct.pack(STORED, a[BALANCE], a[HELD], a[GRANTS], seq,
-            a[OLD], a[BORDER], a[NEW], a[EXISTS], a[FROZEN], now)
+            a[OLD], a[BORDER], a[NEW], a[EXISTS], a[FROZEN], now, a[DIGEST])
     end
     call('MSET', unpack(values))
 end

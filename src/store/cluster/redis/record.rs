@@ -20,13 +20,15 @@ pub(crate) struct HotAccount {
     pub grant_seq: i64,
     pub exists: bool,
     pub frozen: bool,
+    /// The digest of these decisions (`postgres/deliveries.rs`).
+    pub digest: [u8; 8],
 }
 
 impl HotAccount {
     /// Reads the value of an account's key; `None` for a value that no script wrote.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        // Seven numbers of eight bytes, two flags, one number: `STORED` in layout.lua.
-        const BYTES: usize = 66;
+        // Seven numbers of eight bytes, two flags, one number, a digest: `STORED` in layout.lua.
+        const BYTES: usize = 74;
         if value.len() != BYTES {
             return None;
         }
@@ -38,6 +40,7 @@ impl HotAccount {
             grant_seq: number(16)?,
             exists: flag(56)?,
             frozen: flag(57)?,
+            digest: value.get(66..74)?.try_into().ok()?,
         })
     }
 }

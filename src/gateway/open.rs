@@ -52,6 +52,9 @@ pub(super) async fn open_ledger_with_answers(
         }
         BackendKind::Redis => {
             let backend = ClusterLedger::open(config, metrics.clone()).await?;
+            if let Some(max_total) = max_total {
+                answers = Some(Arc::new(backend.answers(max_total).await?));
+            }
             let reader = backend.reader();
             let (ledger, pipeline) = Ledger::start(backend, reader, metrics);
             Ok((ledger, pipeline, answers))

@@ -47,6 +47,7 @@ mod redis_ways;
 mod repair;
 mod replica;
 mod restore;
+mod retries;
 mod rolling;
 mod run_cluster;
 mod servers;

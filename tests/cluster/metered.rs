@@ -290,7 +290,7 @@ async fn what_a_call_does_not_use_is_there_for_the_next_one(durability: Durabili
         let chunks = [0, 0, 1, 5][random.below(4)];
         let bytes = (2 * limit).checked_div(chunks).unwrap_or(0);
         let completion =
-            if chunks > 0 { chunks * bytes / 2 } else { random.below(limit as usize) as u64 };
+            if chunks > 0 { chunks * bytes / 2 } else { 1 + random.below(limit as usize) as u64 };
         Used { prompt: INPUT_TOKENS, completion, chunks, bytes }
     });
     let outcomes = rush(&cluster, "poor", &calls).await;

@@ -32,6 +32,7 @@ mod own;
 mod own_body;
 mod places;
 mod pool;
+mod refused;
 mod relay;
 mod reply;
 mod retries;

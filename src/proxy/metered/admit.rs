@@ -19,13 +19,13 @@ use crate::meter::{Changes, UsageChunk};
 use crate::price::metered::OnShort;
 use crate::price::{CanonicalPath, Metering};
 use crate::problem::Problem;
-use crate::proxy::body::{self, Buffered, Room, Sent, Unread};
+use crate::proxy::body::{self, Buffered, Room, Sent};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::call::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::live::{Live, PricedRoute};
-use crate::proxy::retries::{Asked, Repeatable, Replay, patience};
-use crate::proxy::settle;
+use crate::proxy::refused::Refused;
+use crate::proxy::retries::{Asked, Repeatable, patience};
 use crate::proxy::target::Target;
 
 /// A metered call that was identified, on a route that was found.
@@ -41,37 +41,6 @@ pub(in crate::proxy) struct Admission<'a> {
     pub memory: &'a Arc<BodyMemory>,
     /// The longest time that the client may send nothing in the body.
     pub silence: Duration,
-}
-
-/// The reason why a metered call is not forwarded.
-pub(in crate::proxy) enum Refused {
-    /// The client is sent this problem. The rest of its body may be read.
-    Told(Problem),
-    /// The client is sent this problem, and no other request is read from its connection.
-    Last(Problem),
-    /// The client has left.
-    Left(pingora_error::BError),
-    /// The client is told the answer of the first call.
-    Answered(Box<Replay>),
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self::Told(problem)
-    }
-}
-
-impl From<Unread> for Refused {
-    fn from(unread: Unread) -> Self {
-        match unread {
-            Unread::Silent => Self::Last(Problem::request_timeout()),
-            Unread::Overloaded => Self::Last(Problem::overloaded()),
-            Unread::Failed(error) => match settle::problem_of(&error, false) {
-                Some(problem) => Self::Last(problem),
-                None => Self::Left(error),
-            },
-        }
-    }
 }
 
 /// Reads the body, quotes the call, and holds its credits. A call that is refused here never

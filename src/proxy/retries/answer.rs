@@ -1,11 +1,16 @@
 //! The form in which an answer is kept: status, cost, headers and body, before it is sealed.
 
+use std::sync::Arc;
+
 use bytes::{Buf as _, Bytes};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora_http::ResponseHeader;
 
+use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::HoldId;
 use crate::proxy::hop;
+use crate::proxy::live::PricedRoute;
 
 /// The first byte, so that a later form can be told from this one.
 const FORM: u8 = 1;
@@ -21,6 +26,15 @@ pub(super) struct KeptAnswer {
     pub cost: Credits,
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Bytes,
+}
+
+/// The answer of the first call, for its retry.
+pub(in crate::proxy) struct Replay {
+    pub(super) answer: KeptAnswer,
+    /// The request id of the first call.
+    pub(super) call: HoldId,
+    pub(super) account: AccountId,
+    pub(super) route: Arc<PricedRoute>,
 }
 
 /// The headers of an answer's head that are kept: those of one connection, its framing and its date are not.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::answer::KeptAnswer;
+use super::answer::{KeptAnswer, Replay};
 use super::call::Repeatable;
 use crate::account::AccountId;
 use crate::app::App;
@@ -14,20 +14,11 @@ use crate::ledger::{CallId, ClaimState, HeldOrClaimed, Hold, HoldId};
 use crate::problem::{Problem, texts};
 use crate::proxy::body;
 use crate::proxy::client::Client;
-use crate::proxy::live::PricedRoute;
-use crate::proxy::metered::Refused;
+use crate::proxy::live::{Destination, PricedRoute};
+use crate::proxy::refused::Refused;
 
 /// The time between two looks at a call that is awaited: the first, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
-
-/// The answer of the first call, for its retry.
-pub(in crate::proxy) struct Replay {
-    pub(super) answer: KeptAnswer,
-    /// The request id of the first call.
-    pub(super) call: HoldId,
-    pub(super) account: AccountId,
-    pub(super) route: Arc<PricedRoute>,
-}
 
 /// A call that asks for its hold and its claim.
 pub(in crate::proxy) struct Asked<'a> {
@@ -138,4 +129,12 @@ impl Asked<'_> {
         let (account, route) = (self.account.clone(), self.route.clone());
         Ok(answer.map(|answer| Replay { answer, call: first, account, route }))
     }
+}
+
+/// The longest time that a retry waits for the first call: as long as that may wait for its upstream, which is the
+/// model's where it has one.
+pub(in crate::proxy) fn patience(route: &PricedRoute, of_model: Option<&Destination>) -> Duration {
+    let destination = of_model.or(route.destination.as_deref());
+    let of_upstream = destination.map(|to| to.upstream.read_timeout());
+    route.rule.read_timeout.or(of_upstream).unwrap_or_default()
 }

@@ -15,8 +15,8 @@ mod replay;
 mod request;
 mod seal;
 
+pub(super) use answer::Replay;
 pub use call::Retries;
 pub(super) use call::{Last, Repeatable};
-pub(super) use claim::{Asked, Replay};
+pub(super) use claim::{Asked, patience};
 pub(super) use key::IDEMPOTENCY_KEY;
-pub(super) use pass::patience;

@@ -1,19 +1,17 @@
 //! The way of a call at a fixed price whose retry may be answered.
 
-use std::time::Duration;
-
 use pingora_error::Result;
 
 use super::call::Repeatable;
-use super::claim::Asked;
+use super::claim::{Asked, patience};
 use crate::ledger::CallId;
 use crate::problem::Problem;
 use crate::proxy::body;
 use crate::proxy::call::{About, Admitted, Figures};
 use crate::proxy::client::Client;
 use crate::proxy::gate::{Called, Gate};
-use crate::proxy::live::{Destination, PricedRoute};
-use crate::proxy::metered::{self, Refused};
+use crate::proxy::metered;
+use crate::proxy::refused::Refused;
 use crate::proxy::target::Target;
 
 impl Gate {
@@ -63,12 +61,4 @@ impl Gate {
             Admitted { account, route, hold, metered: None, repeatable, path, query, nominated };
         self.forward(client, about, figures, &mut call, &mut body, sent).await
     }
-}
-
-/// The longest time that a retry waits for the first call: as long as that may wait for its upstream, which is the
-/// model's where it has one.
-pub(in crate::proxy) fn patience(route: &PricedRoute, of_model: Option<&Destination>) -> Duration {
-    let destination = of_model.or(route.destination.as_deref());
-    let of_upstream = destination.map(|to| to.upstream.read_timeout());
-    route.rule.read_timeout.or(of_upstream).unwrap_or_default()
 }

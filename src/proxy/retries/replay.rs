@@ -4,7 +4,7 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-use super::claim::Replay;
+use super::answer::Replay;
 use crate::proxy::call::{About, Figures};
 use crate::proxy::client::Client;
 use crate::proxy::gate::Gate;

@@ -288,7 +288,7 @@ async fn what_a_call_does_not_use_is_there_for_the_next_one(durability: Durabili
     cluster.grant("poor", 20, "poor").await;
     let calls = calls(&mut cluster, |limit, random| {
         let chunks = [0, 0, 1, 5][random.below(4)];
-        let bytes = if chunks > 0 { 2 * limit / chunks } else { 0 };
+        let bytes = (2 * limit).checked_div(chunks).unwrap_or(0);
         let completion =
             if chunks > 0 { chunks * bytes / 2 } else { 1 + random.below(limit as usize) as u64 };
         Used { prompt: INPUT_TOKENS, completion, chunks, bytes }

@@ -168,8 +168,8 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// With these a client asks for a part of an answer, for a difference, or for nothing where it has the answer already
-/// (RFC 9110, 13.1 and 14.2; RFC 3229). The usage would not be in such an answer.
+/// Headers that ask for less than a whole answer: for a part of it, for what has changed, or for nothing if the client
+/// has it already (RFC 9110, 13.1 and 14.2; RFC 3229). Such an answer may lack the usage.
 const ASKING_FOR_LESS: [HeaderName; 7] = [
     header::RANGE,
     header::IF_RANGE,

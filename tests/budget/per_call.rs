@@ -51,7 +51,9 @@ fn a_free_call_keeps_to_its_budget_of_allocations() {
 #[test]
 fn a_paid_call_in_relaxed_keeps_to_its_budget_of_allocations() {
     let relaxed = r#"durability = "relaxed""#;
-    assert_within(Budget { times: 95, bytes: 92_000 }, relaxed, "/api/ai/generate");
+    // 91 on a quiet machine. The ledger writes every 25 ms, so on a busy one fewer calls share the allocations of a
+    // write.
+    assert_within(Budget { times: 110, bytes: 94_000 }, relaxed, "/api/ai/generate");
 }
 
 #[test]

@@ -29,6 +29,10 @@
 //! | an HTTP/2 body ends twice upstream; a stalled upload blocks the others; uploads crawl | `proxy http2` |
 //! | a failover to a lagging Postgres replica loses charges or purchases | `cluster failover::a_replica_that_lacks_the_last_seconds_takes_over_and_no_charge_is_lost`, `failover::purchases_that_a_failover_lost_come_back_from_stripe` |
 //! | one connection stays on a demoted Redis | `cluster two_redis::two_connections_that_lead_to_two_servers_are_brought_together` |
+//! | a default estimate is so large that those who can pay get 402 | `metered growing::an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one` |
+//! | an answer that nobody can decode, or a part of one, is nearly free | `metered unread` |
+//! | a request names other models beside `model` | `metered several_models` |
+//! | a kill -9 in a metered stream loses or doubles its charge | `product metered_crash` |
 //! | memory and allocations of a call grow unseen | `budget` |
 //! | HTTP/2 is used to exhaust a gateway | `proxy http2_attacks` |
 //! | HTTP/1.0 clients get chunks and 1xx | `proxy old_clients` |

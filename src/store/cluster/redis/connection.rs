@@ -345,7 +345,7 @@ impl Redis {
         read_info(&self.side, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
-    /// The same, through the connection of the batches.
+    /// Reads the same parts of INFO through the connection of the batches.
     pub async fn hot_who(&self) -> Result<Info, LedgerError> {
         read_info(&self.hot, &[InfoKind::Server, InfoKind::Replication]).await
     }

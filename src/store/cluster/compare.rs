@@ -345,3 +345,17 @@ fn is_hold_of(account: &str, hold: &Option<HotHold>) -> bool {
 fn unreadable() -> LedgerError {
     LedgerError::Corrupt { what: "a script of Redis gave a reply that cannot be read".into() }
 }
+
+/// Whether Redis has applied later decisions about an account than Postgres has.
+pub(crate) async fn is_behind(
+    shared: &Shared,
+    scripts: &Scripts,
+    account: &str,
+) -> Result<bool, LedgerError> {
+    // Redis is read first, so it cannot have heard of a decision that Postgres makes in between.
+    let values = shared.redis.values(vec![scripts.account_key(account)]).await?;
+    let hot = values.into_iter().next().flatten().and_then(|value| HotAccount::parse(&value));
+    let (_, stored) = postgres::stored_accounts(&shared.store, &[account.to_owned()]).await?;
+    let decided = stored.get(account).map_or(0, |stored| stored.grant_seq);
+    Ok(hot.is_some_and(|hot| hot.grant_seq > decided))
+}

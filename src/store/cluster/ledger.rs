@@ -35,6 +35,7 @@ use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis_look;
+use crate::store::cluster::rounds;
 use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
@@ -149,7 +150,7 @@ impl ClusterLedger {
         }
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
         self.tasks.spawn(redis_look::run(self.shared.clone()));
-        self.tasks.spawn(sync::run(self.shared.clone()));
+        self.tasks.spawn(rounds::run(self.shared.clone()));
         self.tasks.spawn(janitor::run(self.shared.clone()));
     }
 

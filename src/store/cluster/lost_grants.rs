@@ -13,7 +13,7 @@ use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{self, Recovery};
 use crate::store::cluster::redis::record::HotAccount;
 use crate::store::cluster::redis::script::Scripts;
-use crate::store::cluster::repair;
+use crate::store::cluster::replace::replace;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
@@ -32,27 +32,13 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Whether Redis has applied later decisions about an account than Postgres has.
-pub(crate) async fn is_behind(
-    shared: &Shared,
-    scripts: &Scripts,
-    account: &str,
-) -> Result<bool, LedgerError> {
-    // Redis is read first, so it cannot have heard of a decision that Postgres makes in between.
-    let values = shared.redis.values(vec![scripts.account_key(account)]).await?;
-    let hot = values.into_iter().next().flatten().and_then(|value| HotAccount::parse(&value));
-    let (_, stored) = postgres::stored_accounts(&shared.store, &[account.to_owned()]).await?;
-    let decided = stored.get(account).map_or(0, |stored| stored.grant_seq);
-    Ok(hot.is_some_and(|hot| hot.grant_seq > decided))
-}
-
 async fn bring_anew(shared: &Shared, account: String) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     // Another gateway may have brought it meanwhile.
     let Some(amount) = compare::missing(shared, &scripts, &account).await? else { return Ok(()) };
     log(&account, amount);
     let epoch = scripts.epoch.number;
-    repair::replace(shared, &scripts, &BTreeSet::from([account])).await?;
+    replace(shared, &scripts, &BTreeSet::from([account])).await?;
     postgres::note_failover(&shared.store, epoch, false).await
 }
 

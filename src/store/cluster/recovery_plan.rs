@@ -13,7 +13,6 @@ use crate::metrics::Metrics;
 use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::compare::follow;
 use crate::store::cluster::epoch::Epoch;
-use crate::store::cluster::kept_stream::StreamId;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
     self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, StreamBatch, digest,
@@ -23,6 +22,7 @@ use crate::store::cluster::redis::record::HotAccount;
 use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis::script::{SHARD, Scripts, tag};
 use crate::store::cluster::setup;
+use crate::store::cluster::stream_marks::StreamId;
 
 /// The most accounts that are listed.
 const NAMED: usize = 50;

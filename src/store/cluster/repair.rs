@@ -3,20 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::Backend as _;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::report::{Difference, RepairReport};
 use crate::metrics::Metrics;
-use crate::store::cluster::compare::{self, ACCOUNTS};
+use crate::store::cluster::compare;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres;
-use crate::store::cluster::redis::connection::{arg, args};
-use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::replace::replace;
 use crate::store::cluster::setup::{PATIENCE, RETRY_EVERY};
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, NO_HURRY};
+use crate::store::cluster::sync;
 use crate::store::cluster::warm;
 
 /// The most rounds of repairs. A second round is needed only if something keeps damaging Redis.
@@ -62,30 +60,4 @@ async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
     warm::warm_held_accounts(shared).await?;
     sync::deliver(shared).await?;
     Ok(report)
-}
-
-/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided
-/// about them are in the stream, and no gateway loads an account before all of these are in Postgres.
-pub(crate) async fn replace(
-    shared: &Shared,
-    scripts: &Scripts,
-    accounts: &BTreeSet<String>,
-) -> Result<(), LedgerError> {
-    let mut holds = compare::live_holds(shared, scripts).await?;
-    let names: Vec<_> = accounts.iter().cloned().collect();
-    let (_, stored) = postgres::stored_accounts(&shared.store, &names).await?;
-    for account in accounts {
-        let mut ids: BTreeSet<String> = stored[account].holds.keys().cloned().collect();
-        ids.extend(holds.remove(account).unwrap_or_default());
-        let mut words = args(["drop", account]);
-        words.extend(ids.iter().map(|id| arg(id)));
-        shared.maintain(scripts, words).await?;
-    }
-    // The accounts are loaded at once, because the deadlines of their holds must be checked.
-    let ids: Vec<AccountId> = accounts.iter().filter_map(|id| id.parse().ok()).collect();
-    let nonce = warm::new_nonce();
-    for some in ids.chunks(ACCOUNTS) {
-        warm::warm_accounts(shared, scripts, some, &nonce, NO_HURRY).await?;
-    }
-    Ok(())
 }

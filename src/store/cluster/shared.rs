@@ -13,7 +13,6 @@ use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::AdaptiveLimit;
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
-use crate::store::cluster::kept_stream::Marks;
 use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::OpenEpoch;
 use crate::store::cluster::postgres::Store;
@@ -21,6 +20,7 @@ use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
+use crate::store::cluster::stream_marks::Marks;
 use crate::store::cluster::syncer::Syncer;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.

@@ -2,18 +2,14 @@
 //! decisions of Postgres in Redis.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fred::types::Value;
 use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
-use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::election;
-use crate::store::cluster::kept_stream;
-use crate::store::cluster::lost_grants;
+use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{
     self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
 };
@@ -21,25 +17,11 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
-/// left for the write.
-const SYNC_EVERY: Duration = Duration::from_millis(50);
-
-/// How often the place of the syncer is taken, or kept. It is free after three times as long.
-const ELECT_EVERY: Duration = Duration::from_secs(1);
-
-/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
-/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
-const DELIVER_EVERY: Duration = Duration::from_millis(500);
-
 /// The number of batches that are read from the stream at once.
 const BATCHES: u64 = 128;
 
 /// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
-
-/// How long the syncer writes batches before it does its other work.
-const SYNC_FOR: Duration = Duration::from_secs(1);
 
 /// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
@@ -277,104 +259,8 @@ async fn deliver_one(
         1 => Ok(Heard::Applied),
         2 => Ok(Heard::Differs),
         // Usually another gateway has delivered this one and later ones meanwhile.
-        3 if lost_grants::is_behind(shared, scripts, &delivery.account).await? => {
-            Ok(Heard::Differs)
-        }
+        3 if compare::is_behind(shared, scripts, &delivery.account).await? => Ok(Heard::Differs),
         3 => Ok(Heard::Applied),
         _ => Ok(Heard::Waits),
     }
-}
-
-/// Sets the metric that says whether a new call would be taken. `strict` needs both stores.
-/// `relaxed` goes on without Postgres until the backlog is too long, provided that it has a lease
-/// or that no other Redis can take over.
-fn note_health(shared: &Shared, error: Option<&LedgerError>) {
-    let has_stores = match error {
-        // A gateway that is not the syncer hears nothing of Postgres here.
-        None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
-        Some(LedgerError::Redis(_)) => false,
-        Some(_) => shared.settings.durability == Durability::Relaxed,
-    };
-    let may_answer =
-        shared.epoch.scripts().is_some() && shared.lease.may_answer(shared.lease.sending());
-    let may_answer = may_answer && shared.redis.is_up();
-    let takes_calls = may_answer && shared.takes_holds() && !shared.intake.fails_to_decide();
-    shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
-}
-
-/// The task that keeps each store close to what the other one decides.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut round = Round::default();
-    loop {
-        tokio::time::sleep(SYNC_EVERY).await;
-        note_lag(&shared);
-        if shared.epoch.scripts().is_none() {
-            note_health(&shared, None);
-            continue;
-        }
-        let synced = round.run(&shared).await;
-        note_health(&shared, synced.as_ref().err());
-        match synced {
-            Ok(()) | Err(LedgerError::Behind) => {}
-            Err(error) => {
-                tracing::debug!(%error, "nothing was synced");
-                if error.is_of_full_redis()
-                    && let Err(error) = kept_stream::give_back(&shared).await
-                {
-                    tracing::debug!(%error, "the stream is not trimmed");
-                }
-                // A store that is unreachable is asked less often.
-                tokio::time::sleep(SYNC_EVERY * 4).await;
-            }
-        }
-    }
-}
-
-/// Sets the metric of the lag. While Redis is unreachable, only the lag of what this gateway has in its redo log is known.
-fn note_lag(shared: &Shared) {
-    let behind = if shared.redis.is_up() { shared.syncer.lag().as_secs_f64() } else { 0.0 };
-    shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
-}
-
-/// The rounds of the syncer: what is due by time.
-#[derive(Debug, Default)]
-struct Round {
-    elected: Option<Instant>,
-    delivered: Option<Instant>,
-}
-
-impl Round {
-    /// One round. The syncer writes what Redis has decided, and applies in Redis what Postgres has. Any other gateway only
-    /// reads how far the syncer has come.
-    async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
-        let mut elected = Ok(());
-        if is_due(&mut self.elected, ELECT_EVERY) {
-            elected = election::elect(shared).await;
-        }
-        if !shared.syncer.writes() {
-            let scripts = shared.epoch.require()?;
-            return announce_durable(shared, &scripts).await.and(elected);
-        }
-        let mut synced = sync_within(shared, SYNC_FOR).await;
-        // Deliveries do not wait for a backlog of batches.
-        if matches!(synced, Ok(()) | Err(LedgerError::Behind))
-            && is_due(&mut self.delivered, DELIVER_EVERY)
-        {
-            synced = lost_grants::deliver(shared).await.and(synced);
-            if shared.settings.durability == Durability::Strict {
-                let (epoch, durable) = shared.redo.checkpoint();
-                synced = postgres::remove_folded(&shared.store, epoch, durable).await.and(synced);
-            }
-        }
-        synced.and(elected)
-    }
-}
-
-/// Whether so much time has passed since this was due last; then it is due again after as much.
-fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
-    let is_due = last.is_none_or(|last| last.elapsed() >= every);
-    if is_due {
-        *last = Some(Instant::now());
-    }
-    is_due
 }

@@ -20,11 +20,11 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::kept_stream::StreamId;
 use crate::store::cluster::postgres::{ColdUntil, NumberedBatch, StreamBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
+use crate::store::cluster::stream_marks::StreamId;
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! The upstream behind the proxies of `make bench`. Every request is answered with the same small JSON; a path
 //! that ends in `/big` with a megabyte, and one that ends in `/stream` with [`EVENTS`] server-sent events,
-//! [`PAUSE`] apart, each of which is the time at which it was sent.
+//! [`PAUSE`] apart, each of which is the time at which it was sent. On a path that ends in `/chat-stream` they are chunks
+//! of a chat completion that say the time, and its usage comes after them.
 //!
 //! The upstream must cost as little as possible, for it shares a core with the load generator: one thread,
 //! one `read` and one `write` a request. It speaks as much HTTP/1.1 as a proxy sends: keep-alive,
@@ -20,6 +21,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// The shape of a chat completion, so that its size is an honest one.
 const BODY: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","created":0,"model":"canned","choices":[{"index":0,"message":{"role":"assistant","content":"Hello!"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}"#;
+
+/// How each chunk of a chat begins.
+const CHUNK: &str = r#"{"id":"chatcmpl-bench0123456789","object":"chat.completion.chunk","created":1764460800,"model":"canned","service_tier":"default","system_fingerprint":"fp_0123456789","#;
+
+/// The usage at the end of a chat.
+const USAGE: &str = r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}"#;
 
 /// The length of the large answer.
 const BIG: usize = 1024 * 1024;
@@ -95,7 +102,8 @@ async fn serve(stream: &TcpStream, answers: &Answers) -> io::Result<()> {
             match asked {
                 Asked::Small => write_all(stream, &answers.small).await?,
                 Asked::Big => write_all(stream, &answers.big).await?,
-                Asked::Stream => send_events(stream).await?,
+                Asked::Stream => send_events(stream, false).await?,
+                Asked::ChatStream => send_events(stream, true).await?,
             }
         }
         if unread.len() > MAX_HEAD {
@@ -110,6 +118,7 @@ enum Asked {
     Small,
     Big,
     Stream,
+    ChatStream,
 }
 
 impl Asked {
@@ -118,23 +127,40 @@ impl Asked {
         match path {
             path if path.ends_with(b"/big") => Self::Big,
             path if path.ends_with(b"/stream") => Self::Stream,
+            path if path.ends_with(b"/chat-stream") => Self::ChatStream,
             _ => Self::Small,
         }
     }
 }
 
 /// Sends the events of a stream, each in a chunk and a write of its own.
-async fn send_events(stream: &TcpStream) -> io::Result<()> {
+async fn send_events(stream: &TcpStream, is_chat: bool) -> io::Result<()> {
     let head =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     write_all(stream, head.as_bytes()).await?;
     for _ in 0..EVENTS {
         tokio::time::sleep(PAUSE).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
-        let event = format!("data: {}\n\n", now.as_micros());
-        write_all(stream, format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await?;
+        let micros = now.as_micros();
+        let event = if is_chat {
+            format!(
+                "data: {CHUNK}\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{micros}\"}},\"logprobs\":null,\"finish_reason\":null}}],\"usage\":null}}\n\n"
+            )
+        } else {
+            format!("data: {micros}\n\n")
+        };
+        write_all(stream, chunk(&event).as_bytes()).await?;
+    }
+    if is_chat {
+        let usage = format!("data: {CHUNK}\"choices\":[],\"usage\":{USAGE}}}\n\ndata: [DONE]\n\n");
+        write_all(stream, chunk(&usage).as_bytes()).await?;
     }
     write_all(stream, b"0\r\n\r\n").await
+}
+
+/// A chunk of an answer, framed.
+fn chunk(data: &str) -> String {
+    format!("{:x}\r\n{data}\r\n", data.len())
 }
 
 /// Appends the bytes that the socket has; `UnexpectedEof` once the peer has closed.

@@ -1,9 +1,10 @@
 //! The client of `make bench` for streams: how long after an event was sent it arrives.
 //!
-//! `stream_client ADDRESS PATH CONNECTIONS SECONDS` has so many connections, each of which asks for one stream
-//! of `canned_upstream` after the other. The events are the times at which they were sent, by the clock of the
-//! same machine. Prints `RESULT`, how many events came, and in microseconds the 50th and the 99th
-//! percentile of the delay of first events, then of all others. The token is the variable `BENCH_TOKEN`.
+//! `stream_client ADDRESS PATH CONNECTIONS SECONDS [SPREAD]` has so many connections, each of which asks for one stream
+//! of `canned_upstream` after the other; they begin within SPREAD milliseconds (0). The events say the times at which
+//! they were sent, by the clock of the same machine. Prints `RESULT`, how many such events came, and in microseconds the
+//! 50th and the 99th percentile of the delay of first events, of all others, and of the time from a request to the first
+//! byte of its answer. The token is the variable `BENCH_TOKEN`, the file with the request's body `BENCH_BODY_FILE`.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -23,56 +24,82 @@ const END: &[u8] = b"\r\n0\r\n\r\n";
 struct Delays {
     first: Vec<u64>,
     others: Vec<u64>,
+    heads: Vec<u64>,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [address, path, connections, seconds] = &arguments[..] else {
-        return Err("usage: stream_client ADDRESS PATH CONNECTIONS SECONDS".into());
+    let [address, path, connections, seconds, spread @ ..] = &arguments[..] else {
+        return Err("usage: stream_client ADDRESS PATH CONNECTIONS SECONDS [SPREAD]".into());
+    };
+    let spread = spread.first().map_or(Ok(0), |spread| spread.parse::<u32>())?;
+    let body = match std::env::var_os("BENCH_BODY_FILE") {
+        Some(file) => std::fs::read_to_string(file)?,
+        None => "{}".to_owned(),
     };
     let token = std::env::var("BENCH_TOKEN").unwrap_or_default();
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\ncontent-length: 2\r\n\r\n{{}}"
+        "POST {path} HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
     );
     let until = Instant::now() + Duration::from_secs(seconds.parse()?);
     let mut open = JoinSet::new();
-    for _ in 0..connections.parse::<usize>()? {
-        open.spawn(ask(address.clone(), request.clone(), until));
+    let connections: u32 = connections.parse()?;
+    for number in 0..connections {
+        let wait = Duration::from_millis(spread.into()) * number / connections;
+        open.spawn(ask(address.clone(), request.clone(), wait, until));
     }
     let mut all = Delays::default();
     while let Some(delays) = open.join_next().await {
         let delays = delays??;
         all.first.extend(delays.first);
         all.others.extend(delays.others);
+        all.heads.extend(delays.heads);
     }
     let count = all.first.len() + all.others.len();
-    let [first, others] = [all.first, all.others].map(percentiles);
-    println!("RESULT {count} {} {} {} {}", first.0, first.1, others.0, others.1);
+    let [first, others, heads] = [all.first, all.others, all.heads].map(percentiles);
+    println!(
+        "RESULT {count} {} {} {} {} {} {}",
+        first.0, first.1, others.0, others.1, heads.0, heads.1
+    );
     Ok(())
 }
 
 /// One connection: a stream after the other, until the time is up.
-async fn ask(address: String, request: String, until: Instant) -> Result<Delays, Failure> {
+async fn ask(
+    address: String,
+    request: String,
+    wait: Duration,
+    until: Instant,
+) -> Result<Delays, Failure> {
     let mut delays = Delays::default();
+    tokio::time::sleep(wait).await;
     let mut stream = TcpStream::connect(&address).await?;
     stream.set_nodelay(true)?;
     let (mut unread, mut buffer) = (Vec::new(), vec![0; 16 * 1024]);
     while Instant::now() < until {
+        let asked = Instant::now();
         stream.write_all(request.as_bytes()).await?;
-        let mut is_first = true;
+        let (mut is_first, mut has_head) = (true, false);
         loop {
             let read = stream.read(&mut buffer).await?;
             if read == 0 {
                 return Err(format!("closed after {:?}", String::from_utf8_lossy(&unread)).into());
             }
+            if !std::mem::replace(&mut has_head, true) {
+                delays.heads.push(u64::try_from(asked.elapsed().as_micros())?);
+            }
             unread.extend_from_slice(&buffer[..read]);
             let now = micros()?;
             while let Some((sent, end)) = event(&unread)? {
-                let delay = now.saturating_sub(sent);
-                let kind = if is_first { &mut delays.first } else { &mut delays.others };
-                kind.push(delay);
-                is_first = false;
+                if let Some(sent) = sent {
+                    let delay = now.saturating_sub(sent);
+                    let kind = if is_first { &mut delays.first } else { &mut delays.others };
+                    kind.push(delay);
+                    is_first = false;
+                }
                 unread.drain(..end);
             }
             if unread.ends_with(END) {
@@ -87,8 +114,8 @@ async fn ask(address: String, request: String, until: Instant) -> Result<Delays,
     Ok(delays)
 }
 
-/// The first event among these bytes: when it was sent, and where it ends.
-fn event(bytes: &[u8]) -> Result<Option<(u64, usize)>, Failure> {
+/// The first event among these bytes: when it was sent, where it says so, and where it ends.
+fn event(bytes: &[u8]) -> Result<Option<(Option<u64>, usize)>, Failure> {
     const DATA: &[u8] = b"data: ";
     let Some(at) = bytes.windows(DATA.len()).position(|window| window == DATA) else {
         return Ok(None);
@@ -98,7 +125,13 @@ fn event(bytes: &[u8]) -> Result<Option<(u64, usize)>, Failure> {
         return Ok(None);
     };
     let text = std::str::from_utf8(&bytes[from..from + length])?;
-    Ok(Some((text.parse()?, from + length + 2)))
+    let content = text.split_once("\"content\":\"").map(|(_, content)| content);
+    let digits = content.unwrap_or(text).bytes().take_while(u8::is_ascii_digit).count();
+    let sent = match content.unwrap_or(text).get(..digits) {
+        None | Some("") => None,
+        Some(digits) => Some(digits.parse()?),
+    };
+    Ok(Some((sent, from + length + 2)))
 }
 
 fn micros() -> Result<u64, Failure> {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034,SC2004 # scripts/bench.sh, which reads this file, shares its variables
-# The further rows of `make bench`: one connection, many connections, streams, large bodies, HTTP/2, and idle
-# connections. Each is a short table of its own. Sourced by scripts/bench.sh.
+# The further rows of `make bench`: one connection, many connections, streams, large bodies, HTTP/2, idle
+# connections, and prices by usage. Each is a short table of its own. Sourced by scripts/bench.sh.
 
 readonly row_seconds=${BENCH_ROW_SECONDS:-5}
 
@@ -63,7 +63,7 @@ row_streams() {
     for system in $(running upstream bare relaxed); do
         local before
         before=$(cpu_us "${pids[$system]}")
-        result=$(taskset -c "$load_core" "$target/release/examples/stream_client" \
+        result=$(taskset -c "$load_core" "$built/examples/stream_client" \
             "127.0.0.1:${ports[$system]}" "$route/stream" "$connections" "$row_seconds") ||
             die "INVALID: $system: a stream broke"
         local -a delays
@@ -101,7 +101,7 @@ row_http2() {
     openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bench -keyout "$work/key.pem" \
         -out "$work/cert.pem" >/dev/null 2>&1
     free_port; ports[bare-tls]=$port
-    start_on "$gateway_core" bare-tls "$target/release/examples/bare_pingora" "127.0.0.1:$port" \
+    start_on "$gateway_core" bare-tls "$built/examples/bare_pingora" "127.0.0.1:$port" \
         "127.0.0.1:$upstream_port" 1 "$work/cert.pem" "$work/key.pem"
     await_port bare-tls "$port"
     start_gateway relaxed-tls "tls = { cert_file = \"$work/cert.pem\", key_file = \"$work/key.pem\" }" \
@@ -130,7 +130,7 @@ row_http2() {
 
 # Memory: idle, and for each connection that waits for its next request.
 row_idle() {
-    local system count=10000 before after
+    local system count=10000 before after open
     echo
     echo "Memory, idle and with $count idle connections that have each made a call:"
     echo
@@ -140,7 +140,7 @@ row_idle() {
         case $system in
             bare)
                 free_port; ports[bare-idle]=$port
-                start_on "$gateway_core" bare-idle "$target/release/examples/bare_pingora" \
+                start_on "$gateway_core" bare-idle "$built/examples/bare_pingora" \
                     "127.0.0.1:$port" "127.0.0.1:$upstream_port" 1
                 await_port bare-idle "$port"
                 ;;
@@ -151,6 +151,7 @@ row_idle() {
                 ;;
         esac
         before=$(resident_kb "$system-idle")
+        rm -f "$work/idle.log" # of the system before
         taskset -c "$load_core" python3 scripts/idle_connections.py "${ports[$system-idle]}" "$route" "$count" \
             >"$work/idle.log" 2>&1 &
         pids[idle]=$!
@@ -159,11 +160,120 @@ row_idle() {
             sleep 0.2
         done
         after=$(resident_kb "$system-idle")
+        # The system's limit of open files may allow a gateway fewer connections.
+        open=$(find "/proc/${pids[$system-idle]}/fd" -mindepth 1 | wc -l)
         kill "${pids[idle]}"
         wait "${pids[idle]}" || true
         unset 'pids[idle]'
-        echo "| ${names[$system]} | $(per "$before" 1024 1) | $(per "$((after - before))" "$count" 1) |"
+        echo "| ${names[$system]} | $(per "$before" 1024 1) | $(per "$((after - before))" "$open" 1) |"
     done
 }
 
 resident_kb() { awk '/^VmRSS/ { print $2 }' "/proc/${pids[$1]}/status"; }
+
+# A price by usage beside a fixed price: the same bodies and the same answers, in turns.
+row_metered() {
+    local text='What does a call cost, and when is it charged? Tell me all of it, please.' messages='' system kind round
+    while ((${#messages} < 3850)); do messages+="{\"role\":\"user\",\"content\":\"$text\"},"; done
+    printf '{"model":"canned","messages":[%s]}' "${messages%,}" >"$work/chat.json"
+    printf '{"model":"canned","stream":true,"messages":[%s]}' "${messages%,}" >"$work/chat-stream.json"
+    for system in $(running relaxed strict redis-relaxed); do
+        for ((round = 0; round <= rounds; round++)); do
+            for kind in $(if ((round % 2)); then echo metered fixed; else echo fixed metered; fi); do
+                metered_calls "$system" "$kind" "$round"
+            done
+        done
+    done
+    for ((round = 1; round <= rounds; round++)); do
+        for system in $(running upstream bare relaxed); do
+            for kind in $(if [[ $system == relaxed ]]; then echo fixed metered; else echo fixed; fi); do
+                metered_streams "$system" "$kind" "$round"
+            done
+        done
+    done
+    report_metered
+}
+
+# One turn of calls; round 0 warms up. Notes: system kind round CPU p50 p99.
+metered_calls() { # SYSTEM fixed|metered ROUND
+    export BENCH_BODY_FILE=$work/chat.json
+    path=$route
+    if [[ $2 == metered ]]; then path=$metered_route; fi
+    turn "$1" 32 "$(if (($3)); then echo "$row_seconds"; else echo "$warmup"; fi)"
+    path=$route
+    unset BENCH_BODY_FILE
+    if (($3)); then
+        say "calls of 4 KiB, round $3/$rounds: $1, $2 price: $cpu µs, p50 $p50 µs, p99 $p99 µs"
+        echo "$1 $2 $3 $cpu $p50 $p99" >>"$work/metered-calls"
+    fi
+}
+
+# One turn of 128 streams, which begin one after the other. Notes: system kind round CPU, then p50 and p99 of the head,
+# of the first event, and of the others.
+metered_streams() { # SYSTEM fixed|metered ROUND
+    local before result served=${calls[$1]:-0} of=$route
+    local -a delays
+    if [[ $2 == metered ]]; then of=$metered_route; fi
+    before=$(cpu_us "${pids[$1]}")
+    result=$(BENCH_BODY_FILE="$work/chat-stream.json" taskset -c "$load_core" "$built/examples/stream_client" \
+        "127.0.0.1:${ports[$1]}" "$of/chat-stream" 128 "$row_seconds" 1000) || die "INVALID: $1: a stream broke"
+    read -r -a delays <<<"${result#RESULT }"
+    cpu=$(per "$(($(cpu_us "${pids[$1]}") - before))" "${delays[0]}" 2)
+    served=$((served + delays[0] / 100))
+    calls[$1]=$served
+    say "128 streams, round $3/$rounds: $1, $2 price: $cpu µs an event, head p99 ${delays[6]} µs"
+    echo "$1 $2 $3 $cpu ${delays[5]} ${delays[6]} ${delays[1]} ${delays[2]} ${delays[3]} ${delays[4]}" >>"$work/metered-streams"
+}
+
+# noted FILE SYSTEM KIND FIELD: the median of what was noted.
+noted() { awk -v s="$2" -v k="$3" -v f="$4" '$1 == s && $2 == k { print $f }' "$work/$1" | median; }
+# more FILE SYSTEM KIND BASE_SYSTEM BASE_KIND FIELD: how much more than a base, round by round, and then the median.
+more() {
+    awk -v s="$2" -v k="$3" -v bs="$4" -v bk="$5" -v f="$6" '
+        $1 == bs && $2 == bk { base[$3] = $f }
+        $1 == s && $2 == k { mine[$3] = $f }
+        END { for (r in mine) if (r in base) printf "%.2f\n", mine[r] - base[r] }' "$work/$1" | median
+}
+
+report_metered() {
+    local system kind label cpu_more head_more
+    echo
+    echo "A JSON call of 4 KiB, 32 connections, in µs (aim: a price by usage costs at most 15 µs CPU more):"
+    echo
+    echo "| system | CPU, fixed price | CPU, by usage | more | p50, fixed | p50, by usage | p99, fixed | p99, by usage |"
+    echo "|---|---|---|---|---|---|---|---|"
+    for system in $(running relaxed strict redis-relaxed); do
+        printf '| %s | %s | %s | %s |' "${names[$system]}" "$(fixed "$(noted metered-calls "$system" fixed 4)" 1)" \
+            "$(fixed "$(noted metered-calls "$system" metered 4)" 1)" \
+            "$(fixed "$(more metered-calls "$system" metered "$system" fixed 4)" 1)"
+        for kind in 5 6; do
+            printf ' %s | %s |' "$(noted metered-calls "$system" fixed "$kind")" \
+                "$(noted metered-calls "$system" metered "$kind")"
+        done
+        echo
+    done
+    echo
+    echo "128 streams of 100 chunks of a chat, 10 ms apart; delays in ms (aims: at most 1 µs CPU more a chunk, under 1 ms more to the first byte at p99):"
+    echo
+    echo "| system | CPU µs/chunk | more than fixed | first byte p50 | p99 | more at p99 than the upstream itself | than the fixed price | first chunk p99 | other chunks p99 |"
+    echo "|---|---|---|---|---|---|---|---|---|"
+    for system in $(running upstream bare relaxed); do
+        for kind in $(if [[ $system == relaxed ]]; then echo fixed metered; else echo fixed; fi); do
+            label=${names[$system]} cpu_more=– head_more=–
+            if [[ $kind == metered ]]; then
+                label+=", by usage"
+                cpu_more=$(fixed "$(more metered-streams "$system" metered "$system" fixed 4)" 2)
+                head_more=$(milliseconds "$(more metered-streams "$system" metered "$system" fixed 6)")
+            fi
+            echo "| $label | $(fixed "$(noted metered-streams "$system" "$kind" 4)" 2) | $cpu_more" \
+                "| $(milliseconds "$(noted metered-streams "$system" "$kind" 5)")" \
+                "| $(milliseconds "$(noted metered-streams "$system" "$kind" 6)")" \
+                "| $(milliseconds "$(more metered-streams "$system" "$kind" upstream fixed 6)")" \
+                "| $head_more" \
+                "| $(milliseconds "$(noted metered-streams "$system" "$kind" 8)")" \
+                "| $(milliseconds "$(noted metered-streams "$system" "$kind" 10)") |"
+        done
+    done
+    echo
+    echo "Medians of $rounds turns of $row_seconds s each, in turns; differences round by round."
+}

@@ -4,6 +4,8 @@ wrk.method = "POST"
 wrk.body = '{"model":"canned","messages":[{"role":"user","content":"Hello"}]}'
 local bytes = tonumber(os.getenv("BENCH_BODY_BYTES") or "0")
 if bytes > 0 then wrk.body = string.rep("x", bytes) end
+local file = os.getenv("BENCH_BODY_FILE")
+if file then wrk.body = assert(io.open(file)):read("a") end
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer " .. os.getenv("BENCH_TOKEN")
 

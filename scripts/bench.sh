@@ -20,32 +20,38 @@
 # production.
 #
 # After the table of calls come the further rows of scripts/bench-rows.sh: one connection, 1 024 connections,
-# streams, large bodies, HTTP/2, and the memory of idle connections.
+# streams, large bodies, HTTP/2, the memory of idle connections, and calls that are priced by usage beside calls with a
+# fixed price.
 #
 # A slow figure never fails. A failed answer does, and so does an account that was not charged for
 # exactly the calls that were made: a bench of a gateway that drops calls measures nothing.
 #
 #   scripts/bench.sh                        the whole table
 #   scripts/bench.sh --only bare,strict     fewer systems (bare is always the base of the ratios)
-#   scripts/bench.sh --rows calls,streams   fewer tables (calls,one,many,streams,bodies,http2,idle)
+#   scripts/bench.sh --rows calls,streams   fewer tables (calls,one,many,streams,bodies,http2,idle,metered)
+#   scripts/bench.sh --rows metered         the cost of a price by usage alone (4 min)
 #   scripts/bench.sh --profile strict       one system under perf: where its core's time goes
+#   scripts/bench.sh --count bare,strict    system calls and instructions a request, which a busy machine does not change
 #
 # Environment: BENCH_ROUNDS (3), BENCH_SECONDS a turn (8), BENCH_WARMUP seconds (3),
-# BENCH_CONNECTIONS ("32 128"), BENCH_ROW_SECONDS a turn of the further rows (5).
+# BENCH_CONNECTIONS ("32 128"), BENCH_ROW_SECONDS a turn of the further rows (5), BENCH_BUILD (release; another
+# profile of cargo, such as dev, tries the script and measures nothing).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 rounds=${BENCH_ROUNDS:-3}
 seconds=${BENCH_SECONDS:-8}
 warmup=${BENCH_WARMUP:-3}
+build=${BENCH_BUILD:-release}
 read -r -a connections <<<"${BENCH_CONNECTIONS:-32 128}"
 systems=(bare free strict relaxed redis-strict redis-relaxed redis-two peer)
-rows=(calls one many streams bodies http2 idle)
+rows=(calls one many streams bodies http2 idle metered)
 profile=
+count=
 
 readonly gateway_core=0 load_core=1
 readonly funded=1000000000 price=5
-readonly route=/api/ai/generate
+readonly route=/api/ai/generate metered_route=/v1/chat/completions
 path=$route # the path that wrk asks for
 
 say() { printf '%s\n' "$*" >&2; }
@@ -56,11 +62,13 @@ while (($#)); do
         --only) IFS=, read -r -a systems <<<"${2:?--only needs a list}"; shift 2 ;;
         --rows) IFS=, read -r -a rows <<<"${2:?--rows needs a list}"; shift 2 ;;
         --profile) profile=${2:?--profile needs a system}; systems=("$profile"); shift 2 ;;
+        --count) count=1; IFS=, read -r -a systems <<<"${2:?--count needs a list}"; shift 2 ;;
         *) die "unknown argument $1 (the head of this file tells what there is)" ;;
     esac
 done
 
 target=${CARGO_TARGET_DIR:-target}
+built=$target/${build/#dev/debug}
 mkdir -p "$target/bench"
 work=$(mktemp -d "$(cd "$target/bench" && pwd)/run.XXXXXX") # a real disk: /tmp is memory on some systems
 declare -A ports=() admin_ports=()
@@ -68,6 +76,8 @@ declare -A ports=() admin_ports=()
 source scripts/servers.sh
 # shellcheck source=scripts/bench-rows.sh
 source scripts/bench-rows.sh
+# shellcheck source=scripts/bench-count.sh
+source scripts/bench-count.sh
 
 # Stops what this script started, and only that.
 finish() {
@@ -84,8 +94,8 @@ done
 
 # --- build ------------------------------------------------------------------------------------
 
-say "Building (release: fat LTO, some minutes the first time)"
-cargo build --release --bin farebox --example bare_pingora --example canned_upstream \
+say "Building ($build; a release has fat LTO, some minutes the first time)"
+cargo build --profile "$build" --bin farebox --example bare_pingora --example canned_upstream \
     --example stream_client >&2
 
 # --- start ------------------------------------------------------------------------------------
@@ -140,6 +150,26 @@ path = "$route/{more}"
 methods = ["POST"]
 upstream = "canned"
 credits = $credits
+
+[[routes]]
+path = "$metered_route"
+methods = ["POST"]
+upstream = "canned"
+meter = "openai"
+price = "models"
+
+[[routes]]
+path = "$metered_route/{more}"
+methods = ["POST"]
+upstream = "canned"
+meter = "openai"
+price = "models"
+
+# The canned answers report 9 tokens of input and 2 of output: such a call costs 5 credits, too.
+[[models]]
+match = "canned"
+input = 500000
+output = 250000
 TOML
 }
 
@@ -178,11 +208,14 @@ shared_ledger() { # SYSTEM strict|relaxed
         "${redis_ports[$1]}" "$postgres_url" "$1" "$2"
 }
 
+# The command that the next gateway runs under.
+under=()
+
 start_gateway() { # NAME MORE_OF_SERVER, its ledger's lines on stdin
     free_port; ports[$1]=$port
     free_port; admin_ports[$1]=$port
     write_config "$1" "${2:-}"
-    start_on "$gateway_core" "$1" "$target/release/farebox" serve --config "$work/$1.toml"
+    start_on "$gateway_core" "$1" "${under[@]}" "$built/farebox" serve --config "$work/$1.toml"
     await_port "$1" "${ports[$1]}"
     await_port "$1" "${admin_ports[$1]}"
     await_ready "$1" "${admin_ports[$1]}"
@@ -241,15 +274,16 @@ export BENCH_TOKEN
 declare -A calls=() turns=()
 
 free_port; upstream_port=$port
-start_on "$load_core" upstream "$target/release/examples/canned_upstream" "127.0.0.1:$upstream_port"
+start_on "$load_core" upstream "$built/examples/canned_upstream" "127.0.0.1:$upstream_port"
 await_port upstream "$upstream_port"
 ports[upstream]=$upstream_port
 
-for system in "${systems[@]}"; do
+start_system() { # SYSTEM
+    local system=$1
     case $system in
         bare)
             free_port; ports[bare]=$port
-            start_on "$gateway_core" bare "$target/release/examples/bare_pingora" \
+            start_on "$gateway_core" bare "${under[@]}" "$built/examples/bare_pingora" \
                 "127.0.0.1:${ports[bare]}" "127.0.0.1:$upstream_port" 1
             await_port bare "${ports[bare]}"
             [[ $(call bare "$BENCH_TOKEN") == 200 ]] || die "the bare proxy does not forward"
@@ -272,7 +306,9 @@ for system in "${systems[@]}"; do
         peer) start_peer ;;
         *) die "unknown system $system (the head of this file tells what there is)" ;;
     esac
-done
+}
+
+for system in "${systems[@]}"; do start_system "$system"; done
 
 # --- measure ----------------------------------------------------------------------------------
 
@@ -313,7 +349,7 @@ start_wrk() { # NAME CONNECTIONS SECONDS
         -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$path"
 }
 
-# turn SYSTEM CONNECTIONS SECONDS: sets requests_per_second, cpu, redis_cpu, p50, p99. Of two
+# turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, p50, p99. Of two
 # gateways each has half of the connections; the slower one's latency counts.
 turn() {
     local system=$1 conns=$2 before redis_before='' name line requests=0 duration=0 sampler=''
@@ -350,6 +386,7 @@ turn() {
         p50=$((one[2] > p50 ? one[2] : p50))
         p99=$((one[3] > p99 ? one[3] : p99))
     done
+    turn_requests=$requests
     calls[$system]=$((${calls[$system]:-0} + requests))
     turns[$system]=$((${turns[$system]:-0} + conns))
     requests_per_second=$(per "$requests" "$duration" 0 1000000)
@@ -383,8 +420,8 @@ check_charges() { # SYSTEM
         balance=$(farebox_balance "$1")
     fi
     charged=$(((funded - balance) / price))
-    say "$1: ${calls[$1]} calls answered, $charged charged (up to ${turns[$1]} were under way when a turn ended)"
-    ((charged >= calls[$1] && charged <= calls[$1] + turns[$1])) || die "INVALID: $1 did not charge for the calls it served"
+    say "$1: ${calls[$1]} calls answered, $charged charged (up to ${turns[$1]:-0} were under way when a turn ended)"
+    ((charged >= calls[$1] && charged <= calls[$1] + ${turns[$1]:-0})) || die "INVALID: $1 did not charge for the calls it served"
 }
 
 if [[ $profile ]]; then
@@ -464,10 +501,15 @@ report_calls() {
     echo "Medians of $rounds turns of $seconds s each, in turns; ratios round by round. One gateway thread on its own core; wrk, the upstream, Redis and Postgres on another."
 }
 
+if [[ $count ]]; then
+    report_count
+    exit 0
+fi
+
 for row in "${rows[@]}"; do
     case $row in
         calls) measure_calls; report_calls ;;
-        one | many | streams | bodies | http2 | idle) "row_$row" ;;
+        one | many | streams | bodies | http2 | idle | metered) "row_$row" ;;
         *) die "unknown row $row (the head of this file tells what there is)" ;;
     esac
 done

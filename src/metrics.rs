@@ -112,6 +112,8 @@ metrics! {
     overrun_credits: CounterVec(
         "farebox_overrun_credits_total", "Credits that metered calls used above their holds",
         &["route"]);
+    replays: IntCounterVec(
+        "farebox_replays_total", "Retries that got the answer which was paid for", &["route"]);
     /// Sources: admin, signup, stripe, import.
     credits_granted: CounterVec("farebox_credits_granted_total", "Credits added", &["source"]);
     ledger_batch_size: Histogram(
@@ -198,6 +200,7 @@ impl Metrics {
     /// Creates the series of a priced route.
     pub fn begin_route(&self, route: &str) {
         self.begin_holds(route);
+        self.replays.with_label_values(&[route]);
         for code in CODES {
             self.requests.with_label_values(&[route, code]);
         }

@@ -168,14 +168,14 @@ impl Brand {
     }
 }
 
-/// The seller. Each member is `null` where gateway.toml does not set it.
+/// The seller. Each member is `null` if gateway.toml does not set it.
 #[utoipa::path(get, path = "/brand", tag = "ui",
     responses((status = 200, body = BrandBody)), security(()))]
 pub(super) async fn show(State(brand): State<Arc<Brand>>) -> Json<BrandBody> {
     Json(brand.body.clone())
 }
 
-/// The seller's logo, where gateway.toml names a file.
+/// The seller's logo, if gateway.toml names a file.
 #[utoipa::path(get, path = "/brand/logo", tag = "ui",
     responses((status = 200, description = "An image"), (status = 404)), security(()))]
 pub(super) async fn logo(State(brand): State<Arc<Brand>>) -> Result<Response, Problem> {

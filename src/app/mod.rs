@@ -3,5 +3,6 @@
 mod quote;
 mod shared;
 
-pub use quote::{BodyQuote, quote_body};
+pub use quote::{BodyQuote, names_model, quote_body};
+pub(crate) use shared::USAGE_TARGET;
 pub use shared::{App, Catalogue, Usage, log_usage, refuse_path, refuse_quote};

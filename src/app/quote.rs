@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use percent_encoding::percent_decode_str;
+
 use crate::meter::{ReadRequest, Watched, read_request};
 use crate::price::metered::{self, MeteredQuote, MeteredRefusal, Model, Tariff, is_model_name};
 use crate::price::{CanonicalPath, Metering, PriceTable, Route, RoutePrice};
@@ -84,5 +86,46 @@ fn text_for_refusal(refusal: &MeteredRefusal) -> Text {
         MeteredRefusal::UnboundedInput { member } => texts::unbounded_input(member),
         MeteredRefusal::WrongType { member } => texts::wrong_type(member),
         MeteredRefusal::Misspelled { member } => texts::misspelled(member),
+    }
+}
+
+/// Whether a query, with its `?`, has a parameter that some upstream may take for the model.
+pub fn names_model(query: &str) -> bool {
+    let query = query.strip_prefix('?').unwrap_or(query);
+    query.split(['&', ';']).any(|pair| {
+        let name = pair.split('=').next().unwrap_or_default();
+        // PHP and Rack read `model[]` and `model[x]` as values of `model`. Parsers in C end a name at a NUL.
+        let name: Vec<u8> = percent_decode_str(name).collect();
+        let name = name.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
+        let letters: Vec<u8> = name
+            .iter()
+            .filter(|byte| !matches!(**byte, b'_' | b'+' | b' ' | b'.' | b'-'))
+            .map(u8::to_ascii_lowercase)
+            .collect();
+        letters == b"model"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_model;
+
+    #[test]
+    fn a_model_in_the_query_is_found_however_it_is_spelled() {
+        for query in [
+            "?model=x",
+            "?a=1&MODEL=x",
+            "?%6dodel=x",
+            "?_model",
+            "?model[]=x",
+            "?a;model=x",
+            "?mo_del=",
+            "?model%00x=1",
+        ] {
+            assert!(names_model(query), "{query}");
+        }
+        for query in ["", "?", "?models=1", "?a=model", "?api-version=2026-01-01&supermodel=1"] {
+            assert!(!names_model(query), "{query}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::value::RawValue;
 
 use crate::account::AccountId;
-use crate::app::quote::quote_body;
+use crate::app::quote::{names_model, quote_body};
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{Identifier, Identity, KeyRing, Unauthenticated};
 use crate::ledger::{CreditsConfig, Ledger, Refusal};
@@ -166,6 +166,9 @@ impl App {
         let Some(metering) = route.metering().filter(|_| credits.is_none()) else {
             return Ok(credits.unwrap_or_default());
         };
+        if endpoint.split_once('?').is_some_and(|(_, query)| names_model(query)) {
+            return Err(Problem::bad_request(texts::MODEL_IN_QUERY));
+        }
         let body = body.ok_or_else(|| Problem::bad_request(texts::CHECK_NEEDS_BODY))?;
         if body.len() as u64 > metering.max_body {
             let limit = usize::try_from(metering.max_body).unwrap_or(usize::MAX);
@@ -220,10 +223,13 @@ pub struct Usage<'a> {
     pub request_id: &'a str,
 }
 
+/// The target of the log line of a charge, which every paid call writes.
+pub(crate) const USAGE_TARGET: &str = "farebox::usage";
+
 /// Logs a charge.
 pub fn log_usage(usage: &Usage<'_>) {
     tracing::info!(
-        target: "farebox::usage",
+        target: USAGE_TARGET,
         account = %usage.account,
         route = usage.route,
         model = usage.model,

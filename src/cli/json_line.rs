@@ -5,9 +5,11 @@ use std::fmt;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::time::{FormatTime as _, UtcTime};
+use tracing_subscriber::fmt::time::FormatTime as _;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::timestamp::Timestamp;
 
 /// The fields whose text is a decimal. `tracing` has no type for decimals, and a float would round
 /// them.
@@ -29,7 +31,7 @@ where
     ) -> fmt::Result {
         let about = event.metadata();
         line.write_str("{\"timestamp\":\"")?;
-        UtcTime::rfc_3339().format_time(&mut line)?;
+        Timestamp.format_time(&mut line)?;
         write!(line, "\",\"level\":\"{}\"", about.level())?;
         let mut fields = Fields { line: &mut line, target: None, done: Ok(()) };
         event.record(&mut fields);

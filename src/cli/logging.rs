@@ -11,12 +11,13 @@ use serde_json::json;
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::fmt::time::UtcTime;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::app::USAGE_TARGET;
 use crate::cli::flood::{FLOODS, Limit};
 use crate::cli::json_line::JsonLine;
+use crate::cli::text_line::TextLine;
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -62,14 +63,12 @@ pub(super) fn start(format: LogFormat, is_gateway: bool) {
     let usual = if is_gateway { GATEWAY_FILTER } else { COMMAND_FILTER };
     let filter = filter.unwrap_or_else(|| EnvFilter::new(usual));
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
-    let lines = tracing_subscriber::fmt::layer()
-        .with_timer(UtcTime::rfc_3339())
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(&LINES);
+    let lines =
+        tracing_subscriber::fmt::layer().with_ansi(io::stderr().is_terminal()).with_writer(&LINES);
     let subscriber = tracing_subscriber::registry().with(filter).with(Limit);
     // In tests, logging may have been started before. This then has no effect.
     let started = match format {
-        LogFormat::Text => subscriber.with(lines).try_init(),
+        LogFormat::Text => subscriber.with(lines.event_format(TextLine::new())).try_init(),
         LogFormat::Json => subscriber.with(lines.event_format(JsonLine)).try_init(),
     };
     if started.is_ok() {
@@ -159,7 +158,7 @@ impl<'a> MakeWriter<'a> for &'static Lines {
 
     /// Lines about ordinary calls may wait; all others are written at once.
     fn make_writer_for(&'a self, about: &Metadata<'_>) -> Line {
-        Line { at_once: *about.level() < Level::INFO || about.target() != "farebox::usage" }
+        Line { at_once: *about.level() < Level::INFO || about.target() != USAGE_TARGET }
     }
 }
 

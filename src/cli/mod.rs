@@ -30,6 +30,8 @@ mod recover;
 mod run;
 mod serve;
 mod stripe;
+mod text_line;
+mod timestamp;
 
 pub use command_line::{Cli, main};
 pub use logging::LogFormat;

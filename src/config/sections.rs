@@ -34,8 +34,10 @@ impl Sections {
     pub const BRAND: Self = Self(1 << 9);
     /// `[[models]]`, with those of the `models_file`, and `[rates]`.
     pub const MODELS: Self = Self(1 << 10);
+    /// `[idempotency]`
+    pub const IDEMPOTENCY: Self = Self(1 << 11);
     /// The whole file.
-    pub const ALL: Self = Self((1 << 11) - 1);
+    pub const ALL: Self = Self((1 << 12) - 1);
 
     /// True when every section of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {
@@ -50,7 +52,7 @@ impl BitOr for Sections {
     }
 }
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "server",
     "ledger",
     "auth",
@@ -64,6 +66,7 @@ const NAMES: [&str; 13] = [
     "models",
     "models_file",
     "rates",
+    "idempotency",
 ];
 
 /// Reports every unknown name at the top of the file, whichever sections the command reads.

@@ -5,11 +5,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::account::AccountId;
 use crate::app::App;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, wall_ms};
+use crate::stripe::{ReconcileError, Reconciled, Sales};
 
 /// How often the API keys that other gateways made or revoked are read.
 const FOLLOW_KEYS_EVERY: Duration = Duration::from_secs(1);
+
+/// How far back the comparison with Stripe goes after a failover, in seconds.
+const RECONCILED_SECS: i64 = 24 * 3600;
+
+/// The time between two attempts of that comparison.
+const RECONCILE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the published keys of the token issuers up to date.
 pub(super) async fn refresh_keys(app: Arc<App>, stopping: watch::Receiver<bool>) {
@@ -54,6 +62,48 @@ pub(super) async fn reconcile(ledger: Ledger) {
         }
         Err(error) => tracing::error!(%error, "the ledger could not be reconciled"),
     }
+}
+
+/// Compares the last day with Stripe after each noticed failover of the ledger's database: the database may have lost
+/// purchases whose events Stripe takes for received.
+pub(super) async fn reconcile_after_failovers(ledger: Ledger, sales: Arc<Sales>) {
+    let Some(mut failovers) = ledger.read().failovers() else { return };
+    while failovers.changed().await.is_ok() {
+        loop {
+            match sales.reconcile(wall_ms() / 1000 - RECONCILED_SECS).await {
+                Ok(report) => {
+                    log_reconciled(&report);
+                    break;
+                }
+                Err(ReconcileError::Sandbox) => return,
+                Err(error) => {
+                    tracing::warn!(
+                        %error,
+                        "the last day cannot be compared with Stripe after a failover of Postgres; it is tried again"
+                    );
+                    tokio::time::sleep(RECONCILE_AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+}
+
+fn log_reconciled(report: &Reconciled) {
+    for applied in &report.applied {
+        tracing::warn!(
+            account = applied.account.as_ref().map(AccountId::as_str),
+            from = applied.from,
+            granted = %applied.granted,
+            clawed_back = %applied.clawed_back,
+            "the ledger had lost this payment, and has it again from Stripe"
+        );
+    }
+    let (sessions, applied) = (report.sessions, report.applied.len());
+    tracing::warn!(
+        sessions,
+        applied,
+        "the last day was compared with Stripe after a failover of Postgres"
+    );
 }
 
 /// Runs `work` until it ends or `stop` turns true.

@@ -8,7 +8,9 @@ use crate::app::App;
 use crate::gateway::error::StartError;
 use crate::gateway::live::catalogue;
 use crate::identify::{AuthConfig, Identifier, KeyRing};
-use crate::ledger::{BackendKind, CreditsConfig, Ledger, LedgerConfig, LedgerError, Pipeline};
+use crate::ledger::{
+    Answers, BackendKind, CreditsConfig, Ledger, LedgerConfig, LedgerError, Pipeline,
+};
 use crate::metrics::Metrics;
 use crate::price::PriceTable;
 use crate::price::metered::Rates;
@@ -23,16 +25,39 @@ pub async fn open_ledger(
     config: &LedgerConfig,
     metrics: Metrics,
 ) -> Result<(Ledger, Pipeline), LedgerError> {
+    let (ledger, pipeline, _) = open_ledger_with_answers(config, None, metrics).await?;
+    Ok((ledger, pipeline))
+}
+
+/// As [`open_ledger`], with the answers that the ledger keeps for retries. All of them together take at most
+/// `max_total` bytes; `None` where none are to be kept.
+///
+/// # Errors
+/// As [`open_ledger`].
+pub(super) async fn open_ledger_with_answers(
+    config: &LedgerConfig,
+    max_total: Option<u64>,
+    metrics: Metrics,
+) -> Result<(Ledger, Pipeline, Option<Arc<dyn Answers>>), LedgerError> {
+    let mut answers: Option<Arc<dyn Answers>> = None;
     match config.backend {
         BackendKind::Embedded => {
             let backend = SqliteLedger::open_as(config, metrics.clone()).await?;
+            if let Some(max_total) = max_total {
+                answers = Some(Arc::new(backend.answers(max_total).await?));
+            }
             let reader = backend.reader();
-            Ok(Ledger::start(backend, reader, metrics))
+            let (ledger, pipeline) = Ledger::start(backend, reader, metrics);
+            Ok((ledger, pipeline, answers))
         }
         BackendKind::Redis => {
             let backend = ClusterLedger::open(config, metrics.clone()).await?;
+            if let Some(max_total) = max_total {
+                answers = Some(Arc::new(backend.answers(max_total).await?));
+            }
             let reader = backend.reader();
-            Ok(Ledger::start(backend, reader, metrics))
+            let (ledger, pipeline) = Ledger::start(backend, reader, metrics);
+            Ok((ledger, pipeline, answers))
         }
     }
 }

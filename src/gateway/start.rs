@@ -16,14 +16,14 @@ use crate::gateway::background;
 use crate::gateway::config::Config;
 use crate::gateway::error::StartError;
 use crate::gateway::live::open_live;
-use crate::gateway::open::{open_app, open_ledger, open_sales};
+use crate::gateway::open::{open_app, open_ledger_with_answers, open_sales};
 use crate::gateway::open_files::OpenFiles;
 use crate::gateway::private_listener;
 use crate::ledger::{BackendKind, KeyRecord, Ledger, Pipeline};
 use crate::metrics::Metrics;
 use crate::proxy::{
-    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, Resolver, ServerConfig,
-    TlsFiles,
+    CallsInFlight, Cors, Gate, GateOptions, Limits, Live, PublicListener, Resolver, Retries,
+    ServerConfig, TlsFiles,
 };
 
 /// The addresses of a running gateway's listeners.
@@ -106,7 +106,11 @@ impl Gateway {
         let private = Private { limits, metrics: &metrics, readiness: &readiness };
         let admin_routes = private.serve(admin, health, &signals, &mut background);
 
-        let (ledger, pipeline) = open_ledger(&config.ledger, metrics.clone()).await?;
+        let idempotency = &config.idempotency;
+        let max_total = idempotency.enabled.then_some(idempotency.max_total.0);
+        let opened = open_ledger_with_answers(&config.ledger, max_total, metrics.clone()).await?;
+        let (ledger, pipeline, answers) = opened;
+        let retries = answers.and_then(|answers| Retries::new(idempotency, answers));
         let own_url = own_url(addresses.public, tls.is_some(), &config.api.prefix);
         let sales = open_sales(config.stripe.clone(), &ledger, &metrics, &own_url).await?;
         let (auth, credits) = (&config.auth, config.credits.clone());
@@ -118,7 +122,8 @@ impl Gateway {
         let live = Arc::new(ArcSwap::from_pointee(live));
 
         let in_flight = CallsInFlight::new(metrics.calls_in_flight.clone());
-        let gate = open_gate(config, server, upstream_idle, &app, &live, &in_flight, &signals)?;
+        let shared = Shared { app: &app, live: &live, in_flight: &in_flight, signals: &signals };
+        let gate = open_gate(config, server, upstream_idle, retries, &shared)?;
         let acceptor = tls.as_ref().map(TlsFiles::acceptor).transpose();
         let acceptor = acceptor.map_err(|error| StartError::Internal(error.to_string()))?;
         let listener = PublicListener::new(public, acceptor, gate, limits);
@@ -275,15 +280,22 @@ fn own_url(public: SocketAddr, is_tls: bool, prefix: &str) -> String {
     format!("{scheme}://{public}{prefix}")
 }
 
+/// The parts of a gateway that the gate of its calls shares with others.
+struct Shared<'a> {
+    app: &'a Arc<App>,
+    live: &'a Arc<ArcSwap<Live>>,
+    in_flight: &'a CallsInFlight,
+    signals: &'a Signals,
+}
+
 fn open_gate(
     config: &Config,
     server: &ServerConfig,
     upstream_idle: usize,
-    app: &Arc<App>,
-    live: &Arc<ArcSwap<Live>>,
-    in_flight: &CallsInFlight,
-    signals: &Signals,
+    retries: Option<Arc<Retries>>,
+    shared: &Shared<'_>,
 ) -> Result<Gate, StartError> {
+    let Shared { app, live, in_flight, signals } = *shared;
     let prefix = &config.api.prefix;
     let brand = Brand::load(&config.brand, prefix);
     let brand = Arc::new(brand.map_err(|mistake| StartError::Config(vec![mistake]))?);
@@ -296,6 +308,7 @@ fn open_gate(
         body_timeout: server.body_timeout.0,
         body_memory: usize::try_from(server.body_memory.0).unwrap_or(usize::MAX),
         upstream_idle,
+        retries,
         stop: signals.stop.subscribe(),
     };
     Ok(Gate::new(app.clone(), live.clone(), own_routes, options, in_flight.clone()))
@@ -318,6 +331,8 @@ fn spawn_background(
         background.spawn(background::until(signals.close.subscribe(), reconciling));
     }
     if let Some(sales) = app.sales.clone() {
+        let reconciling = background::reconcile_after_failovers(app.ledger.clone(), sales.clone());
+        background.spawn(background::until(stopping(), reconciling));
         background.spawn(background::until(stopping(), async move { sales.run().await }));
     }
     if let Some(tls) = tls {

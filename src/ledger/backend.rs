@@ -2,6 +2,7 @@
 //! each.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ pub struct Expired {
 /// Tells whether a hold belongs to a call that is running in this process.
 pub type IsLive<'a> = dyn Fn(&HoldId) -> bool + Send + Sync + 'a;
 
+/// A batch that a backend has decided.
+pub enum Begun {
+    /// The outcomes may be answered.
+    Done(Vec<Outcome>),
+    /// The outcomes may be answered once they are durable, which this future waits for. The next batch may be decided
+    /// meanwhile.
+    Committing(Pin<Box<dyn Future<Output = Vec<Outcome>> + Send>>),
+}
+
 /// A backend decides operations and makes them durable. The pipeline owns it, so it needs no lock.
 pub trait Backend: Send + 'static {
     /// Decides the operations in order; each sees the changes of the operations before it. When this
@@ -27,6 +37,11 @@ pub trait Backend: Send + 'static {
     /// outcome [`Refusal::Unavailable`](crate::ledger::Refusal::Unavailable) changed nothing, and may
     /// be tried again.
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
+
+    /// The same, for a backend that can decide a batch while the one before is not durable yet.
+    fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> impl Future<Output = Begun> + Send {
+        async { Begun::Done(self.apply(batch).await) }
+    }
 
     /// Does the work that is due by time: writes pending changes, and expires the holds whose time has
     /// run out. A hold for which `is_live` returns true is renewed instead of expired. Returns the
@@ -40,6 +55,12 @@ pub trait Backend: Send + 'static {
 
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
+
+    /// How long the ends of calls' holds may wait for an operation whose caller waits, so that one commit
+    /// writes both. Zero where waiting saves nothing.
+    fn ends_wait(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the
     /// gateway that serves the ledger next. Removes from `unsettled` the ones that it stored. A

@@ -30,8 +30,8 @@ use crate::metrics::Metrics;
 pub enum HeldOrClaimed {
     /// The credits are set aside, and the claim is this call's.
     Held(Hold),
-    /// Another call has the claim. Nothing is held.
-    Claimed(Claimed),
+    /// Another call has the claim. Nothing is held, so the call's id is still unused.
+    Claimed(Claimed, CallId),
 }
 
 /// A ledger in use. Cheap to clone; all clones share one pipeline.
@@ -99,7 +99,7 @@ impl Ledger {
     ) -> Result<Hold, Refusal> {
         match self.hold_claiming(id, account, amount, route, None).await? {
             HeldOrClaimed::Held(hold) => Ok(hold),
-            HeldOrClaimed::Claimed(_) => {
+            HeldOrClaimed::Claimed(..) => {
                 tracing::error!("the ledger's backend knows of a claim that was not made");
                 Err(Refusal::Unavailable)
             }
@@ -120,7 +120,8 @@ impl Ledger {
         route: Arc<str>,
         claim: Option<Claim>,
     ) -> Result<HeldOrClaimed, Refusal> {
-        let id = HoldId::from(id);
+        let unheld = id;
+        let id = unheld.hold_id().clone();
         let key = match claim {
             Some(Claim::Key { id, .. }) => Some(id),
             Some(Claim::Retry { .. }) | None => None,
@@ -145,7 +146,7 @@ impl Ledger {
             Ok(Ok(after)) => Ok(HeldOrClaimed::Held(guard.granted(after))),
             Ok(Err(claimed)) => {
                 guard.disarm();
-                Ok(HeldOrClaimed::Claimed(claimed))
+                Ok(HeldOrClaimed::Claimed(claimed, unheld))
             }
             Err(refusal) => {
                 let holds = &self.holds.metrics.holds;

@@ -52,6 +52,16 @@ pub struct Settlement {
     pub usage: Option<UsageRecord>,
 }
 
+impl Settlement {
+    /// The charge of a call that holds `held`.
+    pub fn charge(&self, held: Credits) -> Credits {
+        match self.overrun {
+            Overrun::Debt => self.amount,
+            Overrun::Cap => self.amount.min(held),
+        }
+    }
+}
+
 /// Credits set aside for a call. However the call ends, the hold ends once: by [`Hold::capture`],
 /// by [`Hold::settle`], by [`Hold::release`], or when it is dropped. A dropped hold is released,
 /// except when a stop cuts calls off: then `[ledger] after_crash` decides.
@@ -212,12 +222,9 @@ impl Hold {
     /// The entry stores the usage record. If the charge is above the hold and there is no record,
     /// an empty one is stored, so that the entry shows how much was held.
     pub fn settle(self, settlement: Settlement) -> Credits {
-        let Settlement { amount: price, overrun, usage } = settlement;
+        let amount = settlement.charge(self.amount);
+        let Settlement { amount: price, usage, .. } = settlement;
         let excess = price.checked_sub(self.amount).filter(|excess| !excess.is_zero());
-        let amount = match overrun {
-            Overrun::Debt => price,
-            Overrun::Cap => price.min(self.amount),
-        };
         if let Some(excess) = excess {
             let counter = &self.holds.metrics.overrun_credits;
             counter.with_label_values(&[&*self.route]).inc_by(excess.as_metric());

@@ -1,16 +1,17 @@
 //! Natural batching. One task takes all operations in the queue, lets the backend decide them as
 //! one batch, and replies to all callers. Then it takes the operations that were queued during that
-//! time. A lone request does not wait, and under load the batches grow by themselves.
+//! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
+//! decide a batch while the one before becomes durable.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::ledger::backend::Backend;
+use crate::ledger::backend::{Backend, Begun};
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
 use crate::ledger::queue::{Message, Queue, Queued};
@@ -19,6 +20,10 @@ use crate::metrics::Metrics;
 /// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
 /// and small enough that callers get their reply soon.
 const MAX_BATCH: usize = 1024;
+
+/// The most batches that are in flight: one that becomes durable, and one that is being decided or waits for that too.
+/// More would make the batches smaller and the commits more, and no call faster.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// How many times the pipeline lets other tasks run, so that they queue more operations, before it
 /// decides a batch. Each time, the runtime runs every task that is ready.
@@ -50,7 +55,8 @@ impl Pipeline {
         metrics: Metrics,
     ) -> (Self, Queue) {
         let (queue, messages) = Queue::new();
-        let worker = Worker { backend, live, metrics, unsettled: Vec::new() };
+        let (unsettled, committing) = (Vec::new(), JoinSet::new());
+        let worker = Worker { backend, live, metrics, unsettled, committing };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
@@ -82,6 +88,23 @@ async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec
     }
 }
 
+/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
+/// commit of these alone would keep the next call waiting.
+async fn wait_for_caller(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    limit: Duration,
+) {
+    let until = Instant::now() + limit;
+    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
+        let room = MAX_BATCH - inbox.len();
+        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
+            Ok(1..) => gather(messages, inbox).await,
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
 /// Whether the operation ends the hold of a call that was cut off before the hold was granted.
 /// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
@@ -94,6 +117,43 @@ struct Worker<B> {
     metrics: Metrics,
     /// Ends of holds that could not be written so far, oldest first.
     unsettled: Vec<Operation>,
+    /// Batches that are decided and become durable. Each answers its callers, and returns its ends of holds that could
+    /// not be written.
+    committing: JoinSet<Vec<Operation>>,
+}
+
+/// A batch and the callers who wait for its outcomes.
+struct Batch {
+    operations: Arc<Vec<Operation>>,
+    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
+    replies: Vec<Option<oneshot::Sender<Outcome>>>,
+}
+
+impl Batch {
+    /// Answers the callers. Returns the ends of holds that could not be written.
+    fn answer(self, outcomes: Vec<Outcome>, live: &LiveHolds) -> Vec<Operation> {
+        debug_assert_eq!(outcomes.len(), self.operations.len());
+        let mut unsettled = Vec::new();
+        for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
+        {
+            match (reply, outcome) {
+                // If the caller is gone, its guard has queued the operation that undoes this one.
+                (Some(reply), outcome) => drop(reply.send(outcome)),
+                (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
+                (None, outcome) => {
+                    if let Outcome::Refused(refusal) = outcome
+                        && !is_void(operation, refusal)
+                    {
+                        tracing::error!(?operation, %refusal, "a hold could not be ended");
+                    }
+                    if let Some(hold) = operation.ends() {
+                        live.remove(hold);
+                    }
+                }
+            }
+        }
+        unsettled
+    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -106,8 +166,13 @@ impl<B: Backend> Worker<B> {
         loop {
             tokio::select! {
                 biased;
-                taken = messages.recv_many(&mut inbox, MAX_BATCH) => {
+                Some(left) = self.committing.join_next() => self.note_committed(left),
+                taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     gather(&mut messages, &mut inbox).await;
+                    let limit = self.backend.ends_wait();
+                    if !limit.is_zero() {
+                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
                         messages.close();
@@ -118,9 +183,9 @@ impl<B: Backend> Worker<B> {
                     }
                     tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
-                () = &mut timer => {}
+                () = &mut timer, if self.has_room() => {}
             }
-            if Instant::now() >= tick_at {
+            if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
             }
@@ -134,6 +199,9 @@ impl<B: Backend> Worker<B> {
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
+        while !self.has_room() {
+            self.wait_for_one().await;
+        }
         let live = &self.live;
         for expired in self.backend.tick(&|hold| live.contains(hold)).await {
             self.metrics.holds.with_label_values(&[&*expired.route, "expired"]).inc();
@@ -143,8 +211,8 @@ impl<B: Backend> Worker<B> {
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
         let mut operations = std::mem::take(&mut self.unsettled);
-        let retried = operations.len();
         let mut replies = Vec::new();
+        replies.resize_with(operations.len(), || None);
         for message in messages {
             if let Message::Operation(Queued { operation, reply }) = message {
                 operations.push(operation);
@@ -155,29 +223,45 @@ impl<B: Backend> Worker<B> {
             return;
         }
         self.metrics.ledger_batch_size.observe(operations.len() as f64);
-        let outcomes = self.backend.apply(&operations).await;
-        debug_assert_eq!(outcomes.len(), operations.len());
-        let replies = std::iter::repeat_with(|| None).take(retried).chain(replies);
-        for ((operation, outcome), reply) in operations.into_iter().zip(outcomes).zip(replies) {
-            match (reply, outcome) {
-                // If the caller is gone, its guard has queued the operation that undoes this one.
-                (Some(reply), outcome) => drop(reply.send(outcome)),
-                (None, Outcome::Refused(Refusal::Unavailable)) => self.unsettled.push(operation),
-                (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome
-                        && !is_void(&operation, refusal)
-                    {
-                        tracing::error!(?operation, %refusal, "a hold could not be ended");
-                    }
-                    if let Some(hold) = operation.ends() {
-                        self.live.remove(hold);
-                    }
-                }
+        let batch = Batch { operations: Arc::new(operations), replies };
+        match self.backend.begin(&batch.operations).await {
+            Begun::Done(outcomes) => self.unsettled.extend(batch.answer(outcomes, &self.live)),
+            Begun::Committing(outcomes) => {
+                let live = self.live.clone();
+                self.committing.spawn(async move { batch.answer(outcomes.await, &live) });
             }
         }
     }
 
+    /// True where another batch may be decided.
+    fn has_room(&self) -> bool {
+        self.committing.len() < MAX_IN_FLIGHT
+    }
+
+    fn note_committed(&mut self, left: Result<Vec<Operation>, JoinError>) {
+        match left {
+            Ok(left) => self.unsettled.extend(left),
+            // Its callers have heard that the ledger is unavailable.
+            Err(error) => tracing::error!(%error, "a batch was not answered"),
+        }
+    }
+
+    /// Waits until one more of the batches that were decided is answered.
+    async fn wait_for_one(&mut self) {
+        if let Some(left) = self.committing.join_next().await {
+            self.note_committed(left);
+        }
+    }
+
+    /// Waits until all of them are.
+    async fn wait_for_all(&mut self) {
+        while !self.committing.is_empty() {
+            self.wait_for_one().await;
+        }
+    }
+
     async fn stop(mut self) -> bool {
+        self.wait_for_all().await;
         let limit = Instant::now() + STOP_LIMIT;
         // This loop retries the ends of holds that the backend has not accepted yet. The ends that
         // it has accepted are written below, within the time that the backend gets to close.
@@ -186,6 +270,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 tokio::time::sleep(self.backend.tick_after()).await;
                 self.tick().await;
+                self.wait_for_all().await;
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
@@ -203,6 +288,7 @@ impl<B: Backend> Worker<B> {
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
+            self.wait_for_all().await;
         };
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");

@@ -22,6 +22,13 @@ pub(crate) enum Message {
     Stop,
 }
 
+impl Message {
+    /// True for the end of a call's hold: no caller waits for that.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Operation(Queued { reply: None, .. }))
+    }
+}
+
 /// The sending end of the queue.
 #[derive(Clone, Debug)]
 pub(crate) struct Queue(mpsc::UnboundedSender<Message>);

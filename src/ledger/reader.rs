@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::account::AccountId;
 use crate::ledger::crash::CrashedCall;
@@ -150,8 +151,14 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Folds entries older than `before_ms` into opening balances, without the pipeline. `None` if
-    /// the backend can only do that between two batches, by
+    /// Counts the noticed failovers of the database to a server that may lack the last seconds, since this gateway
+    /// began; `None` where the backend has no such servers.
+    fn failovers(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// Folds entries older than `before_ms` into opening balances outside the pipeline. `None` where
+    /// the backend can do that only between two batches, by
     /// [`Operation::Fold`](crate::ledger::Operation::Fold).
     async fn fold(
         &self,

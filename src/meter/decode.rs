@@ -65,12 +65,20 @@ pub struct Decoder {
 }
 
 enum Coding {
-    Gzip(Decompress),
+    /// One member after the other (RFC 1952, 2.2).
+    Gzip {
+        member: Decompress,
+        has_ended: bool,
+    },
     Brotli {
         state: Box<Brotli>,
         is_first: bool,
     },
-    Zstd(Box<Zstd<'static>>),
+    /// One frame after the other (RFC 8878, 3).
+    Zstd {
+        frame: Box<Zstd<'static>>,
+        has_ended: bool,
+    },
     /// The encoded answer has ended.
     Done,
     Broken,
@@ -89,19 +97,29 @@ impl Decoder {
     /// Creates a decoder for the start of an answer.
     pub fn new(encoding: Encoding) -> Self {
         let coding = match encoding {
-            // 15 stands for the largest window of gzip, which is 32 KiB.
-            Encoding::Gzip => Coding::Gzip(Decompress::new_gzip(15)),
+            Encoding::Gzip => Coding::Gzip { member: gzip_member(), has_ended: false },
             Encoding::Brotli => {
                 let alloc = StandardAlloc::default;
                 let state = Box::new(BrotliState::new(alloc(), alloc(), alloc()));
                 Coding::Brotli { state, is_first: true }
             }
-            Encoding::Zstd => zstd().map_or(Coding::Broken, Coding::Zstd),
+            Encoding::Zstd => {
+                zstd().map_or(Coding::Broken, |frame| Coding::Zstd { frame, has_ended: false })
+            }
         };
         Self { coding, out: vec![0; OUT_BYTES].into(), decoded: 0, failed: None }
     }
 
-    /// Decodes the next part, and passes the decoded bytes to `out`, at most 32 KiB at a time.
+    /// True where the answer may end here: all that was fed has been decoded, and nothing is begun.
+    pub const fn is_at_end(&self) -> bool {
+        match &self.coding {
+            Coding::Gzip { has_ended, .. } | Coding::Zstd { has_ended, .. } => *has_ended,
+            Coding::Done => self.failed.is_none(),
+            Coding::Brotli { .. } | Coding::Broken => false,
+        }
+    }
+
+    /// Decodes the next part, and gives what comes out to `out`, in parts of at most 32 KiB.
     ///
     /// # Errors
     /// [`DecodeError`]. The rest of the answer can then not be decoded, and each later part returns
@@ -129,8 +147,7 @@ impl Decoder {
                 self.coding = Coding::Done;
             }
             let is_full = written.len() == self.out.len();
-            if step.is_done
-                || (rest.is_empty() && !is_full)
+            if (rest.is_empty() && (step.is_done || !is_full))
                 || (step.read == 0 && step.written == 0)
             {
                 return Ok(());
@@ -142,15 +159,24 @@ impl Decoder {
 impl Coding {
     fn step(&mut self, part: &[u8], out: &mut [u8]) -> Result<Progress, DecodeError> {
         match self {
-            Self::Gzip(gzip) => {
-                let before = (gzip.total_in(), gzip.total_out());
-                let status = gzip
+            Self::Gzip { member, has_ended } => {
+                if *has_ended {
+                    // Some writers fill up a block with zeros.
+                    let zeros = part.iter().take_while(|byte| **byte == 0).count();
+                    if zeros > 0 || part.is_empty() {
+                        return Ok(Progress { read: zeros, written: 0, is_done: false });
+                    }
+                    (*member, *has_ended) = (gzip_member(), false);
+                }
+                let before = (member.total_in(), member.total_out());
+                let status = member
                     .decompress(part, out, FlushDecompress::None)
                     .map_err(|_| DecodeError::Malformed)?;
+                *has_ended = status == Status::StreamEnd;
                 Ok(Progress {
-                    read: moved(before.0, gzip.total_in()),
-                    written: moved(before.1, gzip.total_out()),
-                    is_done: status == Status::StreamEnd,
+                    read: moved(before.0, member.total_in()),
+                    written: moved(before.1, member.total_out()),
+                    is_done: false,
                 })
             }
             Self::Brotli { state, is_first } => {
@@ -180,21 +206,26 @@ impl Coding {
                     }
                 }
             }
-            Self::Zstd(zstd) => {
+            Self::Zstd { frame, has_ended } => {
                 let mut input = InBuffer::around(part);
                 let mut output = OutBuffer::around(out);
-                // Several frames may follow each other, so the end of a frame need not be the end
-                // of the answer.
-                zstd.run(&mut input, &mut output).map_err(|error| {
+                let is_idle = *has_ended && part.is_empty();
+                let missing = frame.run(&mut input, &mut output).map_err(|error| {
                     let is_window = error.to_string().contains("too much memory");
                     if is_window { DecodeError::Window } else { DecodeError::Malformed }
                 })?;
+                *has_ended = is_idle || missing == 0;
                 Ok(Progress { read: input.pos(), written: output.pos(), is_done: false })
             }
-            Self::Done => Ok(Progress { read: part.len(), written: 0, is_done: true }),
-            Self::Broken => Err(DecodeError::Malformed),
+            Self::Done if part.is_empty() => Ok(Progress { read: 0, written: 0, is_done: true }),
+            Self::Done | Self::Broken => Err(DecodeError::Malformed),
         }
     }
+}
+
+/// The state at the start of a member. 15 is the largest window that gzip knows, 32 KiB.
+fn gzip_member() -> Decompress {
+    Decompress::new_gzip(15)
 }
 
 fn zstd() -> Option<Box<Zstd<'static>>> {
@@ -216,9 +247,9 @@ fn moved(before: u64, after: u64) -> usize {
 impl fmt::Debug for Coding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Gzip(_) => "Gzip",
+            Self::Gzip { .. } => "Gzip",
             Self::Brotli { .. } => "Brotli",
-            Self::Zstd(_) => "Zstd",
+            Self::Zstd { .. } => "Zstd",
             Self::Done => "Done",
             Self::Broken => "Broken",
         })
@@ -273,9 +304,41 @@ mod tests {
                 let decoded = decode(encoding, &encoded, length);
                 assert!(decoded.as_deref() == Ok(&text), "{encoding:?} {length}");
             }
+            // Nothing of an answer that was cut off counts as its end.
+            let is_at_end = |encoded: &[u8]| {
+                let mut decoder = Decoder::new(encoding);
+                decoder.feed(encoded, |_| {}).unwrap();
+                decoder.is_at_end()
+            };
+            assert!(is_at_end(&encoded) && !is_at_end(&[]), "{encoding:?}");
+            assert!(!is_at_end(&encoded[..encoded.len() - 1]), "{encoding:?}");
             let mut with_more = encoded.clone();
             with_more.truncate(encoded.len() / 2);
             assert!(decode(encoding, &with_more, 100).unwrap().len() < text.len());
+        }
+    }
+
+    #[test]
+    fn members_and_frames_that_follow_each_other_are_one_answer() {
+        let padded = [gzip(b"one "), vec![0; 9], gzip(b"two"), vec![0]].concat();
+        let frames = [&b"one "[..], b"two"].map(|part| zstd::encode_all(part, 1).unwrap()).concat();
+        let members = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        for (encoding, encoded) in
+            [(Encoding::Gzip, padded), (Encoding::Gzip, members), (Encoding::Zstd, frames)]
+        {
+            for length in [1, 3, encoded.len()] {
+                let decoded = decode(encoding, &encoded, length);
+                assert_eq!(decoded.as_deref(), Ok(&b"one two"[..]), "{encoding:?} {length}");
+            }
+        }
+        for (encoding, first) in
+            [(Encoding::Gzip, gzip(b"one")), (Encoding::Brotli, brotli(b"one"))]
+        {
+            let garbage = [first, b"two".to_vec()].concat();
+            for length in [1, 1000] {
+                let decoded = decode(encoding, &garbage, length);
+                assert_eq!(decoded, Err(DecodeError::Malformed), "{encoding:?} {length}");
+            }
         }
     }
 

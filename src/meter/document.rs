@@ -28,8 +28,9 @@ pub struct AnswerUsage {
     pub delivered_text_bytes: u64,
     /// The number of images in the answer. `usage` counts them too.
     pub images: u32,
-    /// Whether a stream has delivered audio, or an image or a part of one. Its text then does not
-    /// tell how much was delivered.
+    /// The answer could not be read, or not all of it: more may have been delivered than is known.
+    pub is_unread: bool,
+    /// A stream has delivered sound, or an image or a part of one: its text does not tell how much was delivered.
     pub has_media: bool,
 }
 

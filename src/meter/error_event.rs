@@ -2,20 +2,23 @@
 
 use bytes::Bytes;
 
+use crate::problem::Code;
 use crate::usage::MeterKind;
 
-/// A server-sent event that ends a stream because the account has too few credits. The event begins
-/// with an empty line, so that it may follow any line.
-pub fn error_event(kind: &MeterKind, message: &str) -> Bytes {
-    // Every string has a form in JSON, and that form has no line break.
+/// A server-sent event that says that the stream ends here, and why. The event begins with an empty line, so that it may
+/// follow any line.
+pub fn error_event(kind: &MeterKind, code: Code, message: &str) -> Bytes {
+    // A string always has a form in JSON, and none with a line break; so has a code.
     let message = serde_json::to_string(message).unwrap_or_default();
     let event = match kind {
         MeterKind::Anthropic => format!(
-            "\n\nevent: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"billing_error\",\"message\":{message}}}}}\n\n"
+            "\n\nevent: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":\"{}\",\"message\":{message}}}}}\n\n",
+            code.anthropic_type()
         ),
         MeterKind::OpenAi | MeterKind::Pointers(_) => format!(
-            "\n\ndata: {{\"error\":{{\"message\":{message},\"type\":\"insufficient_quota\",\"param\":null,\
-             \"code\":\"INSUFFICIENT_CREDITS\"}}}}\n\n"
+            "\n\ndata: {{\"error\":{{\"message\":{message},\"type\":\"{}\",\"param\":null,\"code\":{}}}}}\n\n",
+            code.openai_type(),
+            serde_json::to_string(&code).unwrap_or_default()
         ),
     };
     event.into()

@@ -141,11 +141,14 @@ fn is_pack_id(id: &str) -> bool {
 fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) -> Vec<Mistake> {
     let Some(first) = packs.first() else { return Vec::new() };
     let currency = first.price.currency();
-    let costs = routes.iter().enumerate().filter_map(|(i, route)| Some((i, route.cost?)));
-    let foreign = costs.filter_map(|(index, cost)| {
-        foreign_cost(&format!("routes[{index}].cost"), cost, currency, rates)
+    let foreign = routes.iter().enumerate().flat_map(|(index, route)| {
+        let of_unit = route
+            .unit_costs()
+            .map(move |(unit, cost)| (format!("routes[{index}].price.cost.{unit}"), cost));
+        let of_call = route.cost.map(|cost| (format!("routes[{index}].cost"), cost));
+        of_call.into_iter().chain(of_unit)
     });
-    foreign.collect()
+    foreign.filter_map(|(key, cost)| foreign_cost(&key, cost, currency, rates)).collect()
 }
 
 /// The mistake at `key`: `cost` cannot be compared with prices in `currency`.

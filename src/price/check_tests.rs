@@ -171,4 +171,10 @@ fn own_costs_are_in_the_packs_currency() {
     );
     assert_eq!(found[0].key, "routes[0].cost");
     assert!(found[0].hint.contains("EUR"));
+    let found = mistakes(
+        "[[routes]]\npath = '/a'\nupstream = 'ai'\nmeter = 'openai'
+         price = { image = 4, cost = { image = '0.04 USD' } }
+         [[packs]]\nid = 'p'\ncredits = 1\nprice = '1 EUR'",
+    );
+    assert_eq!(found[0].key, "routes[0].price.cost.image");
 }

@@ -63,6 +63,17 @@ pub struct RouteConfig {
     pub read_timeout: Option<Span>,
 }
 
+impl RouteConfig {
+    /// The own cost of each unit, where the route has unit prices of its own.
+    pub(super) fn unit_costs(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
+        let units = match &self.price {
+            Some(PriceConfig::Units(units)) => Some(units),
+            _ => None,
+        };
+        units.into_iter().flat_map(|units| units.cost.units())
+    }
+}
+
 /// A class of HTTP status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum StatusClass {

@@ -186,7 +186,8 @@ fn metered_mistakes(
         wrong("websocket", "a WebSocket is not metered".to_owned(), hint);
     }
     if config.cost.is_some() {
-        let hint = "write the cost of each kind into the model: cost = { input = \"2.50 USD\" }";
+        let hint = "write the cost of each kind beside its price, in the model or in `price`: \
+                    cost = { input = \"2.50 USD\" }";
         wrong("cost", "`cost` is the cost of a call with a fixed price".to_owned(), hint);
     }
     if config.hold.is_some_and(Credits::is_zero) {

@@ -115,17 +115,15 @@ pub fn render_models(models: &Models) -> String {
 
 /// One row for each price by usage, of models and of routes with unit prices of their own.
 fn by_usage(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> Vec<[String; 6]> {
-    let no_cost = CostConfig::default();
     let routes = table.routes().iter().filter_map(|route| match &route.price {
-        RoutePrice::Units(tariff, _) => Some((route.label(), &**tariff, &no_cost)),
+        RoutePrice::Units(tariff, _) => Some((route.label(), &**tariff)),
         _ => None,
     });
-    let models = table.models().all().iter();
-    let models = models.map(|model| (&*model.label, &*model.tariff, &model.cost));
+    let models = table.models().all().iter().map(|model| (&*model.label, &*model.tariff));
     let mut rows = Vec::new();
-    for (name, tariff, cost) in models.chain(routes) {
-        for (prices, condition) in variants(tariff) {
-            for (unit, price, cost) in units(prices, cost) {
+    for (name, tariff) in models.chain(routes) {
+        for (prices, cost, condition) in variants(tariff) {
+            for (unit, price, cost) in units(prices, &cost) {
                 let margin = Margin::of_unit(price, cost, packs, rates);
                 rows.push([
                     name.to_owned(),
@@ -145,14 +143,15 @@ fn by_usage(table: &PriceTable, packs: &[PackConfig], rates: &Rates) -> Vec<[Str
     rows
 }
 
-/// The prices of a tariff, each with a text that says when they apply.
-fn variants(tariff: &Tariff) -> Vec<(&UnitPrices, String)> {
-    let mut all = vec![(tariff.base(), String::new())];
-    for (wanted, prices) in tariff.whens() {
+/// The prices of a tariff with their costs, and the words for when they apply.
+fn variants(tariff: &Tariff) -> Vec<(&UnitPrices, CostConfig, String)> {
+    let mut all = vec![(tariff.base(), tariff.cost().clone(), String::new())];
+    for ((wanted, prices), cost) in tariff.whens().zip(tariff.when_costs()) {
         let wanted = wanted.iter().map(|(name, value)| format!("{name} = {value}"));
-        all.push((prices, format!(", {}", wanted.collect::<Vec<_>>().join(" and "))));
+        all.push((prices, cost, format!(", {}", wanted.collect::<Vec<_>>().join(" and "))));
     }
-    all.extend(tariff.tiers().map(|(bound, prices)| (prices, format!(", above {bound}"))));
+    let tiers = tariff.tiers().zip(tariff.tier_costs());
+    all.extend(tiers.map(|((bound, prices), cost)| (prices, cost, format!(", above {bound}"))));
     all
 }
 
@@ -235,14 +234,14 @@ pack-500  pack-500      500  79.00 EUR   0.158 EUR  yes
     fn prices_by_usage_are_shown_with_the_margin_of_each_unit() {
         let file: File = toml::from_str(
             "[[routes]]\npath = '/chat'\nmethods = ['POST']\nupstream = 'ai'\nmeter = 'openai'\nprice = 'models'
-             [[routes]]\npath = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4 }
+             [[routes]]\npath = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = { request = '0.5', image = 4, cost = { image = '0.04 EUR' } }
              [[packs]]\nid = 'p'\ncredits = 100\nprice = '19.00 EUR'",
         )
         .unwrap();
         let models = [
             "match = 'gpt-5'\ninput = 250\noutput = 1000\ncost = { input = '2.50 USD', output = '10 EUR' }
-             above = [{ input_tokens = 200000, input = 500 }]
-             when = [{ if = { service_tier = 'flex' }, output = 500 }]",
+             above = [{ input_tokens = 200000, input = 500, cost = { input = '5 USD' } }]
+             when = [{ if = { service_tier = 'flex' }, output = 500, cost = { output = '5 EUR' } }]",
             "match = 'llama-*'\nupstream = 'own'\nrename = 'llama-4'\nfree = true",
         ];
         let models = models.map(|text| toml::from_str(text).unwrap());
@@ -257,11 +256,11 @@ ROUTE  METHODS   CREDITS  PRICE  OWN COST  MARGIN
 BY USAGE  UNIT                                   CREDITS       PRICE   OWN COST  MARGIN
 gpt-5     input / million                            250   47.50 EUR   2.50 USD  2109 %
 gpt-5     output / million                          1000  190.00 EUR  10.00 EUR  1800 %
-gpt-5     output / million, service_tier = flex      500   95.00 EUR  10.00 EUR   850 %
-gpt-5     input / million, above 200000              500   95.00 EUR   2.50 USD  4319 %
+gpt-5     output / million, service_tier = flex      500   95.00 EUR   5.00 EUR  1800 %
+gpt-5     input / million, above 200000              500   95.00 EUR   5.00 USD  2109 %
 llama-*   free                                         0           -          -       -
 /draw     request                                    0.5   0.095 EUR          -       -
-/draw     image                                        4    0.76 EUR          -       -
+/draw     image                                        4    0.76 EUR   0.04 EUR  1800 %
 
 PACK  NAME  CREDITS      PRICE  PER CREDIT  BEST VALUE
 p     p         100  19.00 EUR    0.19 EUR  -

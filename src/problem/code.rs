@@ -19,6 +19,8 @@ pub enum Code {
     BodyTooLarge,
     RequestTimeout,
     IdempotencyConflict,
+    IdempotencyInProgress,
+    IdempotencyNotKept,
     RateLimited,
     UpstreamFailed,
     LedgerUnavailable,
@@ -43,6 +45,8 @@ impl Code {
             Self::BodyTooLarge => "body-too-large",
             Self::RequestTimeout => "request-timeout",
             Self::IdempotencyConflict => "idempotency-conflict",
+            Self::IdempotencyInProgress => "idempotency-in-progress",
+            Self::IdempotencyNotKept => "idempotency-not-kept",
             Self::RateLimited => "rate-limited",
             Self::UpstreamFailed => "upstream-failed",
             Self::LedgerUnavailable => "ledger-unavailable",
@@ -53,7 +57,7 @@ impl Code {
     }
 
     /// The `type` that OpenAI's API gives to errors of this kind.
-    pub(super) const fn openai_type(self) -> &'static str {
+    pub(crate) const fn openai_type(self) -> &'static str {
         match self {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",
@@ -64,7 +68,9 @@ impl Code {
             | Self::BadRequest
             | Self::BodyTooLarge
             | Self::RequestTimeout
-            | Self::IdempotencyConflict => "invalid_request_error",
+            | Self::IdempotencyConflict
+            | Self::IdempotencyInProgress
+            | Self::IdempotencyNotKept => "invalid_request_error",
             Self::RateLimited => "rate_limit_error",
             Self::UpstreamFailed
             | Self::LedgerUnavailable
@@ -75,15 +81,17 @@ impl Code {
     }
 
     /// The name that Anthropic's API has for an error of this kind.
-    pub(super) const fn anthropic_type(self) -> &'static str {
+    pub(crate) const fn anthropic_type(self) -> &'static str {
         match self {
             Self::Unauthenticated => "authentication_error",
             Self::Forbidden | Self::AccountFrozen => "permission_error",
             Self::InsufficientCredits | Self::PriceOverLimit => "billing_error",
             Self::NoPriceRule | Self::ModelNotPriced | Self::NotFound => "not_found_error",
-            Self::BadRequest | Self::RequestTimeout | Self::IdempotencyConflict => {
-                "invalid_request_error"
-            }
+            Self::BadRequest
+            | Self::RequestTimeout
+            | Self::IdempotencyConflict
+            | Self::IdempotencyInProgress
+            | Self::IdempotencyNotKept => "invalid_request_error",
             Self::BodyTooLarge => "request_too_large",
             Self::RateLimited => "rate_limit_error",
             Self::Overloaded => "overloaded_error",

@@ -146,6 +146,18 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict, detail)
     }
 
+    /// 409: the first call under the idempotency key is not settled yet.
+    pub fn in_progress() -> Self {
+        let (status, detail) = (StatusCode::CONFLICT, texts::IN_PROGRESS);
+        let problem = Self::new(status, Code::IdempotencyInProgress, detail);
+        Self { retry_after_secs: Some(1), ..problem }
+    }
+
+    /// 409: the first call under the idempotency key was charged, and its answer was not kept.
+    pub fn not_kept() -> Self {
+        Self::new(StatusCode::CONFLICT, Code::IdempotencyNotKept, texts::NOT_KEPT)
+    }
+
     /// 422: the request can be read, but its values make no sense.
     pub fn unprocessable(detail: Text) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::BadRequest, detail)

@@ -104,6 +104,18 @@ impl Problem {
         Rendered { status: self.status, headers: self.headers(language), body }
     }
 
+    /// Whether the official SDKs are to send the request again, where their own rules are wrong: they send a
+    /// 409 and, where nothing says otherwise, a refusal like a 402 again.
+    fn should_retry(&self) -> Option<&'static str> {
+        match (self.status, self.code) {
+            (StatusCode::PAYMENT_REQUIRED, _)
+            | (StatusCode::UNPROCESSABLE_ENTITY, Code::IdempotencyConflict)
+            | (_, Code::IdempotencyNotKept) => Some("false"),
+            (_, Code::IdempotencyInProgress) => Some("true"),
+            _ => None,
+        }
+    }
+
     fn headers(&self, language: Language) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = vec![
             (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json")),
@@ -114,9 +126,8 @@ impl Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
         }
-        if self.status == StatusCode::PAYMENT_REQUIRED {
-            // The official SDKs ask again by themselves where nothing says otherwise.
-            headers.push((X_SHOULD_RETRY, HeaderValue::from_static("false")));
+        if let Some(retry) = self.should_retry() {
+            headers.push((X_SHOULD_RETRY, HeaderValue::from_static(retry)));
         }
         if let Some(secs) = self.retry_after_secs {
             headers.push((header::RETRY_AFTER, HeaderValue::from(secs)));

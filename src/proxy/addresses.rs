@@ -14,8 +14,8 @@ pub(super) const MAX_ATTEMPTS: usize = 16;
 /// A call begins no further attempt once this long has passed since its first failed attempt.
 const TRY_FOR: Duration = Duration::from_secs(60);
 
-/// How long an address is tried only after all others, once a connection to it has failed. After
-/// this time, one call tries the address in its turn again, while the other calls still avoid it.
+/// After a connection to an address has failed, calls avoid the address for this long: they try it
+/// only after all others. Then one call tries it in its turn, while the other calls still avoid it.
 const AVOID_MS: u64 = 10_000;
 
 /// The addresses of one upstream; empty until its name is resolved. Successive calls begin at

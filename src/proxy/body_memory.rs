@@ -63,18 +63,31 @@ impl Reserved {
     }
 }
 
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        if self.bytes == 0 {
+impl Reserved {
+    /// How many bytes are reserved.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives everything back; more can be reserved again.
+    pub fn give_back(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes == 0 {
             return;
         }
         let mut used = self.memory.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.bytes = used.bytes.saturating_sub(self.bytes);
+        used.bytes = used.bytes.saturating_sub(bytes);
         let mine = used.by_account.get(&self.account).copied().unwrap_or_default();
-        match mine.saturating_sub(self.bytes) {
+        match mine.saturating_sub(bytes) {
             0 => drop(used.by_account.remove(&self.account)),
             left => drop(used.by_account.insert(self.account.clone(), left)),
         }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 

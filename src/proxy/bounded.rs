@@ -42,7 +42,7 @@ pub(super) struct Bounded {
 struct Refusal {
     /// Whether the answer was sent and the connection shut down for writing.
     is_shut: bool,
-    /// How many bytes of the head were read and dropped since then.
+    /// How many bytes of the head were read and dropped after the shutdown.
     lingered: usize,
 }
 

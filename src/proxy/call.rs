@@ -1,6 +1,5 @@
 //! One call. There is a type for each state that it goes through: arrived, admitted, forwarded.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,9 +9,11 @@ use prometheus::{IntCounterVec, IntGauge};
 
 use super::body::Sent;
 use super::client::Client;
+use super::client_address::ClientAddress;
 use super::cors::Cors;
 use super::live::{Destination, Outcome, PricedRoute};
 use super::metered::Metered;
+use super::retries::Repeatable;
 use crate::account::AccountId;
 use crate::ledger::{CallId, Hold, HoldId};
 use crate::metrics::NO_ROUTE;
@@ -39,7 +40,7 @@ pub(super) struct Arrived {
 pub(super) struct About {
     /// The id of the request and of its hold.
     pub id: HoldId,
-    pub client: Option<IpAddr>,
+    pub client: Option<ClientAddress>,
     pub language: Language,
     /// The request's `origin` header, if that origin may read the answer.
     pub origin: Option<HeaderValue>,
@@ -57,6 +58,8 @@ pub(super) struct Admitted {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
     /// The path that is sent upstream: the path that was priced, with the model's name replaced if
     /// the upstream knows the model by another name.
     pub path: CanonicalPath,
@@ -74,6 +77,8 @@ pub(super) struct Forwarded {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
+    /// Where a retry may be answered with the answer of this call.
+    pub repeatable: Option<Box<Repeatable>>,
     /// How much of the request has been handed over.
     pub sent: Sent,
     /// The upstream's final status. 101 counts as one.
@@ -173,7 +178,7 @@ pub(super) struct Figures {
     pub ended: Option<Instant>,
     /// The status that the client was sent.
     pub status: Option<u16>,
-    /// The shape in which the client is sent problems.
+    /// The shape of the JSON in which the client gets problems.
     pub shape: Shape,
     _in_flight: InFlight,
 }

@@ -5,14 +5,13 @@
 //! asks [`Client::is_blocked`] before each part.
 
 use std::future::poll_fn;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, StatusCode, Version};
 use pingora_core::protocols::http::ReusableHttpStream;
 use pingora_core::protocols::http::v1::server::HttpSession as Http1Session;
@@ -22,6 +21,7 @@ use pingora_error::{BError, Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::answer_body::AnswerBody;
+use super::client_address::ClientAddress;
 use super::halves::{Incoming, Outgoing};
 use super::link::Link;
 
@@ -205,10 +205,13 @@ impl Client {
     }
 
     /// The client's IP address.
-    pub fn address(&self) -> Option<IpAddr> {
-        let socket = self.digest()?.socket_digest.as_ref()?;
-        // A listener on `[::]` sees IPv4 clients as `::ffff:192.0.2.1`.
-        socket.peer_addr()?.as_inet().map(|address| address.ip().to_canonical())
+    pub fn address(&self) -> Option<ClientAddress> {
+        match self {
+            Self::Http1(http1) => http1.link.client_address().cloned(),
+            Self::Http2(http2) => {
+                ClientAddress::of(http2.session.digest()?.socket_digest.as_ref()?)
+            }
+        }
     }
 
     /// Whether the client has closed its side of the connection.
@@ -249,6 +252,21 @@ impl Client {
     pub fn close_afterwards(&mut self) {
         if let Self::Http1(http1) = self {
             http1.session.set_server_keepalive(None);
+        }
+    }
+
+    /// The answer ends before its body does. Where only the end of the connection would end that body,
+    /// as for a client of HTTP/1.0, the connection is reset: a client would take the part for the
+    /// whole.
+    pub fn break_off(&self) {
+        let Self::Http1(Http1 { session, link }) = self else { return };
+        let ends_with_connection = session.response_written().is_some_and(|head| {
+            !head.status.is_informational()
+                && !head.headers.contains_key(CONTENT_LENGTH)
+                && !head.headers.contains_key(TRANSFER_ENCODING)
+        });
+        if ends_with_connection {
+            link.will_reset();
         }
     }
 

@@ -35,36 +35,41 @@ pub(super) struct Server {
     pub cut_off: watch::Receiver<bool>,
 }
 
+/// A connection that was accepted. It has TLS where the listener has.
+pub(super) enum Accepted {
+    Http1(Arc<Link>),
+    Http2(Stream),
+}
+
 impl Server {
     /// Serves a connection until it ends, or its client is silent for too long.
-    pub async fn serve(self, stream: Stream, is_http2: bool, head: Arc<HeadWatch>) {
+    pub async fn serve(self, accepted: Accepted, head: Arc<HeadWatch>) {
         let limits = self.limits;
         tokio::select! {
             biased;
-            () = self.serve_stream(stream, is_http2, head.clone()) => {}
+            () = self.serve_requests(accepted, head.clone()) => {}
             () = head.too_slow(limits) => tracing::debug!("closed a connection that sent no request"),
         }
     }
 
-    async fn serve_stream(self, stream: Stream, is_http2: bool, head: Arc<HeadWatch>) {
-        if is_http2 {
-            let shutdown = self.stop.clone();
-            let mut options = HttpServerOptions::default();
-            options.h2_idle_timeout = Some(self.limits.keepalive_timeout);
-            let stream = Box::new(Watched::new(stream, head.clone()));
-            let connection = Arc::new(Http2Connection { server: self, options, head });
-            // Pingora reads the connection, and passes each of its streams to [`Http2Connection`].
-            let _ = Box::pin(connection.process_new(stream, &shutdown)).await;
-        } else {
-            self.serve_http1(stream, head).await;
-        }
+    async fn serve_requests(self, accepted: Accepted, head: Arc<HeadWatch>) {
+        let stream = match accepted {
+            Accepted::Http1(link) => return self.serve_http1(link, head).await,
+            Accepted::Http2(stream) => stream,
+        };
+        let shutdown = self.stop.clone();
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(self.limits.keepalive_timeout);
+        let stream = Box::new(Watched::new(stream, head.clone()));
+        let connection = Arc::new(Http2Connection { server: self, options, head });
+        // Pingora reads the connection, and passes each of its streams to [`Http2Connection`].
+        let _ = Box::pin(connection.process_new(stream, &shutdown)).await;
     }
 
-    async fn serve_http1(self, stream: Stream, head: Arc<HeadWatch>) {
+    async fn serve_http1(self, link: Arc<Link>, head: Arc<HeadWatch>) {
         let Self { gate, limits, mut stop, .. } = self;
         let is_stopping = stop.clone();
         let mut stopped = pin!(stop.wait_for(|stop| *stop));
-        let link = Link::new(stream);
         let bounded = Bounded::new(link.clone(), head.clone(), limits.max_header_bytes);
         let mut client = Client::Http1(Http1::new(Box::new(bounded), link.clone()));
         let most = loop {
@@ -200,8 +205,8 @@ mod tests {
     /// This future is in memory for as long as the connection is open, so its size counts.
     #[test]
     fn the_future_of_a_connection_keeps_to_its_budget() {
-        let (server, stream, head) = (never::<Server>, never::<Stream>, never::<Arc<HeadWatch>>);
-        let whole = size_of(|| server().serve(stream(), false, head()));
+        let (server, link, head) = (never::<Server>, never::<Arc<Link>>, never::<Arc<HeadWatch>>);
+        let whole = size_of(|| server().serve(Accepted::Http1(link()), head()));
         println!("a connection's future: {whole} bytes");
         assert!(whole <= 6 * 1024, "{whole} bytes");
     }

@@ -1,27 +1,28 @@
 //! The steps of a call: identify → price → hold → forward → meter → settle.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora_error::{BError, ErrorSource, Result};
 use pingora_http::ResponseHeader;
-use tokio::sync::watch;
 
 use super::addresses::Attempts;
-use super::body::{self, Buffered, Sent, Unread};
+use super::body::{self, Buffered, Sent};
 use super::body_memory::BodyMemory;
 use super::call::{About, Admitted, Arrived, CLIENT_LEFT, CallsInFlight, Figures, Forwarded};
 use super::client::Client;
 use super::connect::Connector;
-use super::cors::Cors;
 use super::failure::Failed;
 use super::headers::{self, Onward};
 use super::live::{Live, Outcome, PricedRoute};
-use super::metered::{self, Admission, Refused};
+use super::metered::{self, Admission};
+use super::options::GateOptions;
+use super::refused::Refused;
 use super::relay::{Relay, Silences};
+use super::retries::Repeatable;
 use super::target::{self, Target};
 use super::{hop, own, reply, settle};
 use crate::account::AccountId;
@@ -32,35 +33,14 @@ use crate::ledger::CallId;
 use crate::price::RoutePrice;
 use crate::problem::{Problem, texts};
 
-/// The settings of a [`Gate`].
-#[derive(Clone, Debug)]
-pub struct GateOptions {
-    /// The path below which Farebox's own routes are.
-    pub prefix: String,
-    /// The browser origins that may call.
-    pub cors: Cors,
-    /// The largest request head, in bytes.
-    pub max_header_bytes: usize,
-    /// The longest time for the body of a call to one of Farebox's own routes.
-    pub own_body_timeout: Duration,
-    /// The longest time that a client may send nothing in the body of a forwarded call.
-    pub body_timeout: Duration,
-    /// The most memory for bodies that are read before their call is forwarded, in bytes.
-    pub body_memory: usize,
-    /// The most idle connections to upstreams that are kept.
-    pub upstream_idle: usize,
-    /// Turns true when the gateway stops.
-    pub stop: watch::Receiver<bool>,
-}
-
 /// Serves every call of the public listener.
 pub struct Gate {
     pub(super) app: Arc<App>,
     live: Arc<ArcSwap<Live>>,
     own: Router,
-    options: GateOptions,
+    pub(super) options: GateOptions,
     in_flight: CallsInFlight,
-    memory: Arc<BodyMemory>,
+    pub(super) memory: Arc<BodyMemory>,
     connector: Connector,
 }
 
@@ -68,15 +48,17 @@ pub struct Gate {
 const CHECK_ENVELOPE: usize = 64 * 1024;
 
 /// A call that was identified, on a route that was found.
-struct Called {
-    account: AccountId,
-    route: Arc<PricedRoute>,
+pub(super) struct Called {
+    pub account: AccountId,
+    pub route: Arc<PricedRoute>,
     /// The fixed price; 0 if the route has none.
-    credits: Credits,
+    pub credits: Credits,
     /// The config, for a call that is metered or that Farebox answers itself; `None` for other
     /// calls.
     live: Option<Arc<Live>>,
-    target: Target,
+    pub target: Target,
+    /// Where a retry may be answered with the answer of this call, or this call is a retry.
+    repeatable: Option<Box<Repeatable>>,
 }
 
 /// The fate of the client's connection after a call.
@@ -121,6 +103,7 @@ impl Gate {
             // The part of the answer that was written is still sent. An error means that the client
             // is gone.
             let _ = client.flush().await;
+            client.break_off();
             return After::Closes;
         }
         match client.flush().await {
@@ -187,41 +170,61 @@ impl Gate {
             figures.status = Some(Box::pin(answered).await?);
             return Ok(());
         }
-        let called = match self.find(client, about, figures, target).await {
+        let mut called = match self.find(client, about, figures, target).await {
             Ok(called) => called,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
         if let Some(live) = called.live {
-            let Called { account, route, target, .. } = called;
+            let Called { account, route, target, repeatable, .. } = called;
             if route.metered.is_none() {
                 return self.list_models(client, about, figures, &live);
             }
             let (memory, silence) = (&self.memory, self.options.body_timeout);
             let app = &*self.app;
-            let admission = Admission { app, live, route, account, target, memory, silence };
+            let admission =
+                Admission { app, live, route, account, target, repeatable, memory, silence };
             return Box::pin(self.pass_metered(client, unheld, about, figures, admission)).await;
+        }
+        if let Some(repeatable) = called.repeatable.take() {
+            let passed = self.pass_repeatable(client, unheld, about, figures, called, repeatable);
+            return Box::pin(passed).await;
         }
         let mut call = match self.admit(client, unheld, called).await {
             Ok(call) => call,
             Err(problem) => return self.refuse(client, about, figures, &problem),
         };
         let (memory, silence) = (&self.memory, self.options.body_timeout);
-        let problem = match body::read_small(client, memory, &call.account, silence).await {
+        match body::read_small(client, memory, &call.account, silence).await {
             Ok((mut body, sent)) => {
-                return self.forward(client, about, figures, &mut call, &mut body, sent).await;
+                self.forward(client, about, figures, &mut call, &mut body, sent).await
             }
-            Err(Unread::Silent) => Problem::request_timeout(),
-            Err(Unread::Overloaded) => Problem::overloaded(),
-            Err(Unread::Failed(error)) => match settle::problem_of(&error, false) {
-                Some(problem) => problem,
-                None => return Err(error),
-            },
-        };
-        // Nothing was forwarded, so the hold is released. The rest of the body may still arrive, so
-        // no other request can be read from this connection.
-        drop(call);
-        client.close_afterwards();
-        self.refuse(client, about, figures, &problem)
+            Err(unread) => {
+                // Nothing was forwarded, so the hold is released.
+                drop(call);
+                Box::pin(self.turn_away(client, about, figures, unread.into())).await
+            }
+        }
+    }
+
+    /// Answers a call that goes no further.
+    pub(super) async fn turn_away(
+        &self,
+        client: &mut Client,
+        about: &About,
+        figures: &mut Figures,
+        refused: Refused,
+    ) -> Result<()> {
+        match refused {
+            Refused::Told(problem) => self.refuse(client, about, figures, &problem),
+            Refused::Last(problem) => {
+                // The rest of the body may still arrive, so no other request can be read from this
+                // connection.
+                client.close_afterwards();
+                self.refuse(client, about, figures, &problem)
+            }
+            Refused::Left(error) => Err(error),
+            Refused::Answered(replay) => self.replay(client, about, figures, *replay).await,
+        }
     }
 
     /// Serves a metered call, from its body to its end.
@@ -237,12 +240,7 @@ impl Gate {
             Ok((mut call, mut body, sent)) => {
                 self.forward(client, about, figures, &mut call, &mut body, sent).await
             }
-            Err(Refused::Told(problem)) => self.refuse(client, about, figures, &problem),
-            Err(Refused::Last(problem)) => {
-                client.close_afterwards();
-                self.refuse(client, about, figures, &problem)
-            }
-            Err(Refused::Left(error)) => Err(error),
+            Err(refused) => self.turn_away(client, about, figures, refused).await,
         }
     }
 
@@ -290,7 +288,8 @@ impl Gate {
         target: Target,
     ) -> Result<Called, Problem> {
         let head = client.head();
-        let identified = self.app.identify(&head.headers, about.client).await;
+        let ip = about.client.as_ref().map(|client| client.ip);
+        let identified = self.app.identify(&head.headers, ip).await;
         let live = self.live.load();
         let quote = live.catalogue.prices.quote(&head.method, &target.path);
         // Each rule of the table has its route.
@@ -300,7 +299,7 @@ impl Gate {
         {
             figures.shape = route(quote.route.index)?.shape();
         }
-        let account = identified?.account;
+        let identity = identified?;
         let quote = quote.map_err(refuse_quote)?;
         let route = route(quote.route.index)?.clone();
         figures.shape = route.shape();
@@ -311,7 +310,13 @@ impl Gate {
         figures.route = Some(route.clone());
         let is_own = matches!(route.rule.price, RoutePrice::Answer(_));
         let live = (route.metered.is_some() || is_own).then(|| Arc::clone(&live));
-        Ok(Called { account, route, credits: quote.credits.unwrap_or_default(), live, target })
+        let credits = quote.credits.unwrap_or_default();
+        let is_priced = route.metered.is_some() || !credits.is_zero();
+        let repeatable = match self.options.retries.as_ref().filter(|_| is_priced) {
+            Some(retries) => retries.begin(client, &identity, &target, &self.memory)?,
+            None => None,
+        };
+        Ok(Called { account: identity.account, route, credits, live, target, repeatable })
     }
 
     /// Holds the credits of a call with a fixed price. A call that is refused here never reaches an
@@ -336,7 +341,8 @@ impl Gate {
             Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?)
         };
         let Target { path, query, nominated } = target;
-        Ok(Admitted { account, route, hold, metered: None, path, query, nominated })
+        let (metered, repeatable) = (None, None);
+        Ok(Admitted { account, route, hold, metered, repeatable, path, query, nominated })
     }
 
     /// The problem for a call whose price is above the client's own limit. If the account is
@@ -350,7 +356,7 @@ impl Gate {
     }
 
     /// Answers with `problem`.
-    fn refuse(
+    pub(super) fn refuse(
         &self,
         client: &mut Client,
         about: &About,
@@ -367,7 +373,7 @@ impl Gate {
     }
 
     /// Forwards the call and settles it.
-    async fn forward(
+    pub(super) async fn forward(
         &self,
         client: &mut Client,
         about: &About,
@@ -384,6 +390,7 @@ impl Gate {
             is_websocket: call.route.rule.websocket
                 && client.asks_for_upgrade()
                 && hop::is_websocket(&head.headers),
+            passes_key: self.options.retries.is_none(),
         };
         let mut written = headers::towards_upstream(&mut head, call, about, onward);
         if call.metered.is_some() {
@@ -394,6 +401,7 @@ impl Gate {
             method: head.method.clone(),
             hold: call.hold.take(),
             metered: call.metered.take(),
+            repeatable: call.repeatable.take(),
             sent,
             status: None,
             is_whole: false,
@@ -433,7 +441,7 @@ impl Gate {
         .await;
         let Err(error) = ended else {
             forwarded.count_attempt(None);
-            return Ok(());
+            return conclude(client, &mut forwarded).await;
         };
         let failed = Failed {
             about,
@@ -457,6 +465,7 @@ impl Gate {
         failed: &Failed<'_>,
     ) -> Result<()> {
         settle::settle(call, failed.about, Some(&error), client.has_stalled());
+        let concluded = conclude(client, call).await;
         // Failed attempts to connect were counted when they failed.
         let outcome = match failed.sent_to {
             Some(_) => call.count_attempt(Some(&error)),
@@ -471,6 +480,7 @@ impl Gate {
             let status = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
             failed.log(&error, outcome, status);
         }
+        concluded?;
         let Some(problem) = problem else { return Err(error) };
         client.close_afterwards();
         self.refuse(client, failed.about, figures, &problem)?;
@@ -478,6 +488,14 @@ impl Gate {
         // The client may still be sending its body.
         client.drain().await;
         Ok(())
+    }
+}
+
+/// Stores the answer of a call for its retries, charges it, and sends the client the end of the answer.
+async fn conclude(client: &mut Client, call: &mut Forwarded) -> Result<()> {
+    match &mut call.repeatable {
+        None => Ok(()),
+        Some(repeatable) => Box::pin(repeatable.conclude(client)).await,
     }
 }
 

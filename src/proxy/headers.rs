@@ -7,23 +7,25 @@ use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::call::{About, Admitted};
 use super::hop;
+use super::retries::IDEMPOTENCY_KEY;
 use super::upstream::Upstream;
 use crate::credits::{Credits, SignedCredits};
 use crate::identify::{ACCOUNT_HEADER, CREDENTIAL_HEADERS, SESSION_COOKIES};
 use crate::ledger::Hold;
 
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_CREDITS_COST: HeaderName = HeaderName::from_static("x-credits-cost");
-const X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
-const X_CREDITS_HELD: HeaderName = HeaderName::from_static("x-credits-held");
+// Names as text: Pingora copies the name of each header that is given as a `HeaderName`.
+pub(super) const X_REQUEST_ID: &str = "x-request-id";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const X_FORWARDED_HOST: &str = "x-forwarded-host";
+const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+const X_CREDITS_COST: &str = "x-credits-cost";
+const X_CREDITS_REMAINING: &str = "x-credits-remaining";
+const X_CREDITS_HELD: &str = "x-credits-held";
 
 /// The client's limit on the cost of its call, in credits.
-pub(super) const X_CREDITS_MAX: HeaderName = HeaderName::from_static("x-credits-max");
+pub(super) const X_CREDITS_MAX: &str = "x-credits-max";
 /// With this header the client asks for a report of the cost at the end of a stream.
-pub(super) const X_CREDITS_REPORT: HeaderName = HeaderName::from_static("x-credits-report");
+pub(super) const X_CREDITS_REPORT: &str = "x-credits-report";
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -79,6 +81,9 @@ pub(super) struct Onward {
     pub is_tls: bool,
     /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
+    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it: an upstream
+    /// that reads it too would take the equal keys of two accounts for one.
+    pub passes_key: bool,
 }
 
 /// Turns the client's request head into the one that is sent upstream, over HTTP/1.1. Farebox's own
@@ -91,8 +96,11 @@ pub(super) fn towards_upstream(
 ) -> Result<()> {
     let upstream = &call.destination()?.upstream;
     let host = hop::host(head);
-    let goes_no_further =
-        |name: &&HeaderName| is_dropped(name, upstream) || call.nominated.contains(name);
+    let goes_no_further = |name: &&HeaderName| {
+        is_dropped(name, upstream)
+            || call.nominated.contains(name)
+            || !onward.passes_key && *name == IDEMPOTENCY_KEY
+    };
     let dropped: Vec<HeaderName> = head.headers.keys().filter(goes_no_further).cloned().collect();
     for name in &dropped {
         head.remove_header(name);
@@ -112,10 +120,10 @@ pub(super) fn towards_upstream(
     for (name, value) in &upstream.headers {
         head.insert_header(name.clone(), value.clone())?;
     }
-    head.insert_header(ACCOUNT_HEADER.clone(), call.account.as_str())?;
+    head.insert_header(ACCOUNT_HEADER.as_str(), call.account.as_str())?;
     head.insert_header(X_REQUEST_ID, about.id.as_str())?;
-    if let Some(client) = about.client {
-        head.insert_header(X_FORWARDED_FOR, client.to_string())?;
+    if let Some(client) = &about.client {
+        head.insert_header(X_FORWARDED_FOR, client.text.clone())?;
     }
     let scheme = if onward.is_tls { "https" } else { "http" };
     head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
@@ -160,12 +168,27 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Sets the framing of a request whose whole body lies in memory, and declares the body as JSON:
-/// the price was read from it as JSON, so no upstream may parse it as anything else. The answer is
-/// requested without compression, because its usage is read from it.
+/// Headers that ask for less than a whole answer: for a part of it, for what has changed, or for nothing if the client
+/// has it already (RFC 9110, 13.1 and 14.2; RFC 3229). Such an answer may lack the usage.
+const ASKING_FOR_LESS: [HeaderName; 7] = [
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("a-im"),
+];
+
+/// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
+/// from: no other parser is to read it as something else. The answer is asked for whole and unencoded, since its
+/// usage is read.
 pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&header::CONTENT_ENCODING);
+    for name in &ASKING_FOR_LESS {
+        head.remove_header(name);
+    }
     head.insert_header(CONTENT_LENGTH, body_bytes)?;
     let is_json = |value: &HeaderValue| {
         value.as_bytes().eq_ignore_ascii_case(JSON.as_bytes())
@@ -183,7 +206,7 @@ pub(super) enum Told {
     /// The call is not charged, or not for this answer.
     Nothing,
     /// The charge, and the credits that are available after it.
-    Charged { cost: Credits, remaining: SignedCredits },
+    Charged { cost: Credits, remaining: Option<SignedCredits> },
     /// The charge is not known yet. These credits are held for it.
     Held(Credits),
 }
@@ -193,7 +216,7 @@ impl Told {
     pub fn fixed(hold: Option<&Hold>, is_charged: bool) -> Self {
         match hold.filter(|_| is_charged) {
             Some(hold) => {
-                Self::Charged { cost: hold.amount(), remaining: hold.after().available() }
+                Self::Charged { cost: hold.amount(), remaining: Some(hold.after().available()) }
             }
             None => Self::Nothing,
         }
@@ -219,7 +242,9 @@ pub(super) fn towards_client(head: &mut ResponseHeader, about: &About, told: Tol
         Told::Nothing => {}
         Told::Charged { cost, remaining } => {
             head.insert_header(X_CREDITS_COST, cost.to_string())?;
-            head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            if let Some(remaining) = remaining {
+                head.insert_header(X_CREDITS_REMAINING, remaining.to_string())?;
+            }
         }
         Told::Held(held) => head.insert_header(X_CREDITS_HELD, held.to_string())?,
     }

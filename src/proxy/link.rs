@@ -10,7 +10,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
@@ -22,7 +22,9 @@ use pingora_core::protocols::{
     Stream, TimingDigest, UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
+use super::client_address::ClientAddress;
 use super::stall::Stall;
 use super::transport::Transport;
 
@@ -43,6 +45,8 @@ pub(super) struct Link {
     socket: Option<Arc<SocketDigest>>,
     alpn: Option<ALPN>,
     id: UniqueIDType,
+    /// The address of the client at the other end, once it was asked for.
+    client: OnceLock<Option<ClientAddress>>,
 }
 
 #[derive(Debug)]
@@ -68,19 +72,31 @@ impl Link {
         let (tls, socket) = (stream.get_ssl_digest(), stream.get_socket_digest());
         let (alpn, id) = (stream.selected_alpn_proto(), stream.id());
         let io = Io::new(Transport::Pingora(stream));
-        Arc::new(Self { io: Mutex::new(io), tls, socket, alpn, id })
+        Arc::new(Self { io: Mutex::new(io), tls, socket, alpn, id, client: OnceLock::new() })
+    }
+
+    /// A link to a client without TLS.
+    pub fn to_client(socket: TcpStream, digest: SocketDigest) -> Arc<Self> {
+        let (io, socket) = (Mutex::new(Io::new(Transport::Client(socket))), Some(Arc::new(digest)));
+        Arc::new(Self { io, tls: None, socket, alpn: None, id: 0, client: OnceLock::new() })
     }
 
     /// A link to an upstream.
     pub fn over(stream: Transport) -> Arc<Self> {
         let io = Mutex::new(Io::new(stream));
         // These facts are only asked for on clients' connections.
-        Arc::new(Self { io, tls: None, socket: None, alpn: None, id: 0 })
+        Arc::new(Self { io, tls: None, socket: None, alpn: None, id: 0, client: OnceLock::new() })
     }
 
     /// The end that a session reads and writes.
     pub fn end(self: &Arc<Self>) -> Stream {
         Box::new(LinkEnd(self.clone()))
+    }
+
+    /// The address of the client at the other end.
+    pub fn client_address(&self) -> Option<&ClientAddress> {
+        let find = || ClientAddress::of(self.socket.as_deref()?);
+        self.client.get_or_init(find).as_ref()
     }
 
     fn io(&self) -> MutexGuard<'_, Io> {
@@ -116,6 +132,11 @@ impl Link {
         let mut io = self.io();
         ready!(io.poll_flush(cx))?;
         Pin::new(&mut io.stream).poll_shutdown(cx)
+    }
+
+    /// See [`Transport::will_reset`].
+    pub fn will_reset(&self) {
+        self.io().stream.will_reset();
     }
 
     /// Whether written bytes are waiting because the other side does not take them. Nothing more

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use pingora_core::listeners::tls::Acceptor;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
-use pingora_core::protocols::{ALPN, GetSocketDigest as _, SocketDigest, Ssl as _, Stream};
+use pingora_core::protocols::{ALPN, GetSocketDigest as _, SocketDigest, Ssl as _};
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::connection::Server;
+use super::connection::{Accepted, Server};
 use super::gate::Gate;
 use super::limits::Limits;
+use super::link::Link;
 use super::places::Places;
 use super::watch::HeadWatch;
 
@@ -96,8 +97,8 @@ impl PublicListener {
             let watched = head.clone();
             places.serve(head, async move {
                 let _counted = counted;
-                if let Some((stream, is_http2)) = Box::pin(handshake(stream, tls, limits)).await {
-                    server.serve(stream, is_http2, watched).await;
+                if let Some(accepted) = Box::pin(handshake(stream, tls, limits)).await {
+                    server.serve(accepted, watched).await;
                 }
             });
         }
@@ -106,25 +107,30 @@ impl PublicListener {
     }
 }
 
-/// Wraps a socket for Pingora, and makes the TLS handshake if the listener has TLS.
+/// Makes the TLS handshake if the listener has TLS.
 async fn handshake(
     stream: TcpStream,
     tls: Option<Arc<Acceptor>>,
     limits: Limits,
-) -> Option<(Stream, bool)> {
+) -> Option<Accepted> {
     use std::os::fd::AsRawFd as _;
     let digest = SocketDigest::from_raw_fd(stream.as_raw_fd());
     // Small answers should be sent without delay. If the option cannot be set, they are only
     // slower.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Some(Accepted::Http1(Link::to_client(stream, digest))) };
     let mut stream = L4Stream::from(stream);
     stream.set_socket_digest(digest);
-    let Some(tls) = tls else { return Some((Box::new(stream), false)) };
     let secured = tokio::time::timeout(limits.header_timeout, tls.tls_handshake(stream)).await;
     match secured {
         Ok(Ok(stream)) => {
             let is_http2 = matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-            Some((Box::new(stream), is_http2))
+            let stream = Box::new(stream);
+            Some(if is_http2 {
+                Accepted::Http2(stream)
+            } else {
+                Accepted::Http1(Link::new(stream))
+            })
         }
         Ok(Err(error)) => {
             tracing::debug!(%error, "a TLS handshake failed");

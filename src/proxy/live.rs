@@ -113,7 +113,7 @@ impl AttemptCounters {
 }
 
 impl PricedRoute {
-    /// The shape in which clients of this route are sent problems.
+    /// The shape of the JSON in which clients of this route get problems.
     pub fn shape(&self) -> Shape {
         match self.metered.as_ref().map(|metered| &metered.meter) {
             Some(MeterKind::Anthropic) => Shape::Anthropic,

@@ -12,6 +12,7 @@ mod body_memory;
 mod bounded;
 mod call;
 mod client;
+mod client_address;
 mod config;
 mod connect;
 mod connection;
@@ -26,12 +27,15 @@ mod link;
 mod listener;
 mod live;
 mod metered;
+mod options;
 mod own;
 mod own_body;
 mod places;
 mod pool;
+mod refused;
 mod relay;
 mod reply;
+mod retries;
 mod settle;
 mod socket;
 mod stall;
@@ -44,14 +48,17 @@ mod watched;
 
 pub use call::CallsInFlight;
 pub use config::{
-    ServerConfig, TlsConfig, UpstreamConfig, UpstreamUrl, UpstreamUrlError, check_upstreams,
+    IdempotencyConfig, ServerConfig, TlsConfig, UpstreamConfig, UpstreamUrl, UpstreamUrlError,
+    check_upstreams,
 };
 pub use cors::Cors;
-pub use gate::{Gate, GateOptions};
+pub use gate::Gate;
 pub use limits::Limits;
 pub use listener::PublicListener;
 pub use live::Live;
+pub use options::GateOptions;
 pub(crate) use places::Places;
+pub use retries::Retries;
 pub use tls::{TlsFiles, TlsFilesError};
 pub use upstream::{Resolver, Upstream};
 pub(crate) use watch::HeadWatch;

@@ -171,7 +171,7 @@ fn request(client: &Client, about: &About, target: &Target, body: Body) -> Resul
         request.headers_mut().entry(header::HOST).or_insert(host);
     }
     request.extensions_mut().insert(RequestId(Arc::from(about.id.as_str())));
-    request.extensions_mut().insert(ClientAddress(about.client));
+    request.extensions_mut().insert(ClientAddress(about.client.as_ref().map(|client| client.ip)));
     Ok(request)
 }
 

@@ -7,9 +7,10 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 
 use super::call::{About, Figures, Forwarded};
 use super::metered::{Metered, MeteredRoute, Settled};
+use super::retries::Repeatable;
 use crate::app::{Usage, log_usage};
 use crate::credits::Credits;
-use crate::ledger::{Hold, Settlement};
+use crate::ledger::{Hold, Overrun, Settlement};
 use crate::price::OnClientAbort;
 use crate::problem::Problem;
 
@@ -37,17 +38,28 @@ pub(super) fn settle(
         is_whole: call.is_whole,
         has_usage: call.metered.as_ref().is_some_and(|metered| metered.has_final_usage()),
     });
+    let repeatable = call.repeatable.as_deref_mut();
     match (judge(failure, answer, call.sent.counts(), rule.on_client_abort), &mut call.metered) {
         (Verdict::Release, _) => hold.release(),
-        (Verdict::Charge, None) => charge(hold, about),
+        (Verdict::Charge, None) => charge(hold, repeatable, about),
         (Verdict::Charge, Some(metered)) => {
             let counters = call.route.metered.as_ref();
-            charge_usage(hold, metered, call.is_whole, counters, about);
+            charge_usage(hold, metered, repeatable, call.is_whole, counters, about);
         }
     }
 }
 
-fn charge(hold: Hold, about: &About) {
+/// Charges a hold: at once, or once the answer of the call is stored.
+fn capture(hold: Hold, repeatable: Option<&mut Repeatable>, settlement: Settlement) {
+    match repeatable.filter(|repeatable| repeatable.keeps()) {
+        Some(repeatable) => repeatable.charge_later(hold, settlement),
+        None => {
+            hold.settle(settlement);
+        }
+    }
+}
+
+fn charge(hold: Hold, repeatable: Option<&mut Repeatable>, about: &About) {
     log_usage(&Usage {
         account: hold.account(),
         route: hold.route(),
@@ -56,14 +68,15 @@ fn charge(hold: Hold, about: &About) {
         available_after: hold.after().available(),
         request_id: about.id.as_str(),
     });
-    let amount = hold.amount();
-    hold.capture(amount);
+    let (amount, overrun, usage) = (hold.amount(), Overrun::Cap, None);
+    capture(hold, repeatable, Settlement { amount, overrun, usage });
 }
 
 /// Charges a metered call for its usage.
 fn charge_usage(
     hold: Hold,
     metered: &mut Metered,
+    repeatable: Option<&mut Repeatable>,
     is_whole: bool,
     counters: Option<&MeteredRoute>,
     about: &About,
@@ -76,11 +89,10 @@ fn charge_usage(
     let (account, route) = (hold.account().clone(), hold.route().to_owned());
     let before = hold.after().available().checked_add(held.signed());
     let record = metered.record(&cost, held);
-    let charged = hold.settle(Settlement {
-        amount: cost.credits,
-        overrun: cost.overrun,
-        usage: Some(record),
-    });
+    let settlement =
+        Settlement { amount: cost.credits, overrun: cost.overrun, usage: Some(record) };
+    let charged = settlement.charge(held);
+    capture(hold, repeatable, settlement);
     let remaining = before.and_then(|before| before.checked_sub(charged.signed()));
     let remaining = remaining.unwrap_or_default();
     if !charged.is_zero() {

@@ -18,6 +18,8 @@ pub(super) enum Transport {
     Tcp(TcpStream),
     /// TLS towards an upstream, and the socket below it.
     Tls(Stream, SharedSocket),
+    /// A socket without TLS, towards a client.
+    Client(TcpStream),
     /// A stream that Pingora made, towards a client.
     Pingora(Stream),
 }
@@ -27,7 +29,7 @@ impl Transport {
     /// asked, because tokio knows only the events that it has polled for.
     pub fn is_quiet(&mut self) -> bool {
         match self {
-            Self::Tcp(socket) => socket::is_quiet(socket),
+            Self::Tcp(socket) | Self::Client(socket) => socket::is_quiet(socket),
             // The kernel is asked first: bytes that TLS has already read are no longer in the
             // kernel.
             Self::Tls(stream, socket) => socket.is_quiet() && has_nothing(stream),
@@ -48,7 +50,17 @@ impl Transport {
             Self::Tcp(_) => false,
             // One write may become several TLS records.
             Self::Tls(_, socket) => socket.has_sent(),
-            Self::Pingora(_) => true,
+            // Only requests move to another connection.
+            Self::Client(_) | Self::Pingora(_) => true,
+        }
+    }
+
+    /// Has the connection reset when it is closed, so that the other side does not take an answer that
+    /// breaks off for a whole one. TLS shows that without a reset.
+    pub fn will_reset(&self) {
+        if let Self::Client(socket) = self {
+            // The connection is only closed where this cannot be set.
+            let _ = socket.set_zero_linger();
         }
     }
 }
@@ -66,7 +78,7 @@ impl AsyncRead for Transport {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tcp(socket) | Self::Client(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -79,7 +91,7 @@ impl AsyncWrite for Transport {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tcp(socket) | Self::Client(socket) => Pin::new(socket).poll_write(cx, buf),
             Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -90,7 +102,9 @@ impl AsyncWrite for Transport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Tcp(socket) | Self::Client(socket) => {
+                Pin::new(socket).poll_write_vectored(cx, bufs)
+            }
             Self::Tls(stream, _) | Self::Pingora(stream) => {
                 Pin::new(stream).poll_write_vectored(cx, bufs)
             }
@@ -99,14 +113,14 @@ impl AsyncWrite for Transport {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tcp(socket) | Self::Client(socket) => Pin::new(socket).poll_flush(cx),
             Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tcp(socket) | Self::Client(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream, _) | Self::Pingora(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

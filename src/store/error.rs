@@ -53,6 +53,11 @@ impl LedgerError {
         }
     }
 
+    /// True where Redis refuses to write, since its memory is full.
+    pub(crate) fn is_of_full_redis(&self) -> bool {
+        matches!(self, Self::Redis(failure) if failure.text.contains("OOM"))
+    }
+
     /// Turns the error of a transaction that took too long, so that Postgres ended it, into
     /// [`LedgerError::Slow`].
     pub(crate) fn of_a_transaction(self) -> Self {

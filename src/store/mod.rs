@@ -10,6 +10,7 @@ pub(crate) mod sql;
 pub(crate) mod sqlite;
 
 pub use addresses::{check_addresses, warn_of_addresses};
+pub use cluster::answers::ClusterAnswers;
 pub use cluster::import::{ImportError, Imported, import};
 pub use cluster::ledger::ClusterLedger;
 pub use cluster::reader::ClusterReader;

@@ -43,7 +43,9 @@ pub struct RequestFacts {
     pub text_bytes: u64,
     /// The number of images in places where their data does not count as text.
     pub images: u32,
-    /// The name of a member that refers to input outside the body, such as `previous_response_id`.
+    /// The request has images or documents, whose bytes do not bound their tokens.
+    pub expands: bool,
+    /// A member that names input that is not in the body, such as `previous_response_id`.
     pub input_elsewhere: Option<&'static str>,
     /// Whether the request may write to the provider's cache.
     pub writes_cache: bool,
@@ -51,7 +53,9 @@ pub struct RequestFacts {
     pub sends_audio: bool,
     /// Whether the request asks for audio.
     pub asks_for_audio: bool,
-    /// The top-level members that the price table names in a `when` and that the request has.
+    /// The answer can have sound or images, so its text does not tell how many tokens were delivered.
+    pub makes_media: bool,
+    /// The top-level members that the price table names in a `when`, where they are present.
     pub members: Vec<(Box<str>, Scalar)>,
 }
 

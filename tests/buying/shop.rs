@@ -10,30 +10,14 @@ use tempfile::TempDir;
 use crate::backend::{Backend, Place};
 use crate::http::Answer;
 use crate::process::{Process, config_on_ports};
+use crate::support::packs::TWO_PACKS;
+pub use crate::support::stripe::WEBHOOK_SECRET;
 use crate::support::stripe::event::{Event, VERSION};
 use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
 use crate::support::{Upstream, eventually, token};
 
-/// The secret with which the tests' Stripe signs events.
-pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
-
 /// The price of pack-500, in cents.
 pub const PRICE: i64 = 7900;
-
-const PACKS: &str = r#"
-[[packs]]
-id = "pack-100"
-name = "Pack 100"
-credits = 100
-price = "19.00 EUR"
-
-[[packs]]
-id = "pack-500"
-name = "Pack 500"
-credits = 500
-price = "79.00 EUR"
-best_value = true
-"#;
 
 pub struct Shop {
     pub stripe: Stripe,
@@ -56,7 +40,7 @@ pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
         format!("webhook_secret = \"{WEBHOOK_SECRET}\"")
     };
     let more = format!(
-        r#"{PACKS}
+        r#"{TWO_PACKS}
 [stripe]
 secret_key = "{SECRET_KEY}"
 {secret}

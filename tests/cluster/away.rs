@@ -142,7 +142,9 @@ async fn strict_commits_to_the_disk_whatever_the_role_is_set_to() {
             INSERT INTO farebox.notes VALUES (current_setting('synchronous_commit')); \
             RETURN NULL; END $$; \
         CREATE TRIGGER note AFTER INSERT OR UPDATE ON farebox.holds \
-            FOR EACH STATEMENT EXECUTE FUNCTION farebox.note()";
+            FOR EACH STATEMENT EXECUTE FUNCTION farebox.note(); \
+        CREATE CONSTRAINT TRIGGER note AFTER INSERT ON farebox.appends \
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION farebox.note()";
     let cluster = Cluster::start(Durability::Strict, 1).await;
     cluster.sql(NOTES);
     for set in ["off", "local", "remote_write"] {

@@ -8,10 +8,14 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Member, PRICE};
 use crate::load::{Call, End, account_of, gateway_of};
+use crate::metered::{Used, micros};
 use crate::support::http::Answer;
 use crate::support::process::Process;
 use crate::support::token;
 use crate::upstream::Served;
+
+/// The parts of a credit.
+const MICROS: i64 = 1_000_000;
 
 /// How long the ledger may take to come to rest: to sync, and to settle what it was told.
 const REST_WITHIN: Duration = Duration::from_secs(20);
@@ -72,7 +76,7 @@ impl Cluster {
     fn answers_make_sense(&self, calls: &[Call]) {
         for call in calls {
             match &call.end {
-                End::Paid | End::Unreachable => {}
+                End::Paid | End::CutShort(_) | End::Unreachable => {}
                 End::Refused(status, code) => {
                     assert_eq!((*status, code.as_str()), (503, "LEDGER_UNAVAILABLE"), "{call:?}");
                 }
@@ -92,7 +96,7 @@ impl Cluster {
         let served = self.upstream.served();
         let asked = self.alive();
         let mut entries = 0;
-        let mut captures: HashMap<String, &str> = HashMap::new();
+        let mut captures: HashMap<String, (&str, Value)> = HashMap::new();
         for (account, granted) in &self.granted {
             let lines = transactions(asked, account).await?;
             entries += lines.len();
@@ -100,17 +104,15 @@ impl Cluster {
             self.everybody_says(account, balance).await?;
             for line in lines.iter().filter(|line| line["kind"] == "capture") {
                 let id = line["request_id"].as_str().unwrap().to_owned();
-                if line["amount"] != -PRICE {
-                    return Err(format!("{line}"));
-                }
-                if let Some(twice) = captures.insert(id, account) {
+                if let Some((twice, _)) = captures.insert(id, (account, line.clone())) {
                     return Err(format!("captured twice, of {twice} and {account}: {line}"));
                 }
             }
-            let captured = captures.values().filter(|of| **of == account).count() as i64;
-            if balance != granted - PRICE * captured {
+            let its = captures.values().filter(|(of, _)| of == account);
+            let captured: i64 = its.map(|(_, line)| -micros(&line["amount"])).sum();
+            if balance != granted * MICROS - captured {
                 let grants = lines.iter().filter(|line| line["kind"] == "grant").count();
-                let how = format!("{grants} grants and {captured} captures of {granted}");
+                let how = format!("{grants} grants of {granted} and captures of {captured} micros");
                 return Err(format!("{account} has {balance} after {how}"));
             }
         }
@@ -126,10 +128,15 @@ impl Cluster {
     fn join(
         &self,
         served: &[Served],
-        captures: &HashMap<String, &str>,
+        captures: &HashMap<String, (&str, Value)>,
         calls: &[Call],
         excuse: Excuse,
     ) -> Result<usize, String> {
+        let cut_short = calls.iter().filter_map(|call| match call.end {
+            End::CutShort(cost) => Some((call.request_id.as_str(), cost)),
+            _ => None,
+        });
+        let cut_short: HashMap<&str, i64> = cut_short.collect();
         let mut by_id = HashMap::new();
         for request in served {
             if let Some(twice) = by_id.insert(request.request_id.as_str(), request) {
@@ -137,20 +144,26 @@ impl Cluster {
             }
         }
         let mut unread = 0;
-        for (id, account) in captures {
+        for (id, (account, line)) in captures {
             match by_id.get(id.as_str()) {
                 None if unread < excuse.unread => unread += 1,
                 None => return Err(format!("{id} of {account} was captured; nobody served it")),
                 Some(request) if request.account != *account => {
                     return Err(format!("{account} paid for {request:?}"));
                 }
-                Some(_) => {}
+                Some(request) => {
+                    let cut = cut_short.get(id.as_str()).copied();
+                    is_exact(line, request.used, cut).map_err(|wrong| {
+                        format!("{wrong}: {line}\n{}", self.story_of(request, calls))
+                    })?;
+                }
             }
         }
         for call in calls {
             let request = by_id.get(call.request_id.as_str());
             match (&call.end, request) {
-                (End::Paid, Some(_)) | (End::Unreachable | End::Broken(_), _) => {}
+                (End::Paid | End::CutShort(_), Some(_))
+                | (End::Unreachable | End::Broken(_), _) => {}
                 (End::Refused(..), None) => {}
                 _ => return Err(format!("answer and upstream differ: {call:?} {request:?}")),
             }
@@ -211,9 +224,9 @@ impl Cluster {
                     && self.kills.iter().any(|kill| kill.gateway == gateway)
             };
             let kills = self.kills.len() as i64;
-            let limit = PRICE * (0..clients).filter(may_hold).count() as i64 * kills;
+            let limit = MICROS * PRICE * (0..clients).filter(may_hold).count() as i64 * kills;
             let shown = show(self.alive(), account).await?;
-            let held = shown["held"].as_i64().unwrap();
+            let held = micros(&shown["held"]);
             if held > limit {
                 return Err(format!("{held} held, {limit} may be: {shown}"));
             }
@@ -227,7 +240,7 @@ impl Cluster {
             let own = process.client.get(process.url("/credits/balance"));
             let own = Answer::of(own.bearer_auth(token(account))).await;
             for shown in [own.json(), show(process, account).await?] {
-                if shown["balance"] != balance {
+                if micros(&shown["balance"]) != balance {
                     return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
                 }
             }
@@ -286,12 +299,31 @@ async fn transactions(process: &Process, account: &str) -> Result<Vec<Value>, St
     }
 }
 
-/// Newest first, each line's balance is the one before it and its amount.
+/// An entry has what its call cost: by its usage, or by what was delivered of a stream that ended short.
+fn is_exact(line: &Value, used: Option<Used>, cut_short: Option<i64>) -> Result<(), String> {
+    let Some(used) = used else {
+        let is_fixed = micros(&line["amount"]) == -PRICE * MICROS;
+        return if is_fixed { Ok(()) } else { Err(format!("not {PRICE}")) };
+    };
+    if line["model"] != "m" {
+        return Err("no model".to_owned());
+    }
+    let cost = cut_short.unwrap_or(used.micros());
+    if micros(&line["amount"]) != -cost {
+        return Err(format!("not {cost} micro-credits"));
+    }
+    if cut_short.is_none() && line["usage"] != used.entry() {
+        return Err(format!("not {}", used.entry()));
+    }
+    Ok(())
+}
+
+/// Newest first, each line's balance is the one before it and its amount; in micro-credits.
 fn lines_add_up(account: &str, lines: &[Value]) -> Result<i64, String> {
     let mut balance = 0;
     for line in lines.iter().rev() {
-        balance += line["amount"].as_i64().unwrap();
-        if line["balance_after"] != balance {
+        balance += micros(&line["amount"]);
+        if micros(&line["balance_after"]) != balance {
             return Err(format!("{account} should have {balance}: {line}"));
         }
     }

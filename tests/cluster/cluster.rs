@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::load::{Load, Shape};
+use crate::metered::TABLES;
 use crate::support::process::{Process, command, config_on_ports};
 use crate::support::random::Random;
 use crate::support::servers::{Bouncer, CutProxy, Disk, Persistence, Postgres, Redis};
@@ -57,6 +58,8 @@ pub struct Plan {
     pub has_replica: bool,
     /// More lines under `[ledger]`.
     pub ledger_lines: String,
+    /// More sections of gateway.toml.
+    pub sections: String,
     /// The address of Redis, `{}` for where a gateway's own line to it begins.
     pub redis_url: Option<String>,
 }
@@ -73,6 +76,7 @@ impl Plan {
             has_bouncer: false,
             has_replica: false,
             ledger_lines: String::new(),
+            sections: String::new(),
             redis_url: None,
         }
     }
@@ -106,7 +110,7 @@ impl Member {
             let url = Postgres::url_at(line.address(), database);
             (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
         }
-        let text = config_on_ports(upstream.address, "");
+        let text = config_on_ports(upstream.address, &format!("{TABLES}{}", plan.sections));
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
         let text = text.replace(
             "path = \"ledger.db\"",

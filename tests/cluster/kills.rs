@@ -30,7 +30,7 @@ const GO_ON_WITHIN: Duration = Duration::from_secs(5);
 
 async fn a_gateway_that_is_killed_takes_nothing_with_it_but_its_calls(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
-    let load = cluster.load();
+    let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });
     load.serves_within(BACK_WITHIN).await;
     for _ in 0..4 {
         cluster.some_time(50, 500).await;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::cluster::{ACCOUNTS, ROUTE};
+use crate::metered::{CHAT, StreamEnd, Used};
 use crate::support::random::Random;
 use crate::support::token;
 
@@ -17,8 +18,11 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How a call ended for its client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// 200.
+    /// 200, and an answer that was whole.
     Paid,
+    /// A stream that ended with an error event, for which its client pays so many micro-credits: the ledger could not be
+    /// asked for more.
+    CutShort(i64),
     /// Another status, with the code of its problem.
     Refused(u16, String),
     /// The connection was refused: nothing was asked.
@@ -46,11 +50,13 @@ pub struct Shape {
     pub delay_ms: u64,
     /// A connection for each call, so that none is closed under a call that was already sent.
     pub fresh_connections: bool,
+    /// Half of the calls are priced by usage, and half of these stream.
+    pub metered: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { clients: 24, delay_ms: 20, fresh_connections: false }
+        Self { clients: 24, delay_ms: 20, fresh_connections: false, metered: false }
     }
 }
 
@@ -84,10 +90,11 @@ impl Load {
             let client = Client {
                 number,
                 gateway,
-                url: format!("http://{}{ROUTE}", gateways[gateway]),
-                bearer: token(account_of(number, gateways.len())),
+                url: format!("http://{}", gateways[gateway]),
+                account: account_of(number, gateways.len()),
                 http: client.build().unwrap(),
                 delay_ms: shape.delay_ms,
+                metered: shape.metered,
                 random: random.fork(),
             };
             tokio::spawn(client.run(Arc::clone(&calls), Arc::clone(&stopped)))
@@ -179,9 +186,10 @@ struct Client {
     number: usize,
     gateway: usize,
     url: String,
-    bearer: String,
+    account: &'static str,
     http: reqwest::Client,
     delay_ms: u64,
+    metered: bool,
     random: Random,
 }
 
@@ -189,7 +197,7 @@ impl Client {
     async fn run(mut self, calls: Arc<Mutex<Vec<Call>>>, stopped: Arc<AtomicBool>) {
         while !stopped.load(Ordering::Relaxed) {
             let call = self.call().await;
-            let paid = call.end == End::Paid;
+            let paid = matches!(call.end, End::Paid | End::CutShort(_));
             calls.lock().unwrap().push(call);
             // A refused client does not hammer.
             let pause = if paid { self.random.millis(0, 10) } else { Duration::from_millis(20) };
@@ -199,25 +207,63 @@ impl Client {
 
     async fn call(&mut self) -> Call {
         let delay = self.random.millis(0, self.delay_ms + 1).as_millis() as u64;
-        let request = self.http.post(&self.url).bearer_auth(&self.bearer);
+        let used = if self.metered { self.metered_call() } else { None };
+        let request = match used {
+            Some(used) => {
+                used.request(&self.http, &format!("{}{CHAT}", self.url), self.account, None)
+            }
+            None => {
+                let request = self.http.post(format!("{}{ROUTE}", self.url));
+                request.bearer_auth(token(self.account)).body("{}")
+            }
+        };
         let request = request.header("x-client", self.number).header("x-delay-ms", delay);
         let began = Instant::now();
-        let (request_id, end) = match request.body("{}").send().await {
-            Ok(answer) => read(answer).await,
+        let (request_id, end) = match request.send().await {
+            Ok(answer) => read(answer, used).await,
             Err(error) if error.is_connect() => (String::new(), End::Unreachable),
             Err(error) => (String::new(), End::Broken(format!("{error:?}"))),
         };
         let (client, gateway) = (self.number, self.gateway);
         Call { client, gateway, request_id, began, ended: Instant::now(), end }
     }
+
+    /// The usage of the next call, where the call is priced by usage.
+    fn metered_call(&mut self) -> Option<Used> {
+        let streams = match self.random.below(4) {
+            0 | 1 => return None,
+            kind => kind == 2,
+        };
+        let mut up_to = |most: usize| 1 + self.random.below(most) as u64;
+        // The texts of a stream are longer than what its hold covers at first.
+        let (chunks, bytes) = if streams { (up_to(6), up_to(400)) } else { (0, 0) };
+        Some(Used { prompt: up_to(400), completion: up_to(1500), chunks, bytes })
+    }
 }
 
-async fn read(answer: reqwest::Response) -> (String, End) {
+/// Reads an answer to its end. `used` is what it is to tell, where its price depends on that.
+async fn read(answer: reqwest::Response, used: Option<Used>) -> (String, End) {
     let status = answer.status().as_u16();
     let id = answer.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());
     let id = id.unwrap_or_default();
+    let told = answer.headers().get("x-credits-cost").map(|cost| cost.to_str().unwrap().to_owned());
     match answer.text().await {
         Err(error) => (id, End::Broken(format!("{error:?}"))),
+        Ok(text) if status == 200 && used.is_some_and(|used| used.chunks > 0) => {
+            let end = match StreamEnd::of(&text) {
+                StreamEnd::Whole => End::Paid,
+                StreamEnd::CutShort { text_bytes, why } if why == "LEDGER_UNAVAILABLE" => {
+                    End::CutShort(crate::metered::estimate(text_bytes))
+                }
+                _ => End::Broken(text),
+            };
+            (id, end)
+        }
+        Ok(_) if status == 200 && used.is_some() => {
+            let told = told.map(|told| crate::metered::micros(&told.parse().unwrap()));
+            assert_eq!(told, used.map(Used::micros), "{id}");
+            (id, End::Paid)
+        }
         Ok(_) if status == 200 => (id, End::Paid),
         Ok(text) => {
             let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();

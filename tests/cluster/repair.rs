@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Connection as _;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::load::Shape;
 use crate::support::process::{Process, command, config_on_ports, fails, ok};
 use crate::support::{Upstream, eventually};
 
@@ -37,7 +38,7 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
         // Brought to Redis, as it is still right.
         cluster.gateway(0).post(account, ROUTE).await.expect(200);
     }
-    let load = cluster.load();
+    let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });
     load.serves_within(BACK_WITHIN).await;
     let said = cluster.run(0, &["reconcile"]);
     assert!(said.as_ref().is_ok_and(|said| said.contains("clean")), "{said:?}");

@@ -38,7 +38,7 @@ async fn what_redis_has_of_later_epochs_is_never_read_again(durability: Durabili
     let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
     for expected in [
         "Postgres was taken back to an earlier point",
-        "erin: Redis 1090, Postgres 95, afterwards 95",
+        "erin: Redis 1090, Postgres 95, afterwards 90",
         "nothing was changed",
     ] {
         assert!(said.contains(expected), "{expected}: {said}");
@@ -57,7 +57,8 @@ async fn what_redis_has_of_later_epochs_is_never_read_again(durability: Durabili
     let answer = cluster.gateway(0).post("erin", ROUTE).await;
     assert!(answer.status == 200 || answer.status == 503, "{}", answer.text);
     assert!(eventually(async || cluster.gateway(1).post("erin", ROUTE).await.status == 200).await);
-    cluster.check_with(&[], Excuse { lost: 1, ..Excuse::default() }).await;
+    // The stream had the charge of the later epoch, which counts.
+    cluster.check(&[]).await;
 }
 
 /// The gateways are not stopped, as the runbook asks for.
@@ -81,8 +82,8 @@ async fn gateways_that_run_on_find_out_by_themselves(durability: Durability) {
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     load.stop().await;
-    let lost = cluster.upstream.count();
-    cluster.check_with(&[], Excuse { lost, ..Excuse::default() }).await;
+    // The stream had all charges since the backup.
+    cluster.check(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,6 +115,8 @@ async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
         cluster.stop_gateway(gateway);
     }
     cluster.postgres.take_back();
+    // Postgres had them for longer than the stream keeps them.
+    cluster.redis.ask(&["XTRIM", "{s00}:out", "MAXLEN", "1"]);
     let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
     for expected in ["lost: batches ", "of epoch 1: Postgres had them once", "erin: Redis 70, "] {
         assert!(said.contains(expected), "{expected}: {said}");
@@ -161,6 +164,14 @@ async fn a_failover_to_a_replica_that_lacks_a_grant_is_noticed(durability: Durab
         logged.contains("Postgres was failed over or restored")
     };
     assert!(eventually(async || says(0) || says(1)).await);
+    let tells_the_amount = |gateway: usize| {
+        let logged = cluster.gateway(gateway).stderr();
+        let lost = |line: &str| {
+            line.contains(" ERROR ") && line.contains("account=\"alice\" amount=\"70\"")
+        };
+        logged.lines().any(lost)
+    };
+    assert!(eventually(async || tells_the_amount(0) || tells_the_amount(1)).await);
     for gateway in [0, 1] {
         let served = async || cluster.gateway(gateway).post("alice", ROUTE).await.status == 200;
         assert!(eventually(served).await);

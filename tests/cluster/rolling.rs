@@ -12,7 +12,7 @@ in_both_modes!(
 
 async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
-    let shape = Shape { delay_ms: 100, fresh_connections: true, ..Shape::default() };
+    let shape = Shape { delay_ms: 100, fresh_connections: true, metered: true, ..Shape::default() };
     let load = cluster.load_of(&shape);
     load.serves_within(BACK_WITHIN).await;
     let began = Instant::now();
@@ -33,7 +33,7 @@ async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability
                 let mut own = served.iter().filter(|served| served.client == call.client);
                 assert!(!own.any(|served| while_it_ran.contains(&served.at)), "{call:?}");
             }
-            End::Refused(..) => panic!("{call:?}"),
+            End::Refused(..) | End::CutShort(_) => panic!("{call:?}"),
         }
     }
     let checked = cluster.check(&calls).await;

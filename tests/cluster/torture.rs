@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Member, Plan};
+use crate::load::Shape;
 use crate::support::clock::Clock;
 use crate::support::random::{Random, seed};
 use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
@@ -128,7 +129,7 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
         ..Plan::new(durability, gateways)
     };
     let mut cluster = Cluster::of(&plan).await;
-    let load = cluster.load();
+    let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });
     load.serves_within(BACK_WITHIN).await;
     if durability == Durability::Relaxed {
         let [median, p99] = sync_lag(&cluster, time / 10).await;

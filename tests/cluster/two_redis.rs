@@ -10,6 +10,8 @@ use crate::support::servers::{Persistence, Redis};
 in_both_modes!(
     a_gateway_with_another_redis_url_stays_out_while_the_others_serve,
     a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody,
+    a_demoted_master_that_cannot_reach_the_new_one_is_left_by_both_connections,
+    two_connections_that_lead_to_two_servers_are_brought_together,
     recoveries_again_and_again_slow_down_and_leave_nothing,
 );
 
@@ -89,6 +91,18 @@ async fn one_stays_ready_while_the_other_starts(cluster: &Cluster) {
 async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
     durability: Durability,
 ) {
+    find_the_new_master(durability, true).await;
+}
+
+/// Until a demoted master has spoken to the new one, it has its old replication id, so the scripts run up to their first
+/// write. Only one of the gateway's connections writes while no call arrives.
+async fn a_demoted_master_that_cannot_reach_the_new_one_is_left_by_both_connections(
+    durability: Durability,
+) {
+    find_the_new_master(durability, false).await;
+}
+
+async fn find_the_new_master(durability: Durability, replicates: bool) {
     let mut cluster = Cluster::start(durability, 2).await;
     let mut successor = Redis::replica_of(cluster.redis.address());
     for gateway in [0, 1] {
@@ -96,9 +110,10 @@ async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
     }
     let before = cluster.recoveries().await;
     successor.promote();
-    let (host, port) =
-        (successor.address().ip().to_string(), successor.address().port().to_string());
-    assert_eq!(cluster.redis.ask(&["REPLICAOF", &host, &port]), "OK");
+    // Nothing listens on port 1.
+    let port = if replicates { successor.address().port() } else { 1 };
+    let host = successor.address().ip().to_string();
+    assert_eq!(cluster.redis.ask(&["REPLICAOF", &host, &port.to_string()]), "OK");
     cluster.members[0].to_redis.lead_to(successor.address());
     serves(&cluster, 0).await;
     one_serves_and_one_stays_out(&cluster, Duration::from_secs(5)).await;
@@ -110,6 +125,40 @@ async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
     serves(&cluster, 1).await;
     assert!(cluster.recoveries().await <= before + 1.0, "the epoch is kept");
     cluster.demoted.push(std::mem::replace(&mut cluster.redis, successor));
+    cluster.check(&[]).await;
+}
+
+/// The address leads to another server, and the network breaks the one connection that was in use.
+async fn two_connections_that_lead_to_two_servers_are_brought_together(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 1).await;
+    let other = Redis::start(Persistence::None);
+    serves(&cluster, 0).await;
+    let before = cluster.recoveries().await;
+    cluster.members[0].to_redis.lead_new_connections_to(other.address());
+    // The connection of the batches is idle while no call arrives, and the other one is not.
+    let killed = async || {
+        let clients = cluster.redis.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+        let ours = || clients.lines().filter(|client| !client.contains(" cmd=client|list "));
+        let idle = |client: &str| {
+            let idle = client.split(' ').find_map(|word| word.strip_prefix("idle="));
+            idle.unwrap().parse::<u32>().unwrap()
+        };
+        let is_one_idle = ours().count() == 2 && ours().any(|client| idle(client) >= 2);
+        let Some(busy) = ours().find(|client| is_one_idle && idle(client) == 0) else {
+            return false;
+        };
+        let id = busy.split(' ').next().unwrap().strip_prefix("id=").unwrap();
+        cluster.redis.ask(&["CLIENT", "KILL", "ID", id]) == "1"
+    };
+    assert!(eventually(killed).await, "{}", cluster.redis.ask(&["CLIENT", "LIST"]));
+    let has_moved = async || cluster.recoveries().await > before;
+    assert!(eventually(has_moved).await, "the ledger stays where the address led to");
+    serves(&cluster, 0).await;
+    // Longer than a renewal of the lease, which would find the next loss.
+    cluster.some_time(1500, 2000).await;
+    cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    assert_eq!(cluster.recoveries().await, before + 1.0, "one for the other server");
+    cluster.demoted.push(std::mem::replace(&mut cluster.redis, other));
     cluster.check(&[]).await;
 }
 

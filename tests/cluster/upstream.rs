@@ -5,7 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, header};
+
+use crate::metered::{CHAT, Used};
 
 /// A request that reached the upstream, and was answered with 200.
 #[derive(Clone, Debug)]
@@ -15,9 +20,12 @@ pub struct Served {
     /// Which client of the load made it.
     pub client: usize,
     pub at: Instant,
+    /// The usage that its answer reports, or is to report; `None` where its price is fixed.
+    pub used: Option<Used>,
 }
 
-/// A real HTTP server. `x-client` says who calls, `x-delay-ms` how long the answer takes.
+/// A real HTTP server. `x-client` says who calls, `x-delay-ms` how long the answer takes. A chat is answered as OpenAI
+/// does, as long as its headers want ([`Used`]).
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub address: SocketAddr,
@@ -46,20 +54,43 @@ impl Upstream {
     }
 }
 
-async fn serve(State(upstream): State<Upstream>, request: Request) -> &'static str {
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name).map(|value| value.to_str().unwrap().parse().unwrap())
+}
+
+async fn serve(State(upstream): State<Upstream>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let header = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
+    let used = (head.uri.path() == CHAT).then(|| Used::of(|name| number(&head.headers, name)));
     upstream.log.lock().unwrap().push(Served {
         request_id: header("x-request-id").unwrap().to_owned(),
         account: header("x-farebox-account").unwrap().to_owned(),
-        client: header("x-client").map_or(usize::MAX, |client| client.parse().unwrap()),
+        client: number(&head.headers, "x-client").map_or(usize::MAX, |client| client as usize),
         at: Instant::now(),
+        used,
     });
     // Hyper closes a connection whose request it answered before the body had arrived.
     let _ = axum::body::to_bytes(body, 64 * 1024).await;
-    let delay = header("x-delay-ms").map_or(0, |delay| delay.parse().unwrap());
-    if delay > 0 {
-        tokio::time::sleep(Duration::from_millis(delay)).await;
+    let delay = Duration::from_millis(number(&head.headers, "x-delay-ms").unwrap_or(0));
+    match used {
+        Some(used) if used.chunks > 0 => {
+            let pause = delay / (used.chunks as u32 + 1);
+            let events = futures_util::stream::unfold(
+                used.events().into_iter(),
+                move |mut left| async move {
+                    let event = left.next()?;
+                    tokio::time::sleep(pause).await;
+                    Some((Ok::<_, std::convert::Infallible>(event), left))
+                },
+            );
+            ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events))
+                .into_response()
+        }
+        used => {
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
+            used.map_or("fine".into_response(), |used| axum::Json(used.answer()).into_response())
+        }
     }
-    "fine"
 }

@@ -9,7 +9,7 @@ use farebox::store::SqliteLedger;
 
 use crate::test_ledger::{
     AnyBackend, HOUR_MS, Running, TestLedger, account, credits, eventually, grant, hold_id,
-    on_embedded_ledgers, text,
+    on_cluster_ledgers, on_embedded_ledgers, text,
 };
 
 on_embedded_ledgers!("current_thread":
@@ -17,19 +17,30 @@ on_embedded_ledgers!("current_thread":
     a_key_is_free_again_where_its_call_was_not_charged,
     a_refused_call_leaves_no_claim,
     another_request_under_the_key_is_a_conflict_also_while_the_first_runs,
-    a_frozen_account_hears_its_refusal_and_not_of_the_claim,
-    a_claim_ends_with_its_time,
     the_same_key_twice_in_one_batch_is_decided_once,
     a_late_capture_takes_its_claim_again,
-    a_crash_settles_claims_as_it_settles_their_holds,
-    a_start_finds_the_claims_in_the_log,
     a_call_that_was_left_is_told_to_one_retry_the_oldest_first,
     calls_that_were_left_at_once_are_told_in_their_order,
     a_call_that_was_left_and_not_charged_is_forgotten,
+    a_frozen_account_hears_its_refusal_and_not_of_the_claim,
+    a_claim_ends_with_its_time,
+    a_crash_settles_claims_as_it_settles_their_holds,
+    a_start_finds_the_claims_in_the_log,
     calls_that_were_left_outlive_a_crash,
     old_claims_are_deleted,
     a_call_without_a_claim_writes_nothing_of_claims,
     memory_is_flat_with_a_million_claims,
+);
+
+on_cluster_ledgers!("current_thread":
+    a_key_is_the_first_calls_while_it_runs_and_once_it_is_charged,
+    a_key_is_free_again_where_its_call_was_not_charged,
+    a_refused_call_leaves_no_claim,
+    another_request_under_the_key_is_a_conflict_also_while_the_first_runs,
+    the_same_key_twice_in_one_batch_is_decided_once,
+    a_late_capture_takes_its_claim_again,
+    a_call_that_was_left_is_told_to_one_retry_the_oldest_first,
+    a_call_that_was_left_and_not_charged_is_forgotten,
 );
 
 fn claim_id(n: u32) -> ClaimId {
@@ -67,7 +78,7 @@ async fn held(ledger: &Ledger, claim: Claim) -> Hold {
 /// What a call hears whose claim another call has.
 async fn claimed(ledger: &Ledger, claim: Claim) -> Claimed {
     match ask(ledger, claim).await {
-        Ok(HeldOrClaimed::Claimed(claimed)) => claimed,
+        Ok(HeldOrClaimed::Claimed(claimed, _)) => claimed,
         other => panic!("{other:?}"),
     }
 }

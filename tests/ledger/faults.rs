@@ -325,7 +325,7 @@ async fn a_claim_that_was_not_written_is_free(fixture: TestLedger) {
         key += 1;
         match ask(&ledger, key).await {
             Ok(HeldOrClaimed::Held(hold)) => granted.push((key, hold)),
-            Ok(HeldOrClaimed::Claimed(claimed)) => panic!("{claimed:?}"),
+            Ok(HeldOrClaimed::Claimed(claimed, _)) => panic!("{claimed:?}"),
             Err(refusal) => return refusal == Refusal::Unavailable,
         }
         false
@@ -340,19 +340,21 @@ async fn a_claim_that_was_not_written_is_free(fixture: TestLedger) {
             hold.release();
             true
         }
-        Ok(HeldOrClaimed::Claimed(claimed)) => panic!("{claimed:?}"),
+        Ok(HeldOrClaimed::Claimed(claimed, _)) => panic!("{claimed:?}"),
         Err(_) => false,
     })
     .await;
     for (key, hold) in &granted {
-        let Ok(HeldOrClaimed::Claimed(claimed)) = ask(&ledger, *key).await else { panic!("taken") };
+        let Ok(HeldOrClaimed::Claimed(claimed, _)) = ask(&ledger, *key).await else {
+            panic!("taken")
+        };
         assert_eq!((&claimed.hold, claimed.state), (hold.id(), ClaimState::Running));
     }
     drop(granted);
     ledger.reconciles().await;
     ledger.stop().await;
     let ledger = fixture.open().await;
-    let Ok(HeldOrClaimed::Claimed(claimed)) = ask(&ledger, 0).await else { panic!("charged") };
+    let Ok(HeldOrClaimed::Claimed(claimed, _)) = ask(&ledger, 0).await else { panic!("charged") };
     assert_eq!((&claimed.hold, claimed.state), (&id, ClaimState::Charged));
     for key in 1..=key {
         let Ok(HeldOrClaimed::Held(_)) = ask(&ledger, key).await else { panic!("{key} is free") };

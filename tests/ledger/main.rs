@@ -8,7 +8,10 @@
 mod servers;
 
 mod answers;
+mod append;
 mod claims;
+mod claims_cluster;
+mod claims_in_postgres;
 mod cluster;
 mod contract;
 mod crash;
@@ -25,6 +28,7 @@ mod mending;
 mod metered;
 mod metered_cluster;
 mod model;
+mod owed;
 mod payments;
 mod plain;
 mod plain_claims;
@@ -32,6 +36,7 @@ mod promptness;
 mod refunds;
 mod screens;
 mod sweep;
+mod syncer;
 mod test_cluster;
 mod test_ledger;
 mod upkeep;

@@ -83,7 +83,7 @@ fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
     // The servers are shared by all cases.
     let _fixture = TestLedger::new(kind);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let result = TestRunner::new_with_rng(config, rng).run(&vec(step(kind), 1..25), |steps| {
+    let result = TestRunner::new_with_rng(config, rng).run(&vec(step(), 1..25), |steps| {
         runtime.block_on(run(TestLedger::new(kind), steps));
         Ok(())
     });
@@ -105,10 +105,10 @@ enum Step {
     Fold,
 }
 
-fn step(kind: Kind) -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Step> {
     let ids = proptest::collection::btree_set(0..HOLDS, 1..4);
     prop_oneof![
-        12 => (vec(operation(kind.is_embedded()), 1..20), any::<bool>()).prop_map(|(ops, all)| Step::Batch(ops, all)),
+        12 => (vec(operation(), 1..20), any::<bool>()).prop_map(|(ops, all)| Step::Batch(ops, all)),
         2 => (ids, any::<bool>()).prop_map(|(ids, live)| Step::TimeIsUp(ids, live)),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
@@ -204,13 +204,10 @@ fn on_claims() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// One operation, of a ledger with claims or without.
-fn operation(claims: bool) -> impl Strategy<Value = Operation> {
-    let plain = (without_claims(), 0..3u8, request()).prop_map(move |(operation, n, request)| {
-        if claims { with_claims(operation, n, request) } else { operation }
-    });
-    let others = if claims { on_claims().boxed() } else { without_claims().boxed() };
-    prop_oneof![9 => plain, 1 => others]
+fn operation() -> impl Strategy<Value = Operation> {
+    let plain = (without_claims(), 0..3u8, request())
+        .prop_map(|(operation, n, request)| with_claims(operation, n, request));
+    prop_oneof![9 => plain, 1 => on_claims()]
 }
 
 fn without_claims() -> impl Strategy<Value = Operation> {
@@ -261,7 +258,7 @@ fn without_claims() -> impl Strategy<Value = Operation> {
 
 /// Batches straight to the backend.
 async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
-    let mut model = Model::default();
+    let mut model = Model::of(fixture.kind);
     let mut backend = fixture.backend().await;
     let mut reader = backend.reader().await;
     for step in steps {
@@ -360,7 +357,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
 
 /// The same through the pipeline, which makes batches of its own.
 async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
-    let mut model = Model::default();
+    let mut model = Model::of(fixture.kind);
     let mut ledger = fixture.open().await;
     for step in steps {
         let mut everything = true;

@@ -102,6 +102,10 @@ pub enum Expected {
 }
 
 impl Model {
+    pub fn of(kind: Kind) -> Self {
+        Self { claims: Claims::of(kind), ..Self::default() }
+    }
+
     fn total(&self, who: &AccountId) -> i64 {
         self.accounts.get(who).and_then(|lines| lines.last()).map_or(0, |line| line.after)
     }
@@ -358,7 +362,7 @@ impl Model {
     /// The time of a hold has run out.
     pub fn expire(&mut self, id: &str) {
         self.end(id, State::Expired);
-        self.claims.release(id);
+        self.claims.expire(id);
     }
 
     fn capture(
@@ -468,7 +472,7 @@ impl Model {
             fate.overtaken = false;
             if fate.state == State::Live && fate.origin == Origin::Call {
                 fate.state = end;
-                self.claims.release(id);
+                self.claims.expire(id);
                 expired.extend((end == State::Expired).then(|| id.clone()));
             }
         }

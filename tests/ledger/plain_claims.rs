@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use farebox::ledger::{Claim, ClaimId, ClaimState, Claimed, HoldId, RequestMark};
 
+use crate::test_ledger::Kind;
+
 /// A claim under a key.
 #[derive(Clone, Debug)]
 struct Taken {
@@ -20,6 +22,7 @@ struct Left {
     hold: HoldId,
     charged: bool,
     used: bool,
+    expired: bool,
 }
 
 /// Every claim, and every call that was left, in the order in which they were left.
@@ -27,9 +30,16 @@ struct Left {
 pub struct Claims {
     taken: BTreeMap<ClaimId, Taken>,
     left: Vec<Left>,
+    /// A call that was left and charged late, after its hold had expired, is told to a retry. The embedded ledger has
+    /// forgotten it by then.
+    left_outlive_expiry: bool,
 }
 
 impl Claims {
+    pub fn of(kind: Kind) -> Self {
+        Self { left_outlive_expiry: !kind.is_embedded(), ..Self::default() }
+    }
+
     /// Who else has the claim.
     pub fn claimed(&mut self, claim: &Claim) -> Option<Claimed> {
         match claim {
@@ -44,7 +54,10 @@ impl Claims {
                 Some(Claimed { hold: taken.hold.clone(), state })
             }
             Claim::Retry { id } => {
-                let left = self.left.iter_mut().find(|left| left.id == *id && !left.used)?;
+                let left = self
+                    .left
+                    .iter_mut()
+                    .find(|left| left.id == *id && !left.used && (left.charged || !left.expired))?;
                 left.used = left.charged;
                 let state = if left.charged { ClaimState::Charged } else { ClaimState::Running };
                 Some(Claimed { hold: left.hold.clone(), state })
@@ -68,7 +81,7 @@ impl Claims {
     /// The client of this call left. `charged`: whether the call is charged already.
     pub fn leave(&mut self, id: ClaimId, hold: &HoldId, charged: bool) {
         if self.left.iter().all(|left| left.hold != *hold) {
-            self.left.push(Left { id, hold: hold.clone(), charged, used: false });
+            self.left.push(Left { id, hold: hold.clone(), charged, used: false, expired: false });
         }
     }
 
@@ -82,6 +95,19 @@ impl Claims {
             self.taken.entry(id).or_insert(taken);
         }
         self.left.iter_mut().filter(|left| left.hold == *hold).for_each(|left| left.charged = true);
+    }
+
+    /// The time of the call's hold has run out.
+    pub fn expire(&mut self, hold: &str) {
+        if self.left_outlive_expiry {
+            self.taken.retain(|_, taken| taken.hold.as_str() != hold);
+            self.left
+                .iter_mut()
+                .filter(|left| left.hold.as_str() == hold)
+                .for_each(|left| left.expired = true);
+        } else {
+            self.release(hold);
+        }
     }
 
     /// The call is not charged.

@@ -1,9 +1,9 @@
-//! How long `relaxed` keeps what it has acknowledged from the disk.
+//! How long the ledger keeps an acknowledged operation from the disk, and how often it commits.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use farebox::ledger::{Backend, CallId, Expired, IsLive, Ledger, Operation, Outcome};
+use farebox::ledger::{Backend, CallId, Durability, Expired, IsLive, Ledger, Operation, Outcome};
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 
@@ -99,4 +99,39 @@ async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() 
     println!("{} commits, half of them within {usual:?}, all within {worst:?}", ages.len());
     assert!(ages.len() >= 5, "{ages:?}");
     assert!(usual < PROMISE, "{ages:?}");
+}
+
+/// One call after the other: the end of a call and the hold of the next one are one commit. With a commit each, every
+/// call would wait for the end of the one before it to be on disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_writes_the_end_of_a_call_with_the_hold_of_the_next_one() {
+    const CALLS: u64 = 200;
+    let fixture = TestLedger::new(Kind::EmbeddedStrict);
+    std::fs::create_dir_all(fixture.dir()).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let ledger = SqliteLedger::open(&fixture.path(), Durability::Strict, metrics.clone()).await;
+    let ledger = ledger.unwrap();
+    let reader = ledger.reader();
+    let (ledger, pipeline) = Ledger::start(ledger, reader, metrics.clone());
+    ledger.post(grant("gift", "alice", "1000")).await.unwrap();
+    let batches = || metrics.ledger_batch_size.get_sample_count();
+    let before = batches();
+    for _ in 0..CALLS {
+        let (id, alice) = (CallId::new(), account("alice"));
+        let hold = ledger.hold(id, alice, credits("1"), "/x".into()).await.unwrap();
+        hold.capture(credits("1"));
+        // Longer than a batch waits for operations that are ready, and shorter than an end waits for a hold.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    // The last end waits for no other call.
+    let limit = Instant::now() + Duration::from_secs(10);
+    while batches() - before <= CALLS && Instant::now() < limit {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let decided = batches() - before;
+    assert!(decided > CALLS, "the end of the last call stays behind");
+    // A busy machine keeps many calls from beginning in time. With a commit for each end there would be twice as many
+    // batches as calls.
+    assert!(decided <= CALLS * 19 / 10, "{decided} batches for {CALLS} calls");
+    assert!(pipeline.stop().await);
 }

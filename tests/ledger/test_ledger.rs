@@ -288,6 +288,13 @@ impl Backend for AnyBackend {
         }
     }
 
+    fn ends_wait(&self) -> Duration {
+        match self {
+            Self::Embedded(ledger) => ledger.ends_wait(),
+            Self::Cluster(ledger) => ledger.ends_wait(),
+        }
+    }
+
     async fn close(&mut self) -> bool {
         match self {
             Self::Embedded(ledger) => ledger.close().await,

@@ -254,3 +254,90 @@ async fn a_member_that_the_price_names_is_no_list() {
     }
     assert_eq!(ai.asked().len(), 0);
 }
+
+/// A page of a PDF without text takes a hundred bytes, and some 2 000 tokens. What the model may read is believed.
+#[tokio::test]
+async fn images_and_documents_of_many_tokens_are_charged_by_their_usage() {
+    let data = |kind: &str, media: &str| {
+        let source = json!({ "type": "base64", "media_type": media, "data": "A".repeat(400) });
+        json!({ "type": kind, "source": source })
+    };
+    let file = json!({ "filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA" });
+    let image = json!({ "url": "data:image/png;base64,AAAA" });
+    let input = |part: Value| json!({ "input": [{ "role": "user", "content": [part] }] });
+    let messages = |part: Value| json!({ "messages": [{ "role": "user", "content": [part] }] });
+    for (path, request) in [
+        (MESSAGES, messages(data("document", "application/pdf"))),
+        (MESSAGES, messages(data("image", "image/png"))),
+        (CHAT, messages(json!({ "type": "file", "file": file }))),
+        (CHAT, messages(json!({ "type": "image_url", "image_url": image }))),
+        (RESPONSES, input(json!({ "type": "input_file", "file_data": file["file_data"] }))),
+    ] {
+        let usage = if path == MESSAGES {
+            json!({ "usage": { "input_tokens": 150_000, "output_tokens": 10 }, "content": [] })
+        } else {
+            json!({ "choices": [], "usage": chat_usage(150_000, 10) })
+        };
+        let ai = Ai::answering(Reply::json(&usage)).await;
+        let gateway = shop(&ai, "", 100).await;
+        let mut asked = json!({ "model": "m", "max_tokens": 10, "max_output_tokens": 10 });
+        for (name, value) in request.as_object().unwrap() {
+            asked[name] = value.clone();
+        }
+        ask(&gateway, path, &asked.to_string()).await.expect(200);
+        // 150 000 × 250/T + 10 × 1000/T
+        assert_eq!(balance(&gateway).await, "62.49", "{path} {request}");
+    }
+    // A text of as many tokens is no text.
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(150_000, 10)))).await;
+    let gateway = shop(&ai, "", 100).await;
+    ask(&gateway, CHAT, &body(&json!({ "max_tokens": 10 }))).await.expect(200);
+    assert_eq!(balance(&gateway).await, "99.94");
+}
+
+/// A request that reaches the upstream was read, and is charged by its usage. All others are refused.
+#[tokio::test]
+async fn no_method_or_framing_hides_what_is_asked_for() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
+    let any_method = routes("").replace("methods = [\"POST\"]\n", "");
+    let gateway = with(&ai, &[any_method, model("m", "")].concat(), 100).await;
+    let asked = body(&json!({ "max_tokens": 500 }));
+    let length = format!("content-length: {}\r\n", asked.len());
+    let chunked = |trailers: &str| format!("{:x}\r\n{asked}\r\n0\r\n{trailers}\r\n", asked.len());
+    let form = "content-type: multipart/form-data; boundary=x\r\n";
+    let part = "--x\r\ncontent-disposition: form-data; name=\"model\"\r\n\r\nm\r\n--x--\r\n";
+    let te = "transfer-encoding: chunked\r\n";
+    let mut paid = 0;
+    for (method, head, sent, passes) in [
+        ("GET", length.clone(), asked.clone(), true),
+        ("PUT", length.clone(), asked.clone(), true),
+        ("PATCH", length.clone(), asked.clone(), true),
+        ("DELETE", length.clone(), asked.clone(), true),
+        ("OPTIONS", length.clone(), asked.clone(), true),
+        ("POST", te.to_owned(), chunked(""), true),
+        ("POST", te.to_owned(), chunked("content-encoding: gzip\r\nx-model: dear\r\n"), true),
+        ("POST", format!("{te}{form}"), chunked(""), true),
+        ("GET", String::new(), String::new(), false),
+        ("POST", "content-length: 0\r\n".to_owned(), String::new(), false),
+        ("POST", format!("{form}content-length: {}\r\n", part.len()), part.to_owned(), false),
+        ("POST", format!("{length}content-encoding: \r\n"), asked.clone(), false),
+        ("POST", format!("{length}content-encoding: identity, gzip\r\n"), asked.clone(), false),
+    ] {
+        let mut client = Wire::connect(gateway.public()).await;
+        let line = format!("{method} {CHAT}");
+        client.send(crate::support::wire::request(&line, "alice", &head, &sent)).await;
+        let answer = client.head().await.unwrap();
+        let status = crate::support::wire::status(&answer);
+        assert_eq!(status, if passes { 200 } else { 400 }, "{method} {head} {answer}");
+        paid += u32::from(passes);
+        assert_eq!(ai.asked().len(), paid as usize, "{method} {head}");
+        let left = 100.0 - 0.15 * f64::from(paid);
+        let balance: f64 = balance(&gateway).await.parse().unwrap();
+        assert!((balance - left).abs() < 1e-6, "{method} {head}: {balance}, not {left}");
+    }
+    for seen in ai.asked() {
+        assert!(!seen.head.contains("dear") && !seen.body.contains("dear"), "{}", seen.head);
+        assert_eq!(seen.header("content-type"), Some("application/json"));
+        assert_eq!((seen.header("transfer-encoding"), seen.body.as_str()), (None, asked.as_str()));
+    }
+}

@@ -46,3 +46,20 @@ async fn a_call_is_quoted_by_its_body_and_nothing_is_taken() {
         (100.into(), 0)
     );
 }
+
+#[tokio::test]
+async fn an_endpoint_is_refused_for_what_such_a_call_would_be_refused_for() {
+    let ai = Ai::answering(Reply::json(&json!({}))).await;
+    let gateway = shop(&ai, "", 100).await;
+    let asked = body(&json!({ "max_tokens": 500 }));
+    let answer = async |query: &str| {
+        let asked = format!("{{\"endpoint\":\"{CHAT}{query}\",\"body\":{asked}}}");
+        Answer::of(post(&gateway, "/credits/check", &asked)).await
+    };
+    for query in ["?model=dear", "?a=1&%6dodel=dear", "?model[]=dear", "?a;MODEL=dear"] {
+        answer(query).await.problem(400, "BAD_REQUEST");
+    }
+    for query in ["", "?", "?api-version=2026-01-01", "?models=1"] {
+        assert_eq!(answer(query).await.expect(200)["cost"], 0.55, "{query}");
+    }
+}

@@ -149,6 +149,35 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
     gateway.assert_reconciled().await;
 }
 
+/// The model may write 8 000 tokens, and these clients name no limit: each needs what a stream holds at first, and not
+/// what it could use at the most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one() {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut reply = Reply::begin_events(&[chat_chunk("Q")]).then(Step::Wait(permits.clone()));
+    let usage = chat_usage_chunk(&chat_usage(200, 10));
+    reply.0.extend([Step::Chunk(usage.into_bytes()), Step::Chunk(DONE.into()), Step::End]);
+    let gateway = with(&Ai::answering(reply).await, &tables(""), 3).await;
+    let mut calls = Vec::new();
+    for n in 0..20 {
+        let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{n}");
+        calls.push(answer);
+    }
+    assert_eq!(held(&gateway).await, "3");
+    permits.add_permits(20);
+    for answer in calls {
+        assert!(read(answer).await.ends_with(DONE));
+    }
+    // 20 × (200 × 250/T + 10 × 1000/T)
+    assert_eq!(balance(&gateway).await, "1.8");
+    // One that does not stream and names no limit is shortened where the route says so.
+    let whole = Reply::json(&crate::support::ai::chat("ok", &chat_usage(200, 10)));
+    let gateway = with(&Ai::answering(whole).await, &tables("on_short = \"shorten\""), 1).await;
+    crate::shop::ask(&gateway, CHAT, &body(&json!({}))).await.expect(200);
+    assert_eq!(balance(&gateway).await, "0.94");
+}
+
 #[tokio::test]
 async fn a_call_is_shortened_to_what_the_account_can_pay_where_the_route_says_so() {
     let answer = crate::support::ai::chat("ok", &chat_usage(200, 100));

@@ -49,7 +49,7 @@ async fn an_account_without_credits_is_told_so_before_anything_of_its_body_is_lo
 }
 
 /// Has a dispute freeze alice's account, as Stripe's events would.
-async fn freeze(gateway: &TestGateway) {
+pub async fn freeze(gateway: &TestGateway) {
     let euros = || Money { amount: 100, currency: "eur".into() };
     let names = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
     let sale = Sale {

@@ -13,7 +13,7 @@
 //! | a path that nobody priced is free; a passthrough skips the budget | `proxy paths::a_path_or_method_without_a_rule_is_a_404_and_reaches_no_upstream` and `no_spelling_of_an_expensive_path_buys_a_cheap_one`, `product own::a_check_of_what_nobody_priced_is_refused` |
 //! | each replica counts for itself | `cluster last_credit`; one process has the embedded ledger: `product offline::a_ledger_in_use_is_not_touched` and `a_ledger_has_one_writer_by_whatever_name` |
 //! | an aborted stream is free, or charged in full | the route says which: `proxy aborts::leaving_in_the_middle_of_a_stream_follows_the_route`, `leaving_before_the_whole_request_was_sent_is_free` and `leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_says_otherwise` |
-//! | a client's retry is charged twice | a later issue; the README says that a retry is a new call. Grants: `product admin::a_grant_takes_effect_once`; holds: `product holds::the_same_hold_again_is_one_hold` |
+//! | a client's retry is charged twice; a paid answer is lost | `proxy retries`, `metered retries`; over gateways and losses `cluster retries`, `ledger claims_cluster`; the official SDKs: `tests/sdk`. Grants: `product admin::a_grant_takes_effect_once`; holds: `product holds::the_same_hold_again_is_one_hold` |
 //! | a duplicate webhook mints credits | `buying webhooks::a_duplicate_webhook_mints_nothing`, `orders::repeated_events_in_any_order_with_crashes_between_give_one_balance` and `many_purchases_at_once_each_event_several_times_at_once_give_one_balance` |
 //! | refunds are not taken back, or twice | `buying refunds::half_of_the_money_takes_half_of_the_credits`, `a_refund_counts_once_under_both_of_its_names` and `a_refund_that_comes_before_its_purchase_is_not_forgotten` |
 //! | disputes are not taken back, or not reinstated when won | `buying disputes::what_the_bank_takes_is_taken_back_and_returned_when_it_is_won`, `a_disputing_account_is_frozen_and_thaws_when_it_is_won` and `what_is_refunded_and_disputed_is_taken_back_once` |
@@ -27,6 +27,14 @@
 //! | one dead address of several fails most calls | `proxy addresses::every_call_succeeds_as_long_as_one_address_lives` |
 //! | a WebSocket that a deploy or a crash cuts is free | `proxy websocket::a_websocket_that_a_stop_cuts_stays_paid_for`, `product crash::a_tunnel_that_a_crash_cuts_stays_paid_for` |
 //! | an HTTP/2 body ends twice upstream; a stalled upload blocks the others; uploads crawl | `proxy http2` |
+//! | a failover to a lagging Postgres replica loses charges or purchases | `cluster failover::a_replica_that_lacks_the_last_seconds_takes_over_and_no_charge_is_lost`, `failover::purchases_that_a_failover_lost_come_back_from_stripe` |
+//! | one connection stays on a demoted Redis | `cluster two_redis::two_connections_that_lead_to_two_servers_are_brought_together` |
+//! | a default estimate is so large that those who can pay get 402 | `metered growing::an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one` |
+//! | an answer that nobody can decode, or a part of one, is nearly free | `metered unread` |
+//! | a request names other models beside `model` | `metered several_models` |
+//! | a kill -9 in a metered stream loses or doubles its charge | `product metered_crash` |
+//! | memory and allocations of a call grow unseen | `budget` |
+//! | HTTP/2 is used to exhaust a gateway | `proxy http2_attacks` |
 //! | HTTP/1.0 clients get chunks and 1xx | `proxy old_clients` |
 //! | browsers cannot read the upstream's exposed headers | `proxy cors::pages_may_read_what_the_upstream_exposes` |
 //! | an empty credential header beside a good one is 401 | `product auth::an_empty_credential_header_beside_a_good_one_does_not_count` |
@@ -85,6 +93,7 @@ mod layers;
 mod listeners;
 mod memory;
 mod metered;
+mod metered_crash;
 mod metrics;
 mod money;
 mod offline;

@@ -3,14 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::process::{Process, address_of, command, config_on_ports};
 use crate::support::eventually;
+use crate::support::tls::Certificate;
 
 /// The names that clients asked for, and the `host` headers they sent.
 type Log = Arc<Mutex<Vec<(Option<String>, String)>>>;
@@ -24,21 +23,12 @@ struct TlsUpstream {
 
 impl TlsUpstream {
     async fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(
-            rustls::crypto::aws_lc_rs::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
+        let Certificate { server, pem } = Certificate::new();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(serve(socket, TlsAcceptor::from(Arc::new(config)), seen.clone()));
-        Self { address, certificate: made.cert.pem(), seen }
+        tokio::spawn(serve(socket, TlsAcceptor::from(server), seen.clone()));
+        Self { address, certificate: pem, seen }
     }
 }
 

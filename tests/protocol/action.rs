@@ -1,7 +1,7 @@
 //! Everything that can happen next. Each has a function that says when it can, and what it does.
 use crate::state::{GATEWAYS, State};
-use crate::variant::{Extension, Variant};
-use crate::{calls, faults, recovery, upkeep};
+use crate::variant::{Append, Extension, Variant};
+use crate::{appends, calls, faults, recovery, upkeep};
 
 /// `usize` is a gateway or a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub enum Action {
     UpstreamFails(usize),
     Release(usize),
     Expire(usize),
+    BeginAppend(usize),
+    CommitAppend(usize),
 
     TakeNonce(usize),
     ReadPostgres(usize),
@@ -55,7 +57,8 @@ impl Action {
         use Action::*;
         let faults = &variant.faults;
         let extends = variant.extension != Extension::Never;
-        let of_calls: [Kind; 11] = [
+        let appends = variant.append != Append::Never;
+        let of_calls: [Kind; 12] = [
             (SendHold, faults.timeouts > 0),
             (TimeOut, faults.timeouts > 0),
             (DecideHold, true),
@@ -66,9 +69,11 @@ impl Action {
             (UpstreamFails, faults.upstream_failures > 0),
             (Release, true),
             (Expire, true),
+            (BeginAppend, appends),
             (DeliverLateCapture, true),
         ];
-        let of_gateways: [Kind; 14] = [
+        let of_gateways: [Kind; 15] = [
+            (CommitAppend, appends),
             (TakeNonce, variant.bounds.small_steps),
             (ReadPostgres, variant.bounds.small_steps),
             (Hydrate, true),
@@ -118,6 +123,8 @@ impl Action {
             UpstreamFails(call) => calls::upstream_fails(state, call),
             Release(call) => calls::release(variant, state, call),
             Expire(call) => calls::expire(variant, state, call),
+            BeginAppend(call) => appends::begin(state, call),
+            CommitAppend(gateway) => appends::commit(state, gateway),
 
             TakeNonce(gateway) => upkeep::take_nonce(variant, state, gateway),
             ReadPostgres(gateway) => upkeep::read_postgres(variant, state, gateway),

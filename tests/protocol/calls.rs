@@ -1,6 +1,6 @@
 //! The life of a call: hold, forward, capture or release.
 use crate::state::{Call, Gateway, Process, Record, State};
-use crate::variant::{Extension, LeaseCheck, Variant};
+use crate::variant::{Append, Extension, LeaseCheck, Variant};
 
 /// In the variants without timeouts sending and deciding are one step.
 pub fn send_hold(variant: &Variant, mut state: State, call: usize) -> Option<State> {
@@ -52,7 +52,7 @@ pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State
         return None;
     }
     let may_forward = believes(variant, gateway, lapsed);
-    if may_forward && variant.is_strict() && state.postgres.records[call] == Record::Unknown {
+    if may_forward && variant.is_strict() && durable(variant, &state, call) == Record::Unknown {
         return None;
     }
     note_in_ring(variant, &mut state, call, Record::Held);
@@ -82,7 +82,7 @@ pub fn go_further(variant: &Variant, mut state: State, call: usize) -> Option<St
         return None;
     }
     let may = believes(variant, gateway, lapsed);
-    let is_durable = !matches!(state.postgres.records[call], Record::Unknown | Record::Held);
+    let is_durable = !matches!(durable(variant, &state, call), Record::Unknown | Record::Held);
     let waits = variant.is_strict() && variant.extension != Extension::NotAwaited;
     if may && waits && !is_durable {
         return None;
@@ -142,6 +142,14 @@ pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State>
     state.excused[call] |= state.calls[call].owed() > 0;
     state.end_reply(call);
     Some(state)
+}
+
+/// What a strict gateway knows to be in Postgres.
+fn durable(variant: &Variant, state: &State, call: usize) -> Record {
+    match variant.append {
+        Append::Never => state.postgres.records[call],
+        _ => state.known_appends[call],
+    }
 }
 
 /// The gateway takes a reply for good that was sent for under its lease.

@@ -77,7 +77,8 @@ pub fn crash(variant: &Variant, mut state: State, gateway: usize) -> Option<Stat
     state.gateways[gateway].process = Process::Dead;
     state.gateways[gateway].hydrating = Hydrating::No;
     for call in State::calls_of(gateway) {
-        let is_durable = state.postgres.records[call].is_capture();
+        let postgres = &state.postgres;
+        let is_durable = postgres.records[call].is_capture() || postgres.appends[call].is_capture();
         let waits_for_postgres = variant.durability == Durability::Strict && !is_durable;
         state.rings[call] = Default::default();
         state.calls[call] = match state.calls[call] {

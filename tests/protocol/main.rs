@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod action;
+mod appends;
 mod calls;
 mod check;
 mod faults;

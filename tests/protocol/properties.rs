@@ -28,6 +28,7 @@ pub const TWO_RECOVERIES: &str = "a call is captured after two recoveries";
 pub const CRASHED: &str = "a gateway dies with a call in flight";
 pub const EXTENDED: &str = "a call captures what its hold was extended to";
 pub const EXTENDED_AFTER: &str = "it does so after a recovery";
+pub const APPENDED_AFTER: &str = "a batch that was only appended counts after a recovery";
 pub const TOMBSTONE: &str = "a hold comes after its release";
 
 /// A variant, and the actions it knows.
@@ -90,6 +91,11 @@ impl Model for Protocol {
             }),
             Property::sometimes(DEBT, |_, state: &State| debits(state) > state.postgres.granted),
             Property::sometimes(CRASHED, |_, state: &State| state.calls.contains(&Call::Lost)),
+            Property::sometimes(APPENDED_AFTER, |_, state: &State| {
+                let postgres = &state.postgres;
+                let appended = postgres.appends.iter().filter(|append| **append != Record::Unknown);
+                postgres.is_recovering && appended.count() > 0
+            }),
             Property::sometimes(TOMBSTONE, |_, state: &State| {
                 (0..CALLS).any(|call| met_tombstone(state, call))
             }),
@@ -114,7 +120,9 @@ fn sum(records: &Records) -> u8 {
 /// A captured call's debit is in Postgres, in the master's outbox or in a ring that lives.
 fn is_safe(state: &State, call: usize) -> bool {
     let master = &state.nodes[state.master].data;
-    let places = [state.postgres.records[call], master.outbox[call], state.rings[call]];
+    let postgres = &state.postgres;
+    let places =
+        [postgres.records[call], postgres.appends[call], master.outbox[call], state.rings[call]];
     let owed = state.calls[call].owed();
     let has_it = |record: &Record| record.is_capture() && record.debit() >= owed;
     !state.calls[call].is_captured() || places.iter().any(has_it)
@@ -136,7 +144,10 @@ fn agrees_at_rest(model: &Protocol, state: &State) -> bool {
 }
 
 fn is_on_disk(state: &State) -> bool {
-    let mut calls = state.calls.iter().zip(state.postgres.records);
+    let postgres = &state.postgres;
+    let known = postgres.records.iter().zip(postgres.appends);
+    let known = known.map(|(record, append)| record.merged(append));
+    let mut calls = state.calls.iter().zip(known);
     let is_known = |(call, record): (&Call, Record)| match call {
         Call::Forwarded | Call::Extending { .. } => record != Record::Unknown,
         Call::Extended => !matches!(record, Record::Unknown | Record::Held),

@@ -1,6 +1,6 @@
 //! A new epoch after Redis lost data or was replaced.
 use crate::state::{Call, Data, Hydrating, Node, Postgres, Record, Records, State};
-use crate::variant::{Fence, Variant};
+use crate::variant::{Append, Fence, Variant};
 
 /// A gateway whose batch the master refuses raises the epoch. From here on nothing of the old epoch
 /// is committed.
@@ -66,6 +66,12 @@ pub fn open(variant: &Variant, mut state: State, gateway: usize) -> Option<State
     if !may || (variant.waits_for_leases && !all_known) {
         return None;
     }
+    let is_appending = state.appending.iter().flatten().any(|append| append.epoch + 1 == epoch);
+    if variant.append == Append::Fenced && is_appending {
+        return None;
+    }
+    let appends = std::mem::take(&mut state.postgres.appends);
+    state.postgres.merge(&appends);
     let survivor = state.nodes[state.master].data;
     if survivor.epoch + 1 == epoch {
         state.postgres.merge(&survivor.outbox);

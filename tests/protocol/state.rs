@@ -195,6 +195,16 @@ pub struct Postgres {
     /// The grants that Redis is known to have, or to have no need of.
     pub delivered: u8,
     pub records: Records,
+    /// Batches of the present epoch that were appended, and are not in the records yet.
+    pub appends: Records,
+}
+
+/// A batch whose epoch was checked, and that is not committed yet.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Appending {
+    pub call: usize,
+    pub record: Record,
+    pub epoch: u8,
 }
 
 /// Entries that a syncer has read from the outbox and not yet committed.
@@ -218,6 +228,10 @@ pub struct State {
     pub is_split: bool,
     pub postgres: Postgres,
     pub syncing: Option<Batch>,
+    /// The batch that Postgres is appending for each gateway.
+    pub appending: [Option<Appending>; GATEWAYS],
+    /// What each call's gateway knows to be appended.
+    pub known_appends: Records,
     /// Calls of a process that was stopped while its hold expired, or while an epoch opened without
     /// its ring. Their debits come late and may make a debt: invariant 1 names them.
     pub excused: [bool; CALLS],
@@ -251,8 +265,11 @@ impl State {
                 granted,
                 delivered: granted,
                 records: Default::default(),
+                appends: Default::default(),
             },
             syncing: None,
+            appending: [None; GATEWAYS],
+            known_appends: Default::default(),
             excused: [false; CALLS],
             faults: variant.faults,
         }

@@ -1,8 +1,9 @@
 //! The purpose of each part of the protocol: without it something is lost, with it nothing is.
-use crate::check::{assert_broken, assert_clean};
+use crate::check::{assert_broken, assert_clean, assert_holds};
 use crate::properties::*;
 use crate::variant::{
-    Bounds, Durability, Extension, Faults, Fence, Hydration, Retirement, Variant,
+    Append, Bounds, Durability, Extension, Faults, Fence, Hydration, LeaseCheck, Retirement,
+    Variant,
 };
 
 const CHOSEN: Variant = Variant::CHOSEN;
@@ -108,6 +109,41 @@ fn strict_is_clean_when_a_gateway_dies_in_a_split_brain() {
     let durability = Durability::Strict;
     let variant = Variant { durability, bounds: Bounds::COARSE, faults, ..CHOSEN };
     assert_clean(variant, 49_000, &[CAPTURED, REFUSED, RECOVERED, CRASHED]);
+}
+
+const APPENDING: Variant = Variant {
+    durability: Durability::Strict,
+    append: Append::Fenced,
+    bounds: Bounds { calls: 2, ..Bounds::COARSE },
+    ..CHOSEN
+};
+
+#[test]
+fn strict_by_append_is_clean_when_redis_and_a_gateway_are_lost_at_once() {
+    let faults = Faults { crashes: 1, ..ONE_FAILOVER };
+    let variant = Variant { faults, ..APPENDING };
+    assert_clean(variant, 42_000, &[CAPTURED, REFUSED, RECOVERED, CRASHED, APPENDED_AFTER]);
+}
+
+#[test]
+fn strict_by_append_is_clean_when_a_gateway_is_stopped_in_a_split_brain() {
+    let variant = Variant { faults: ONE_SPLIT, ..APPENDING };
+    assert_clean(variant, 340_000, &[CAPTURED, REFUSED, RECOVERED, APPENDED_AFTER]);
+}
+
+/// The lock alone keeps the promise, whatever a gateway thinks of its lease.
+#[test]
+fn a_recovery_that_waits_for_appends_misses_none() {
+    let faults = Faults { pauses: 1, ..ONE_FAILOVER };
+    let variant = Variant { lease_check: LeaseCheck::Never, faults, ..APPENDING };
+    assert_holds(variant, ON_DISK);
+}
+
+#[test]
+fn a_recovery_that_does_not_wait_for_appends_misses_one() {
+    let faults = Faults { pauses: 1, ..ONE_FAILOVER };
+    let (append, lease_check) = (Append::Unfenced, LeaseCheck::Never);
+    assert_broken(Variant { append, lease_check, faults, ..APPENDING }, ON_DISK);
 }
 
 /// Two calls and two credits: the first takes both if it is quick.

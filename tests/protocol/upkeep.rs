@@ -94,6 +94,7 @@ pub fn commit_batch(mut state: State) -> Option<State> {
         return Some(state);
     }
     state.postgres.merge(&batch.records);
+    state.forget_folded();
     let outbox = &mut state.nodes[batch.node].data.outbox;
     for (left, done) in outbox.iter_mut().zip(batch.records) {
         if *left == done {

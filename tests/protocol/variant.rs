@@ -14,6 +14,7 @@ pub struct Variant {
     /// A reply that comes after the gateway has checked in to a newer epoch counts as a failure.
     pub refuses_old_replies: bool,
     pub durability: Durability,
+    pub append: Append,
     /// A release of a hold that Redis has not seen leaves a mark that refuses the hold.
     pub tombstones: bool,
     /// A grant that finds the account cold ends the hydration that is under way.
@@ -73,6 +74,17 @@ pub enum Durability {
     Strict,
     /// The same for holds, but a capture counts as done when Redis has it.
     StrictForHoldsOnly,
+}
+
+/// What a strict gateway waits for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Append {
+    /// The batches up to its own are in Postgres's tables.
+    Never,
+    /// The text of its own batch is in Postgres. The epoch is checked under a lock that a recovery waits for.
+    Fenced,
+    /// The same, without that lock.
+    Unfenced,
 }
 
 /// How the first call's hold is extended by a second credit while the call runs.
@@ -150,6 +162,7 @@ impl Variant {
         lease_check: LeaseCheck::SameLease,
         refuses_old_replies: true,
         durability: Durability::Relaxed,
+        append: Append::Never,
         tombstones: true,
         delivery_ends_hydration: true,
         extension: Extension::Never,

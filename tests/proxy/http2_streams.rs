@@ -27,7 +27,7 @@ const MAX_STREAMS: u32 = 100;
 
 /// A connection on which the settings are exchanged; `settings` are the client's, as pairs of an id
 /// and a value.
-async fn frames(
+pub async fn frames(
     gateway: &TestGateway,
     certificate: &CertificateDer<'static>,
     settings: &[(u16, u32)],
@@ -44,7 +44,7 @@ async fn frames(
 }
 
 /// The head of a request by alice.
-fn head(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
+pub fn head(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", method),
@@ -60,17 +60,17 @@ fn head(stream: u32, flags: u8, method: &str, path: &str) -> Vec<u8> {
 
 /// Everything that was received of one stream.
 #[derive(Debug, Default)]
-struct Stream {
+pub struct Stream {
     /// How many frames of each kind.
-    frames: BTreeMap<u8, usize>,
-    body: Vec<u8>,
-    reset: Option<u32>,
+    pub frames: BTreeMap<u8, usize>,
+    pub body: Vec<u8>,
+    pub reset: Option<u32>,
     /// The kind of the frame with END_STREAM.
-    ended_by: Option<u8>,
+    pub ended_by: Option<u8>,
 }
 
 /// Reads frames until `is_done`; what was received, by stream. GOAWAY's code is its own.
-async fn receive(
+pub async fn receive(
     frames: &mut Frames,
     streams: &mut BTreeMap<u32, Stream>,
     mut is_done: impl FnMut(&BTreeMap<u32, Stream>, Option<u32>) -> bool,

@@ -1,7 +1,10 @@
 //! HTTP/1.0 clients: they know no chunks and no 1xx, and an end is the end of the connection.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 use super::settlement::raw;
-use crate::support::wire::{RawUpstream, Wire, header, request, status};
+use crate::support::wire::{LIMIT, RawUpstream, Wire, header, request, status};
 
 /// A request of an HTTP/1.0 client.
 fn old(line: &str, more: &str, body: &str) -> String {
@@ -50,6 +53,36 @@ async fn an_http_1_0_client_gets_no_chunks_and_the_end_closes() {
                 assert_eq!(header(&head, "connection"), Some("close"), "{head}");
             }
         }
+    }
+}
+
+/// Nothing but the end of the connection ends this body, so an end in its middle must be no clean one.
+#[tokio::test]
+async fn an_answer_that_breaks_off_does_not_look_whole_to_an_http_1_0_client() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    for (chunks, is_whole) in [
+        ("5\r\nhello\r\n", false),
+        ("5\r\nhello\r\n6\r\n wo", false),
+        ("5\r\nhello\r\n0\r\n\r\n", true),
+    ] {
+        let upstream = RawUpstream::start(move |mut wire| async move {
+            if wire.head().await.is_some() {
+                wire.send(format!("{HEAD}{chunks}")).await;
+            }
+        })
+        .await;
+        let gateway = raw(&upstream, "").await;
+        let mut client = TcpStream::connect(gateway.public()).await.unwrap();
+        client.write_all(old("GET /x/y", "", "").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let end = tokio::time::timeout(LIMIT, client.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("\r\n\r\nhello"), "the part that came is delivered: {answer}");
+        let error = end.err().map(|error| error.kind());
+        let expected = (!is_whole).then_some(std::io::ErrorKind::ConnectionReset);
+        assert_eq!(error, expected, "{chunks:?}: {answer}");
+        let balance = gateway.settled_balance("alice").await;
+        assert_eq!(balance, if is_whole { 95 } else { 100 }, "{chunks:?}");
     }
 }
 

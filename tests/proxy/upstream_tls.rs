@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +17,7 @@ use super::settlement::route;
 use crate::support::eventually;
 use crate::support::http::Answer;
 use crate::support::process::{Process, config_on_ports};
+use crate::support::tls::Certificate;
 use crate::support::token;
 
 /// The end of a connection on which an upstream has answered.
@@ -52,17 +51,9 @@ struct Upstream {
 impl Upstream {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("ca.pem"), made.cert.pem()).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let certificate = Certificate::new();
+        std::fs::write(folder.path().join("ca.pem"), &certificate.pem).unwrap();
+        let acceptor = TlsAcceptor::from(certificate.server);
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let (connections, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -198,9 +189,8 @@ async fn an_idle_tls_connection_is_used_again() {
 #[tokio::test]
 async fn an_upstream_whose_certificate_is_not_trusted_is_sent_nothing() {
     let upstream = Upstream::start().await;
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let others = upstream.folder.path().join("others.pem");
-    std::fs::write(&others, made.cert.pem()).unwrap();
+    std::fs::write(&others, Certificate::new().pem).unwrap();
     let mut gateway = upstream.gateway(&others).await;
     let answer = call(&gateway, "/x/y").await;
     assert_eq!(answer.status, 502, "{}", answer.text);

@@ -8,7 +8,7 @@ use crate::http::Answer;
 use crate::seller::{PACKS, Seller};
 use crate::support::clock::Clock;
 use crate::support::stripe::event::VERSION;
-use crate::support::stripe::{books, signature};
+use crate::support::stripe::{WEBHOOK_SECRET, books, signature};
 use crate::support::{ADMIN_TOKEN, token};
 
 const ROUTES: &str = r#"
@@ -33,7 +33,7 @@ impl Seller {
         let session = Answer::of(request).await.expect(200);
         for event in self.stripe.pay(session["session_id"].as_str().unwrap()) {
             let body = event.body(VERSION);
-            let signed = signature::header(&body, crate::seller::WEBHOOK_SECRET, books::now());
+            let signed = signature::header(&body, WEBHOOK_SECRET, books::now());
             let request = self.process.client.post(self.process.url("/webhooks/stripe"));
             Answer::of(request.header("stripe-signature", signed).body(body)).await.expect(200);
         }

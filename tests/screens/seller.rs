@@ -7,7 +7,8 @@ use tempfile::TempDir;
 use crate::process::{Process, config_on_ports};
 use crate::support::clock::Clock;
 use crate::support::h2::write_certificate;
-use crate::support::stripe::{SECRET_KEY, Stripe};
+use crate::support::packs::two_packs;
+use crate::support::stripe::{SECRET_KEY, Stripe, WEBHOOK_SECRET};
 use crate::support::{Upstream, token};
 
 pub struct Seller {
@@ -16,30 +17,17 @@ pub struct Seller {
     _folder: TempDir,
 }
 
-/// The secret with which its Stripe signs events.
-pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
-
 /// The packs that most tests sell.
-pub const PACKS: &str = r#"
-[[packs]]
-id = "pack-100"
-name = "Pack 100"
-credits = 100
-price = "19.00 EUR"
-
-[[packs]]
-id = "pack-500"
-name = "Pack 500"
-credits = 500
-price = "79.00 EUR"
-best_value = true
-
+pub const PACKS: &str = concat!(
+    two_packs!(),
+    r#"
 [[packs]]
 id = "pack-1000"
 name = "Pack 1000"
 credits = 1000
 price = "139.00 EUR"
-"#;
+"#
+);
 
 /// The picture behind `logo = "logo.svg"`.
 const LOGO: &str = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 120 40' width='120' \

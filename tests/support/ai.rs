@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -39,6 +40,8 @@ pub enum Step {
     Chunk(Vec<u8>),
     /// Ends a chunked body.
     End,
+    /// Lets so much time pass.
+    Pause(Duration),
     /// Waits for a permit.
     Wait(Arc<Semaphore>),
     /// Hangs up.
@@ -100,6 +103,10 @@ impl Reply {
                     wire.try_send([size.as_bytes(), &bytes, b"\r\n"].concat()).await
                 }
                 Step::End => wire.try_send("0\r\n\r\n").await,
+                Step::Pause(time) => {
+                    tokio::time::sleep(time).await;
+                    Ok(())
+                }
                 Step::Wait(permits) => {
                     permits.acquire().await.unwrap().forget();
                     Ok(())

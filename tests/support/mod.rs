@@ -10,11 +10,13 @@ pub mod h2;
 pub mod http;
 pub mod message;
 pub mod metered;
+pub mod packs;
 pub mod process;
 pub mod random;
 pub mod relay;
 pub mod servers;
 pub mod stripe;
+pub mod tls;
 pub mod wire;
 
 use std::net::SocketAddr;

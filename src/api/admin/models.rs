@@ -102,7 +102,7 @@ fn by_price(used: Vec<ModelUsage>, catalogue: &Catalogue) -> Vec<ModelBody> {
 impl ModelBody {
     fn of(used: ModelUsage, model: Option<&Model>, catalogue: &Catalogue) -> Self {
         let ModelUsage { model: name, calls, credits, usage } = used;
-        let own = model.and_then(|model| OwnCost::of(&model.cost, calls, &usage));
+        let own = model.and_then(|model| OwnCost::of(model.tariff.cost(), calls, &usage));
         let margin = Margin::of_calls(credits, own.as_ref(), &catalogue.packs, &catalogue.rates);
         Self {
             model: model.map(|model| model.label.to_string()).or(name.map(|name| name.to_string())),

@@ -22,13 +22,13 @@ use crate::identify::AuthConfig;
 use crate::ledger::{CreditsConfig, LedgerConfig};
 use crate::price::metered::{
     ModelConfig, Rates, RatesConfig, check_metered_routes, check_models, check_rates,
-    warn_of_metered, warn_of_models, warn_of_rates,
+    warn_of_metered, warn_of_models, warn_of_rates, warn_of_unit_prices,
 };
 use crate::price::{
     KEYS_BESIDE_PRICE, PackConfig, RouteConfig, check_packs, check_routes, foreign_patterns,
     lookalike_routes, no_routes, sold_at_a_loss,
 };
-use crate::proxy::{ServerConfig, UpstreamConfig, check_upstreams};
+use crate::proxy::{IdempotencyConfig, ServerConfig, UpstreamConfig, check_upstreams};
 use crate::store::{check_addresses, warn_of_addresses};
 use crate::stripe::StripeConfig;
 
@@ -65,6 +65,8 @@ pub struct Config {
     pub start_keys: StartKeys,
     /// `[brand]`
     pub brand: BrandConfig,
+    /// `[idempotency]`
+    pub idempotency: IdempotencyConfig,
 }
 
 /// Reads `sections` of the file at `path`.
@@ -178,6 +180,7 @@ struct Draft {
     packs: list::List<PackConfig>,
     stripe: Option<StripeConfig>,
     brand: Option<BrandConfig>,
+    idempotency: Option<IdempotencyConfig>,
 }
 
 impl Draft {
@@ -203,6 +206,7 @@ impl Draft {
             packs: reader.list("packs", Sections::PACKS),
             stripe: reader.optional("stripe", Sections::STRIPE),
             brand: reader.table("brand", Sections::BRAND),
+            idempotency: reader.table("idempotency", Sections::IDEMPOTENCY),
         };
         draft.resolve_paths(base);
         draft
@@ -273,6 +277,9 @@ impl Draft {
         if used(Sections::BRAND) {
             found.extend(self.brand.iter().flat_map(BrandConfig::check));
         }
+        if used(Sections::IDEMPOTENCY) {
+            found.extend(self.idempotency.iter().flat_map(IdempotencyConfig::check));
+        }
         found
     }
 
@@ -307,6 +314,8 @@ impl Draft {
         if used(Sections::ROUTES | Sections::MODELS) {
             let (routes, models) = (&self.routes.items, &self.models.items);
             found.extend(self.routes.in_file_order(warn_of_metered(routes, models)));
+            let losses = warn_of_unit_prices(routes, &self.packs.items, &rates);
+            found.extend(self.routes.in_file_order(losses));
             found.extend(warn_of_models(models, &self.packs.items, &rates));
             let written = self.rates.iter();
             found.extend(written.flat_map(|rates| warn_of_rates(rates, routes, models, today())));
@@ -335,6 +344,7 @@ impl Draft {
             warnings: Warnings::default(),
             start_keys: StartKeys::default(),
             brand: self.brand?,
+            idempotency: self.idempotency?,
         })
     }
 }

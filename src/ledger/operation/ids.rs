@@ -128,7 +128,8 @@ impl OperationId {
 
     /// The id of a hold's capture.
     pub fn capture(hold: &HoldId) -> Self {
-        Self(format!("capture:{hold}").into())
+        // Every call has one of these, and `format!` takes twice as long.
+        Self(["capture:", hold.as_str()].concat().into())
     }
 
     /// The id of the refund of a hold's whole capture.
@@ -176,6 +177,11 @@ impl OperationId {
     /// The id as text, with its prefix.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Like [`OperationId::as_str`], without a copy of it.
+    pub(crate) fn shared(&self) -> Arc<str> {
+        self.0.clone()
     }
 
     /// The call or hold that a capture or refund belongs to.

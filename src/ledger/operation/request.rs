@@ -241,18 +241,6 @@ impl Operation {
         }
     }
 
-    /// True where the operation makes a claim, ends one, or changes what a retry hears.
-    pub(crate) fn has_claim(&self) -> bool {
-        match self {
-            Self::Hold(NewHold { claim, .. }) => claim.is_some(),
-            Self::Capture { claim, .. }
-            | Self::Release { claim, .. }
-            | Self::Abandon { claim, .. } => claim.is_some(),
-            Self::MarkClaim { .. } | Self::Leave { .. } => true,
-            _ => false,
-        }
-    }
-
     /// True where the operation sets credits aside.
     pub(crate) fn takes_credits(&self) -> bool {
         matches!(self, Self::Hold(_) | Self::Extend { .. })

@@ -68,7 +68,7 @@ impl Rules<'_> {
         account: Option<&AccountId>,
         origin: Origin,
     ) -> Option<Entry> {
-        let entry = self.known.entries.get(&OperationId::capture(id))?;
+        let entry = self.known.capture_of(id)?;
         let is_crash = entry.reason.as_deref() == Some(CRASH_REASON);
         let is_its_call = origin == Origin::Call && account == Some(&entry.account);
         (is_crash && is_its_call).then(|| entry.clone())

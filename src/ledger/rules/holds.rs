@@ -87,7 +87,7 @@ impl Rules<'_> {
     fn has_ended(&self, id: &HoldId) -> bool {
         self.known.ended.contains_key(id)
             || self.state.early_releases.contains_key(id)
-            || self.known.entries.contains_key(&OperationId::capture(id))
+            || self.known.capture_of(id).is_some()
     }
 
     /// Moves credits of an account from available to held.
@@ -133,10 +133,9 @@ impl Rules<'_> {
         origin: Origin,
         charge: Charge<'_>,
     ) -> Result<Outcome, Refusal> {
-        let operation = OperationId::capture(id);
         let amount = charge.amount;
         self.check_owner(id, account, origin)?;
-        if let Some(entry) = self.known.entries.get(&operation) {
+        if let Some(entry) = self.known.capture_of(id) {
             if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
                 // The whole hold was charged before. The part of the charge above the hold is given
                 // up.
@@ -203,7 +202,7 @@ impl Rules<'_> {
         let Some(account) = account.filter(|_| origin == Origin::Api) else { return Ok(()) };
         let live = self.state.holds.get(id).map(|live| &live.account);
         let ended = || self.known.ended.get(id).and_then(|ended| ended.account.as_ref());
-        let captured = || Some(&self.known.entries.get(&OperationId::capture(id))?.account);
+        let captured = || Some(&self.known.capture_of(id)?.account);
         match live.or_else(captured).or_else(ended) {
             Some(owner) if owner != account => Err(Refusal::UnknownHold),
             _ => Ok(()),
@@ -288,7 +287,7 @@ impl Rules<'_> {
             let after = self.correct(id, &crash, Credits::ZERO)?;
             return Ok(Outcome::Released { after, end: None });
         }
-        if self.known.entries.contains_key(&OperationId::capture(id)) {
+        if self.known.capture_of(id).is_some() {
             return Err(Refusal::Ended);
         }
         if let Some(ended) = self.known.ended.get(id).cloned() {

@@ -81,8 +81,7 @@ impl Rules<'_> {
                 Err(Refusal::Conflict)
             };
         }
-        let capture = self.known.entries.get(&OperationId::capture(hold));
-        let capture = capture.cloned().ok_or(Refusal::UnknownCapture)?;
+        let capture = self.known.capture_of(hold).cloned().ok_or(Refusal::UnknownCapture)?;
         let left = self.left_of(hold, &capture);
         let amount = part.map_or(left, |(_, amount)| amount);
         if part.is_some() && amount.is_zero() {

@@ -150,8 +150,7 @@ impl Meter for Anthropic {
             is_clamped,
             service_tier: self.service_tier.clone(),
             delivered_text_bytes: self.text_bytes,
-            images: 0,
-            has_media: false,
+            ..AnswerUsage::default()
         }
     }
 

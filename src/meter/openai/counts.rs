@@ -37,9 +37,9 @@ pub enum Field {
 /// The counts of OpenAI's usage object.
 pub type OpenAiCounts = Counts<13>;
 
-/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. `images`
-/// is the number of images in the answer, and `searches` the number of searches.
-pub fn usage(counts: &OpenAiCounts, images: u32, searches: u64) -> (Usage, bool) {
+/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. The answer is
+/// `images`; a tool of the provider's made `tool_images` and `searches`.
+pub fn usage(counts: &OpenAiCounts, images: u32, tool_images: u32, searches: u64) -> (Usage, bool) {
     let of = |field: Field| counts.or_zero(field as usize);
     let has = |field: Field| counts.get(field as usize).is_some();
     let (mut usage, mut is_clamped) = (Usage::NONE, false);
@@ -79,7 +79,7 @@ pub fn usage(counts: &OpenAiCounts, images: u32, searches: u64) -> (Usage, bool)
     set(Kind::OutputAudio, of(Field::OutputAudio));
     set(Kind::OutputImage, image);
 
-    set(Kind::Image, u64::from(images));
+    set(Kind::Image, u64::from(images) + u64::from(tool_images));
     set(Kind::Second, of(Field::Seconds));
     set(Kind::Search, of(Field::Searches).max(searches));
     (usage, is_clamped)

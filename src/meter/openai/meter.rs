@@ -19,6 +19,8 @@ pub struct OpenAi {
     service_tier: Option<Box<str>>,
     text_bytes: u64,
     images: u32,
+    /// Images that a tool of the provider's made. Their tokens are not in the usage.
+    tool_images: u32,
     searches: u64,
     has_media: bool,
 }
@@ -38,6 +40,7 @@ struct Document {
     reasoning_bytes: [u64; 2],
     images: u32,
     is_image: bool,
+    tool_images: u32,
     searches: u64,
 }
 
@@ -65,6 +68,7 @@ const NOTHING: Document = Document {
     reasoning_bytes: [0; 2],
     images: 0,
     is_image: false,
+    tool_images: 0,
     searches: 0,
 };
 
@@ -80,6 +84,7 @@ impl OpenAi {
             service_tier: None,
             text_bytes: 0,
             images: 0,
+            tool_images: 0,
             searches: 0,
             has_media: false,
         }
@@ -126,7 +131,13 @@ impl OpenAi {
             Member::Media => self.has_media = true,
             Member::Tier => self.service_tier = text.to_owned(),
             Member::Type => document.kind = Kind::of(text),
-            Member::ItemType => document.searches += u64::from(text.raw == b"web_search_call"),
+            Member::ItemType => match text.raw {
+                b"web_search_call" => document.searches += 1,
+                b"image_generation_call" => {
+                    document.tool_images = document.tool_images.saturating_add(1);
+                }
+                _ => {}
+            },
             Member::Count(_) => document.counts.is_false = true,
             Member::Other | Member::Open(_) => {}
         }
@@ -196,6 +207,7 @@ impl Meter for OpenAi {
         self.has_media |= document.kind == Kind::Audio || is_event && document.is_image;
         let images = u32::from(document.kind == Kind::Image && document.is_image);
         self.images = self.images.saturating_add(document.images).saturating_add(images);
+        self.tool_images = self.tool_images.saturating_add(document.tool_images);
         self.searches += document.searches;
         if document.counts.is_any() {
             self.counts = Some(document.counts);
@@ -226,7 +238,7 @@ impl Meter for OpenAi {
 
     fn so_far(&self) -> AnswerUsage {
         let counts = self.counts.unwrap_or(OpenAiCounts::NONE);
-        let (usage, is_clamped) = usage(&counts, self.images, self.searches);
+        let (usage, is_clamped) = usage(&counts, self.images, self.tool_images, self.searches);
         let has_usage = self.has_usage() && !counts.is_false;
         AnswerUsage {
             usage: has_usage.then_some(usage),
@@ -236,6 +248,7 @@ impl Meter for OpenAi {
             service_tier: self.service_tier.clone(),
             delivered_text_bytes: self.text_bytes,
             images: self.images,
+            is_unread: false,
             has_media: self.has_media,
         }
     }

@@ -28,6 +28,10 @@ pub(super) struct Facts {
     pub writes_cache: bool,
     pub sends_audio: bool,
     pub asks_for_audio: bool,
+    pub asks_for_images: bool,
+    pub has_documents: bool,
+    /// The member whose other models are refused.
+    pub other_models: &'static str,
     pub members: Vec<(Box<str>, Scalar)>,
     pub has_messages: bool,
     pub has_prompt: bool,
@@ -107,7 +111,8 @@ impl Facts {
 
     /// Ends the reading of the request, and returns the result.
     pub fn read(mut self, kind: &MeterKind, body_bytes: usize) -> ReadRequest {
-        let is_for_images = self.is_for_images || self.model.as_deref().is_some_and(makes_images);
+        let makes_images = self.model.as_deref().is_some_and(makes_images);
+        let is_for_images = self.is_for_images || makes_images;
         let has_completion =
             self.has_messages || (self.has_prompt && !self.has_input && !is_for_images);
         let usage_chunk = match kind {
@@ -127,6 +132,9 @@ impl Facts {
             MeterKind::OpenAi if self.has_input => Some("max_output_tokens"),
             _ => None,
         };
+        let makes_images = self.asks_for_images
+            || makes_images
+            || (self.is_for_images && !self.has_messages && !self.has_input);
         let answers = self.answers.max(1).saturating_mul(self.prompts.max(1));
         let output_tokens = self.output_limit(kind);
         let facts = RequestFacts {
@@ -135,10 +143,12 @@ impl Facts {
             limits: Limits { output_tokens, answers },
             text_bytes: body_bytes.saturating_sub(self.exempt_bytes) as u64,
             images: self.images,
+            expands: self.images > 0 || self.has_documents,
             input_elsewhere: self.elsewhere,
             writes_cache: self.writes_cache,
             sends_audio: self.sends_audio,
             asks_for_audio: self.asks_for_audio,
+            makes_media: self.asks_for_audio || makes_images,
             members: self.members,
         };
         ReadRequest { facts, usage_chunk, places: self.places }

@@ -23,11 +23,15 @@ pub enum Role {
     Answers,
     /// The member says whether the call runs in the background.
     Background,
-    /// Unless it is null, the member names input that is not in the body.
+    /// Models beside `model`, unless it is null or empty.
+    OtherModels,
+    /// Input that is not in the body, unless it is null.
     Elsewhere,
     /// Unless it is null, the member names a prompt that the provider stores.
     StoredPrompt,
-    /// Unless it is null, the provider may write to its cache.
+    /// A document, unless it is null: its bytes do not tell how many tokens it has.
+    Document,
+    /// The cache may be written to, unless it is null.
     Cache,
     /// Unless it is null, the request sends audio.
     SendsAudio,
@@ -79,6 +83,7 @@ const fn data(spelled: &'static str, folded: &'static str) -> Known {
 
 const CACHE: Known = known("cache_control", "cachecontrol", Role::Cache);
 const FILE_ID: Known = known("file_id", "fileid", Role::Elsewhere);
+const FILE_DATA: Known = known("file_data", "filedata", Role::Document);
 const FILE_URL: Known = known("file_url", "fileurl", Role::Elsewhere);
 const IMAGE_URL: Known = known("image_url", "imageurl", Role::ImageUrl);
 const VIDEO_URL: Known = known("video_url", "videourl", Role::MediaUrl);
@@ -114,6 +119,15 @@ const TOP: &[Known] = &[
     known("cachedContent", "cachedcontent", Role::Elsewhere),
     known("web_search_options", "websearchoptions", Role::Elsewhere),
     known("mcp_servers", "mcpservers", Role::Elsewhere),
+    // OpenRouter's.
+    known("plugins", "plugins", Role::Elsewhere),
+    known("models", "models", Role::OtherModels),
+    // LiteLLM's. It puts the members of `extra_body` into the request that it makes.
+    known("fallbacks", "fallbacks", Role::OtherModels),
+    known("context_window_fallbacks", "contextwindowfallbacks", Role::OtherModels),
+    known("content_policy_fallbacks", "contentpolicyfallbacks", Role::OtherModels),
+    known("model_list", "modellist", Role::OtherModels),
+    known("extra_body", "extrabody", Role::OtherModels),
     known("background", "background", Role::Background),
     known("modalities", "modalities", Role::Open(Place::Modalities)),
     known("audio", "audio", Role::AsksForAudio),
@@ -146,6 +160,7 @@ const PART: &[Known] = &[
     known("source", "source", Role::Open(Place::Source(Within::Message))),
     known("content", "content", Role::Open(Place::Content(Within::Content))),
     FILE_ID,
+    FILE_DATA,
     FILE_URL,
     AUDIO,
     CACHE,
@@ -167,6 +182,7 @@ const INPUT_ITEM: &[Known] = &[
     known("output", "output", Role::Open(Place::Content(Within::Output))),
     IMAGE_URL,
     FILE_ID,
+    FILE_DATA,
     FILE_URL,
     AUDIO,
     CACHE,
@@ -209,6 +225,7 @@ const PROMPT: &[Known] = &[known("id", "id", Role::StoredPrompt)];
 const ANY: &[Known] = &[
     Known { is_strict: false, ..CACHE },
     Known { is_strict: false, ..FILE_ID },
+    Known { is_strict: false, ..FILE_DATA },
     Known { is_strict: false, ..FILE_URL },
     Known { is_strict: false, ..AUDIO },
 ];
@@ -234,6 +251,7 @@ pub const fn members(place: Place) -> &'static [Known] {
         Place::InlineData => INLINE_DATA,
         Place::Tool => TOOL,
         Place::Data => DATA,
+        Place::OtherModels => &[],
         _ => ANY,
     }
 }

@@ -29,7 +29,9 @@ pub enum BodyMistake {
     StreamOptions,
     /// The call would run in the background, and its answer would not have the usage.
     Background,
-    /// The route does not accept this member.
+    /// A member names models beside `model`.
+    OtherModels(&'static str),
+    /// The route does not take this member.
     Denied(Box<str>),
 }
 
@@ -49,6 +51,7 @@ impl BodyMistake {
             Self::Flag(name) => texts::bad_flag(name),
             Self::StreamOptions => texts::BAD_STREAM_OPTIONS,
             Self::Background => texts::NO_BACKGROUND,
+            Self::OtherModels(name) => texts::other_models(name),
             Self::Denied(name) => texts::member_denied(name),
         }
     }

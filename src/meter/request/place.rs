@@ -55,7 +55,9 @@ pub enum Place {
     Modalities,
     /// `images` of a message or of the request (Ollama).
     Images,
-    /// Any other object or list. Names of input that is not in the body count here as well.
+    /// Other models, or members of the request in another place: nothing may stand in it.
+    OtherModels,
+    /// Any other: names of input that is not in the body count here as well.
     Any,
     /// JSON that is data for the provider, such as a schema or the arguments of a call. No name in
     /// it is a member of the request.
@@ -96,6 +98,7 @@ impl Place {
             // The content is a single part, without a list around it.
             (Self::Content(within), true) => Self::Part(within),
             (Self::Prompt, false) => Self::Prompts,
+            (Self::OtherModels, _) => self,
             (
                 Self::Messages
                 | Self::Input

@@ -166,6 +166,9 @@ impl<'a> Reader<'a> {
         let place = match (self.depth, here.place) {
             (0, _) if is_object => Place::Top,
             (0, _) => return Err(BodyMistake::NotAnObject),
+            (_, Place::OtherModels) => {
+                return Err(BodyMistake::OtherModels(self.facts.other_models));
+            }
             (_, Place::Prompts) => {
                 self.facts.prompt();
                 Place::Any
@@ -215,6 +218,10 @@ impl<'a> Reader<'a> {
                 Place::StreamOptions
             }
             Role::StreamOptions => return Err(BodyMistake::StreamOptions),
+            Role::OtherModels => {
+                self.facts.other_models = next.name;
+                Place::OtherModels
+            }
             Role::Model => return Err(BodyMistake::Model),
             Role::Stream | Role::IncludeUsage => return Err(BodyMistake::Flag(next.name)),
             Role::Limit | Role::Answers => return Err(BodyMistake::Count(next.name)),
@@ -235,10 +242,14 @@ impl<'a> Reader<'a> {
             Place::Source(within) if frame.is_base64 && frame.is_image => {
                 self.image(self.images.source(within), frame.data_bytes);
             }
+            Place::Source(_) if frame.is_base64 => self.facts.has_documents = true,
             Place::InlineData if frame.is_image => {
                 self.image(self.images.others(), frame.data_bytes);
             }
-            Place::InlineData => self.facts.sends_audio |= frame.is_audio,
+            Place::InlineData => {
+                self.facts.sends_audio |= frame.is_audio;
+                self.facts.has_documents = true;
+            }
             Place::InputItem if frame.has_id && !frame.has_type && !frame.has_content => {
                 self.facts.elsewhere("item_reference");
             }
@@ -257,6 +268,9 @@ impl Sink for Reader<'_> {
             return Err(BodyMistake::LoneSurrogate(span.start));
         }
         match token {
+            Token::Name(_) if self.place() == Place::OtherModels => {
+                Err(BodyMistake::OtherModels(self.facts.other_models))
+            }
             Token::Name(name) => {
                 match self.depth {
                     1 => self.facts.places.is_empty = false,

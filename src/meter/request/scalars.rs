@@ -29,6 +29,7 @@ impl Reader<'_> {
             Role::Elsewhere => self.facts.elsewhere(next.name),
             Role::StoredPrompt => self.facts.elsewhere("prompt.id"),
             Role::Cache => self.facts.writes_cache = true,
+            Role::Document => self.facts.has_documents = true,
             Role::SendsAudio => self.facts.sends_audio = true,
             Role::AsksForAudio => self.facts.asks_for_audio = true,
             _ => {}
@@ -51,6 +52,9 @@ impl Reader<'_> {
     /// Takes a value that is neither an object nor a list.
     pub(super) fn scalar(&mut self, token: Token<'_>, span: Span) -> Taken {
         let here = self.here();
+        if here.place == Place::OtherModels {
+            return Err(BodyMistake::OtherModels(self.facts.other_models));
+        }
         if here.is_list {
             self.element(here.place, token, span);
             return Ok(());
@@ -71,6 +75,9 @@ impl Reader<'_> {
             Role::Limit => self.facts.limit(next.name, token, span),
             Role::Answers => self.facts.answers(next.name, token),
             Role::Background => background(token),
+            Role::OtherModels if !matches!(token, Token::Null) => {
+                Err(BodyMistake::OtherModels(next.name))
+            }
             _ => {
                 if !matches!(token, Token::Null) {
                     self.is_present(next);
@@ -92,7 +99,9 @@ impl Reader<'_> {
             (Place::Prompts, Token::Text(_)) => self.facts.prompt(),
             (Place::Modalities, Token::Text(text)) => {
                 let text = text.to_owned().map(|text| text.to_ascii_lowercase());
-                self.facts.asks_for_audio |= text.is_none_or(|text| text.contains("audio"));
+                let has = |kind| text.as_ref().is_none_or(|text| text.contains(kind));
+                self.facts.asks_for_audio |= has("audio");
+                self.facts.asks_for_images |= has("image");
             }
             _ => {}
         }
@@ -105,13 +114,14 @@ impl Reader<'_> {
                 let within = if let Place::Part(within) = here.place { Some(within) } else { None };
                 self.address(self.images.image_url(within), text, "image_url");
             }
-            Role::MediaUrl => self.address(false, text, "url"),
-            Role::Url if here.place == Place::MediaUrl => self.address(false, text, "url"),
+            Role::MediaUrl => self.media(text),
+            Role::Url if here.place == Place::MediaUrl => self.media(text),
             Role::Url => {
                 let Place::ImageUrl(within) = here.place else { return };
                 self.address(self.images.url(within), text, "image_url");
             }
             Role::ToolType => {
+                self.facts.asks_for_images |= text.starts_with(b"image_generation");
                 let tool = SERVER_TOOLS.iter().find(|tool| text.starts_with(tool.as_bytes()));
                 if let Some(tool) = tool {
                     self.facts.elsewhere(tool);
@@ -150,7 +160,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes the address of an image. It contains the image, or tells where the image is.
+    /// The address of films, sound or a document: the thing itself, or where it is.
+    fn media(&mut self, text: Text<'_>) {
+        self.facts.has_documents = true;
+        self.address(false, text, "url");
+    }
+
+    /// The address of an image: the image itself, or where it is.
     fn address(&mut self, is_exempt: bool, text: Text<'_>, name: &'static str) {
         if !text.starts_with(b"data:") {
             self.facts.elsewhere(name);

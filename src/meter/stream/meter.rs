@@ -118,7 +118,19 @@ impl StreamMeter {
         }
     }
 
-    /// The usage that the stream has reported so far.
+    /// How many bytes of an event that is not whole yet are kept back.
+    pub fn kept_bytes(&self) -> usize {
+        self.passing.as_ref().map_or(0, Passing::kept_bytes)
+    }
+
+    /// Passes on what is kept back, and the rest of its event as it comes.
+    pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
+        if let Some(passing) = &mut self.passing {
+            passing.keep_nothing(to_client);
+        }
+    }
+
+    /// The usage that the stream has told so far.
     pub fn so_far(&self) -> AnswerUsage {
         self.reader.so_far()
     }

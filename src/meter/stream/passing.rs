@@ -108,7 +108,18 @@ impl Passing {
         }
     }
 
-    /// Ends the stream.
+    /// How many bytes are kept.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// The event passes on as one that is too long to be kept.
+    pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
+        self.is_too_long = true;
+        self.end(to_client);
+    }
+
+    /// The stream ends.
     pub fn end(&mut self, to_client: &mut Vec<Piece>) {
         if !self.kept.is_empty() {
             to_client.push(Piece::Bytes(self.kept.split().freeze()));

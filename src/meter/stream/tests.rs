@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::{MAX_KEPT_BYTES, Piece, StreamMeter, StreamOptions};
 use crate::meter::{AnswerUsage, error_event};
+use crate::problem::Code;
 use crate::usage::{Kind, MeterKind, Usage};
 
 const ALL: StreamOptions =
@@ -292,13 +293,24 @@ fn a_long_line_is_metered_and_passes_on_in_bounded_memory() {
 #[test]
 fn an_error_event_is_one_that_the_sdks_raise() {
     let message = "Not enough credits\n\"now\".";
-    for kind in [MeterKind::OpenAi, MeterKind::Anthropic] {
-        let event = error_event(&kind, message);
+    for (kind, code, name) in [
+        (MeterKind::OpenAi, Code::InsufficientCredits, "insufficient_quota"),
+        (MeterKind::OpenAi, Code::LedgerUnavailable, "api_error"),
+        (MeterKind::Anthropic, Code::InsufficientCredits, "billing_error"),
+        (MeterKind::Anthropic, Code::LedgerUnavailable, "api_error"),
+    ] {
+        let event = error_event(&kind, code, message);
         let text = std::str::from_utf8(&event).unwrap();
         assert!(text.starts_with("\n\n") && text.ends_with("\n\n"), "{text}");
         let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
         let json: serde_json::Value = serde_json::from_str(data).unwrap();
-        assert_eq!(json["error"]["message"], message);
+        assert_eq!(
+            (&json["error"]["message"], &json["error"]["type"]),
+            (&message.into(), &name.into())
+        );
+        if kind == MeterKind::OpenAi {
+            assert_eq!(json["error"]["code"], serde_json::to_value(code).unwrap());
+        }
         assert_eq!(text.contains("event: error"), kind == MeterKind::Anthropic);
     }
 }

@@ -8,7 +8,7 @@ use crate::price::metered::pattern::{ModelPattern, is_model_name};
 use crate::price::metered::rates::Rates;
 use crate::price::metered::tariff::{MAX_WHENS, Tariff};
 use crate::price::metered::unit_prices::UnitPrices;
-use crate::price::money::{Currency, UnitAmount};
+use crate::price::money::Currency;
 use crate::usage::{Kind, MAX_COUNT};
 
 /// The mistakes in `[[models]]`. `upstreams` are the names of the `[[upstreams]]`, and `currency`
@@ -39,10 +39,11 @@ pub fn check_models(
         mistakes.extend(senseless_tiers(&key, config));
         mistakes.extend(senseless_caps(&key, config));
         if let Some(currency) = currency {
-            let costs = costs(config);
-            mistakes.extend(costs.filter_map(|(name, cost)| {
-                foreign_cost(&key(&format!("cost.{name}")), cost, currency, rates)
-            }));
+            for (at, cost) in config.costs() {
+                mistakes.extend(cost.units().filter_map(|(unit, cost)| {
+                    foreign_cost(&key(&format!("{at}.{unit}")), cost, currency, rates)
+                }));
+            }
         }
     }
     mistakes
@@ -69,13 +70,7 @@ pub fn check_metered_routes(routes: &[RouteConfig], models: &[ModelConfig]) -> V
     found.collect()
 }
 
-/// Each own cost of a model, with the name of its unit.
-fn costs(config: &ModelConfig) -> impl Iterator<Item = (&'static str, UnitAmount)> {
-    let kinds = config.cost.kinds.iter().map(|(kind, cost)| (kind.as_str(), *cost));
-    config.cost.request.iter().map(|cost| ("request", *cost)).chain(kinds)
-}
-
-/// A mistake whose remedy follows a semicolon in `error`.
+/// A mistake whose remedy follows a semicolon.
 fn explained(key: String, error: &str) -> Mistake {
     let (message, hint) = error.split_once("; ").unwrap_or((error, ""));
     Mistake::new(key, message, hint)

@@ -155,6 +155,10 @@ fn caps_and_costs_that_cannot_be_are_found() {
     );
     assert_eq!(of("cost = { input = '1 GBP' }"), ["models[0].cost.input"]);
     assert_eq!(of("cost = { request = '1 GBP' }"), ["models[0].cost.request"]);
+    let tier = "above = [{ input_tokens = 9, input = 900, cost = { input = '1 GBP' } }]";
+    assert_eq!(of(tier), ["models[0].above[0].cost.input"]);
+    let when = "when = [{ if = { a = 'b' }, input = 900, cost = { input = '1 GBP' } }]";
+    assert_eq!(of(when), ["models[0].when[0].cost.input"]);
 }
 
 #[test]

@@ -139,7 +139,11 @@ macro_rules! with_prices {
 
 with_prices! {
     /// The unit prices of a route, without a model.
-    pub struct UnitsConfig {}
+    pub struct UnitsConfig {
+        /// The operator's own cost of a unit of each kind.
+        #[serde(default)]
+        cost: CostConfig,
+    }
 }
 
 with_prices! {
@@ -147,6 +151,9 @@ with_prices! {
     pub struct TierConfig {
         /// The tier applies to calls with more tokens of input than this, of all kinds together.
         input_tokens: u64,
+        /// The operator's own costs of such a call, where they differ.
+        #[serde(default)]
+        cost: CostConfig,
     }
 }
 
@@ -155,6 +162,9 @@ with_prices! {
     pub struct WhenConfig {
         /// The top-level members of the request, with the value that each must have.
         r#if: BTreeMap<String, WantedValue>,
+        /// The operator's own costs of such a call, where they differ.
+        #[serde(default)]
+        cost: CostConfig,
     }
 }
 
@@ -209,6 +219,33 @@ impl CostConfig {
     /// The cost that is set for `kind`.
     pub fn of(&self, kind: Kind) -> Option<UnitAmount> {
         self.kinds.iter().find(|(other, _)| *other == kind).map(|(_, cost)| *cost)
+    }
+
+    /// Each cost that is written, with the name of its unit.
+    pub(in crate::price) fn units(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
+        let kinds = self.kinds.iter().map(|(kind, cost)| (kind.as_str(), *cost));
+        self.request.iter().map(|cost| ("request", *cost)).chain(kinds)
+    }
+
+    /// These costs, with those that `others` has in their place.
+    #[must_use]
+    pub fn replaced_by(&self, others: &Self) -> Self {
+        let kept = self.kinds.iter().filter(|(kind, _)| others.of(*kind).is_none());
+        Self {
+            request: others.request.or(self.request),
+            kinds: kept.chain(&others.kinds).copied().collect(),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Each table of own costs, with the path of its key in the model.
+    pub(super) fn costs(&self) -> impl Iterator<Item = (String, &CostConfig)> {
+        let above = self.above.iter().map(|tier| &tier.cost).enumerate();
+        let when = self.when.iter().map(|when| &when.cost).enumerate();
+        std::iter::once(("cost".to_owned(), &self.cost))
+            .chain(above.map(|(at, cost)| (format!("above[{at}].cost"), cost)))
+            .chain(when.map(|(at, cost)| (format!("when[{at}].cost"), cost)))
     }
 }
 

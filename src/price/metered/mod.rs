@@ -32,4 +32,4 @@ pub use tariff::{Caps, Tariff};
 pub use unit_price::{UnitPrice, UnitPriceError};
 pub use unit_prices::{UnitPrices, Unpriced};
 pub use wanted::WantedValue;
-pub use warnings::{warn_of_metered, warn_of_models, warn_of_rates};
+pub use warnings::{warn_of_metered, warn_of_models, warn_of_rates, warn_of_unit_prices};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::price::metered::config::{CostConfig, ModelConfig};
+use crate::price::metered::config::ModelConfig;
 use crate::price::metered::pattern::{MAX_MODEL_BYTES, ModelPattern, Rename};
 use crate::price::metered::tariff::Tariff;
 
@@ -23,8 +23,6 @@ pub struct Model {
     pub tariff: Arc<Tariff>,
     /// Whether streams of the model have output that they do not show.
     pub hidden_output: bool,
-    /// The operator's own costs.
-    pub cost: CostConfig,
     pub(super) pattern: ModelPattern,
     rename: Option<Rename>,
 }
@@ -68,7 +66,6 @@ impl Model {
             upstream: config.upstream.as_deref().map(Into::into),
             tariff: Arc::new(Tariff::of_model(config)),
             hidden_output: config.hidden_output,
-            cost: config.cost.clone(),
             pattern: ModelPattern::parse(&config.r#match).ok()?,
             rename: config.rename.as_deref().map(Rename::new),
         })

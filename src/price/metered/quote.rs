@@ -10,7 +10,10 @@ use crate::price::metered::unit_prices::{UnitPrices, Unpriced};
 use crate::price::metered::wanted::Doubt;
 use crate::usage::{Kind, MAX_COUNT, RequestFacts, Scalar, Usage};
 
-/// This many bytes count as one token, in requests and in delivered text.
+/// More input than any model reads, in tokens, for models without a cap of their own.
+const MOST_INPUT: u64 = 10_000_000;
+
+/// The bytes that are counted as one token, in requests and in delivered text.
 const BYTES_PER_TOKEN: u64 = 2;
 
 /// The quote of a metered call: its hold, and the most that it may cost. The quote keeps its own
@@ -21,7 +24,9 @@ pub struct MeteredQuote {
     pub hold: Credits,
     /// The most credits that the hold of a stream may reach. For other calls it equals `hold`.
     pub most: Credits,
-    /// The tokens of input that the hold covers, including images.
+    /// The credits that the call may cost where its usage is to be believed; at least `most`.
+    pub believed: Credits,
+    /// The tokens of input that are held for, images included.
     pub input_tokens: u64,
     /// The part of `input_tokens` that stands for images.
     image_tokens: u64,
@@ -109,20 +114,16 @@ pub fn quote(
         None => in_body.min(cap),
     };
     let answers = u64::from(facts.limits.answers.max(1));
-    // The input may turn out to be smaller than estimated, so that a lower tier applies. The hold
-    // covers the most expensive of these tiers.
-    let (mut fixed, mut output, mut is_bounded) = (Exact::ZERO, UnitPrice::ZERO, true);
-    for prices in tariff.up_to(&after_when, input_tokens) {
-        fixed = fixed.max(fixed_part(&prices, facts, input_tokens, answers));
-        output = output.max(prices.dearest(|kind| can_answer(kind, facts)));
-        is_bounded &= is_bounded_by(&prices, facts);
-    }
+    let Dearest { fixed, output, is_bounded } = dearest(tariff, &after_when, facts, input_tokens);
     let limit = facts.limits.output_tokens.map(u64::from);
     let each = limit.map_or(caps.max_output_tokens, |limit| limit.min(caps.max_output_tokens));
-    let step = if facts.is_stream { each.min(caps.hold_output_tokens) } else { each };
+    // A hold grows behind the text of a stream. Sound and images have none, so all of it is held at once.
+    let grows = facts.is_stream && !facts.makes_media;
+    let step = if grows { each.min(caps.hold_output_tokens) } else { each };
     let mut quote = MeteredQuote {
         hold: Credits::ZERO,
         most: Credits::ZERO,
+        believed: Credits::ZERO,
         input_tokens,
         image_tokens: image_tokens.min(input_tokens),
         tariff: Arc::clone(tariff),
@@ -142,7 +143,40 @@ pub fn quote(
     }
     quote.hold = quote.held_for(quote.step);
     quote.most = quote.held_for(quote.output_tokens);
+    quote.believed = quote.most;
+    if facts.expands && !tariff.is_free {
+        // A small PDF, or an image, may have many tokens. All that the model reads is believed.
+        let input = cap.min(MOST_INPUT).max(input_tokens);
+        let Dearest { fixed, output, .. } = dearest(tariff, &after_when, facts, input);
+        let all = MeteredQuote { fixed, output, ..quote.clone() };
+        quote.believed = all.held_for(quote.output_tokens).max(quote.most);
+    }
     Ok(quote)
+}
+
+/// The dearest prices of a call: they make its hold.
+struct Dearest {
+    fixed: Exact,
+    output: UnitPrice,
+    is_bounded: bool,
+}
+
+/// The dearest prices of a call with so many tokens of input, or fewer: a lower tier may then apply.
+fn dearest(
+    tariff: &Tariff,
+    after_when: &UnitPrices,
+    facts: &RequestFacts,
+    input_tokens: u64,
+) -> Dearest {
+    let answers = u64::from(facts.limits.answers.max(1));
+    let (fixed, output) = (Exact::ZERO, UnitPrice::ZERO);
+    let mut all = Dearest { fixed, output, is_bounded: true };
+    for prices in tariff.up_to(after_when, input_tokens) {
+        all.fixed = all.fixed.max(fixed_part(&prices, facts, input_tokens, answers));
+        all.output = all.output.max(prices.dearest(|kind| can_answer(kind, facts)));
+        all.is_bounded &= is_bounded_by(&prices, facts);
+    }
+    all
 }
 
 /// The part of a hold that does not depend on output tokens.
@@ -293,6 +327,7 @@ impl MeteredQuote {
         quote.allowed_output = Some(quote.allowed_output.map_or(all, |allowed| allowed.min(all)));
         quote.hold = quote.held_for(quote.step);
         quote.most = quote.held_for(quote.output_tokens);
+        quote.believed = quote.believed.max(quote.most);
         quote
     }
 

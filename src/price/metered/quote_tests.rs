@@ -34,10 +34,12 @@ pub(super) fn facts() -> RequestFacts {
         limits: Limits { output_tokens: Some(500), answers: 1 },
         text_bytes: 400,
         images: 0,
+        expands: false,
         input_elsewhere: None,
         writes_cache: false,
         sends_audio: false,
         asks_for_audio: false,
+        makes_media: false,
         members: Vec::new(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::price::metered::condition::Condition;
-use crate::price::metered::config::{ModelConfig, UnitsConfig};
+use crate::price::metered::config::{CostConfig, ModelConfig, UnitsConfig};
 use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::metered::wanted::WantedValue;
 
@@ -30,6 +30,8 @@ pub struct Tariff {
     pub(super) tiers: Box<[Tier]>,
     pub(super) is_free: bool,
     pub(super) caps: Caps,
+    /// The operator's own costs.
+    cost: CostConfig,
 }
 
 /// The most `when` entries of a model. A quote has one bit for each in a number.
@@ -53,14 +55,18 @@ pub struct Caps {
 pub(super) struct When {
     pub(super) condition: Condition,
     pub(super) prices: UnitPrices,
+    /// The own costs that differ.
+    cost: CostConfig,
 }
 
 /// The prices of calls with more input than a bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tier {
     /// The tier applies to calls with more tokens of input than this.
     pub(super) above: u64,
     pub(super) prices: UnitPrices,
+    /// The own costs that differ.
+    cost: CostConfig,
 }
 
 impl Default for Caps {
@@ -80,11 +86,15 @@ impl Tariff {
         let whens = config.when.iter().take(MAX_WHENS).map(|when| {
             let wanted =
                 when.r#if.iter().map(|(name, value)| (name.as_str().into(), value.clone()));
-            When { condition: Condition::new(wanted), prices: when.prices() }
+            let (condition, prices) = (Condition::new(wanted), when.prices());
+            When { condition, prices, cost: when.cost.clone() }
         });
-        let tiers = config.above.iter();
-        let mut tiers: Vec<Tier> =
-            tiers.map(|tier| Tier { above: tier.input_tokens, prices: tier.prices() }).collect();
+        let tiers = config.above.iter().map(|tier| Tier {
+            above: tier.input_tokens,
+            prices: tier.prices(),
+            cost: tier.cost.clone(),
+        });
+        let mut tiers: Vec<Tier> = tiers.collect();
         tiers.sort_by_key(|tier| tier.above);
         let or_default = Caps::default();
         Self {
@@ -100,6 +110,7 @@ impl Tariff {
                     .unwrap_or(or_default.hold_output_tokens),
                 image_tokens: config.image_tokens.unwrap_or(or_default.image_tokens),
             },
+            cost: config.cost.clone(),
         }
     }
 
@@ -111,6 +122,7 @@ impl Tariff {
             tiers: Box::default(),
             is_free: false,
             caps: Caps::default(),
+            cost: config.cost.clone(),
         }
     }
 
@@ -134,7 +146,22 @@ impl Tariff {
         self.tiers.iter().map(|tier| (tier.above, &tier.prices))
     }
 
-    /// The members that each `when` requires, with its prices.
+    /// The operator's own costs of a call to which no `when` and no tier applies.
+    pub fn cost(&self) -> &CostConfig {
+        &self.cost
+    }
+
+    /// The own costs of each tier, in the order of [`Self::tiers`].
+    pub fn tier_costs(&self) -> impl Iterator<Item = CostConfig> {
+        self.tiers.iter().map(|tier| self.cost.replaced_by(&tier.cost))
+    }
+
+    /// The own costs of each `when`, in the order of [`Self::whens`].
+    pub fn when_costs(&self) -> impl Iterator<Item = CostConfig> {
+        self.whens.iter().map(|when| self.cost.replaced_by(&when.cost))
+    }
+
+    /// The members that each `when` wants, with the prices that replace others.
     pub fn whens(&self) -> impl Iterator<Item = (BTreeMap<&str, &WantedValue>, &UnitPrices)> {
         self.whens.iter().map(|when| (when.condition.wanted().collect(), &when.prices))
     }

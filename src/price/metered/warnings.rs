@@ -3,9 +3,10 @@
 use crate::config::Mistake;
 use crate::price::config::{PackConfig, RouteConfig};
 use crate::price::margin::Margin;
-use crate::price::metered::config::{ModelConfig, PriceConfig, RatesConfig};
+use crate::price::metered::config::{CostConfig, ModelConfig, PriceConfig, RatesConfig};
 use crate::price::metered::rates::Rates;
 use crate::price::metered::tariff::Tariff;
+use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::money::Currency;
 use crate::price::pattern::{Pattern, Segment};
 use crate::usage::Kind;
@@ -38,39 +39,68 @@ pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rate
             found.push(Mistake::new(key("match"), message, hint));
         }
         if !config.free {
-            found.extend(losses(&key, config, &tariff, packs, rates));
+            let (base, loss) = (tariff.base(), Losses { packs, rates, of: &config.r#match });
+            found.extend(loss.find(&key("cost"), base, &config.cost));
+            for (index, tier) in config.above.iter().enumerate() {
+                let prices = base.replaced_by(&tier.prices());
+                found.extend(loss.find(&key(&format!("above[{index}].cost")), &prices, &tier.cost));
+            }
+            for (index, when) in config.when.iter().enumerate() {
+                let prices = base.replaced_by(&when.prices());
+                found.extend(loss.find(&key(&format!("when[{index}].cost")), &prices, &when.cost));
+            }
         }
     }
     found
 }
 
-/// Warnings for the units of a model that cost the operator more than they are sold for.
-fn losses(
-    key: &dyn Fn(&str) -> String,
-    config: &ModelConfig,
-    tariff: &Tariff,
+/// Warnings about routes with unit prices of their own that sell a unit at a loss.
+pub fn warn_of_unit_prices(
+    routes: &[RouteConfig],
     packs: &[PackConfig],
     rates: &Rates,
 ) -> Vec<Mistake> {
-    let base = tariff.base();
-    let request = config.cost.request.map(|cost| ("request", base.request(), cost));
-    let kinds = config.cost.kinds.iter();
-    let kinds = kinds.map(|(kind, cost)| (kind.as_str(), base.of(*kind), *cost));
-    let found = request.into_iter().chain(kinds).filter_map(|(unit, price, cost)| {
-        let Margin { revenue, .. } =
-            Margin::of_unit(price.unwrap_or_default(), Some(cost), packs, rates);
-        let revenue = revenue?;
-        let comparable = rates.convert(cost, revenue.currency())?;
-        if revenue.nanos() >= comparable.nanos() {
-            return None;
+    let mut found = Vec::new();
+    for (index, route) in routes.iter().enumerate() {
+        if let Some(PriceConfig::Units(units)) = &route.price {
+            let loss = Losses { packs, rates, of: &route.path };
+            let key = format!("routes[{index}].price.cost");
+            found.extend(loss.find(&key, &units.prices(), &units.cost));
         }
-        let message =
-            format!("`{unit}` of `{}` sells for {revenue} and costs {cost}", config.r#match);
-        let hint =
-            format!("raise `{unit}`, or correct its `cost`; `farebox prices` shows every margin");
-        Some(Mistake::new(key(&format!("cost.{unit}")), message, hint))
-    });
-    found.collect()
+    }
+    found
+}
+
+/// Warnings for the units of a model, or of a route, that cost the operator more than they sell for.
+struct Losses<'a> {
+    packs: &'a [PackConfig],
+    rates: &'a Rates,
+    /// The model, or the path.
+    of: &'a str,
+}
+
+impl Losses<'_> {
+    /// The warnings for the costs at `key`.
+    fn find(&self, key: &str, prices: &UnitPrices, costs: &CostConfig) -> Vec<Mistake> {
+        let request = costs.request.map(|cost| ("request", prices.request(), cost));
+        let kinds = costs.kinds.iter();
+        let kinds = kinds.map(|(kind, cost)| (kind.as_str(), prices.of(*kind), *cost));
+        let found = request.into_iter().chain(kinds).filter_map(|(unit, price, cost)| {
+            let price = price.unwrap_or_default();
+            let Margin { revenue, .. } = Margin::of_unit(price, Some(cost), self.packs, self.rates);
+            let revenue = revenue?;
+            let comparable = self.rates.convert(cost, revenue.currency())?;
+            if revenue.nanos() >= comparable.nanos() {
+                return None;
+            }
+            let message = format!("`{unit}` of `{}` sells for {revenue} and costs {cost}", self.of);
+            let hint = format!(
+                "raise `{unit}`, or correct its `cost`; `farebox prices` shows every margin"
+            );
+            Some(Mistake::new(format!("{key}.{unit}"), message, hint))
+        });
+        found.collect()
+    }
 }
 
 /// The number of days after which rates count as old.
@@ -84,10 +114,10 @@ pub fn warn_of_rates(
     today: i64,
 ) -> Vec<Mistake> {
     let mut found = Vec::new();
-    let costs = models
-        .iter()
-        .flat_map(|model| model.cost.kinds.iter().map(|(_, cost)| *cost).chain(model.cost.request));
-    let costs = costs.chain(routes.iter().filter_map(|route| route.cost));
+    let of_models = models.iter().flat_map(ModelConfig::costs);
+    let of_models = of_models.flat_map(|(_, cost)| cost.units()).map(|(_, cost)| cost);
+    let of_routes = routes.iter().flat_map(RouteConfig::unit_costs).map(|(_, cost)| cost);
+    let costs = of_models.chain(of_routes).chain(routes.iter().filter_map(|route| route.cost));
     let used: Vec<Currency> = costs.map(|cost| cost.currency()).collect();
     for code in config.worth.keys() {
         if code.parse().is_ok_and(|currency| !used.contains(&currency)) {

@@ -54,10 +54,31 @@ fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
         "it has no price"
     );
     assert_eq!(warned("request = 1\ncost = { request = '0.02 EUR' }"), ["models[0].cost.request"]);
+    // A tier and a `when` cost what their own tables say.
+    let tier = |cost: &str| {
+        format!("above = [{{ input_tokens = 9, input = 430, cost = {{ input = '{cost}' }} }}]")
+    };
+    assert_eq!(warned(&tier("5 USD")), NONE);
+    assert_eq!(warned(&tier("5.01 USD")), ["models[0].above[0].cost.input"]);
+    let when = "when = [{ if = { a = 'b' }, output = 500, cost = { output = '6 EUR' } }]";
+    assert_eq!(warned(when), ["models[0].when[0].cost.output"]);
     let free = models(&["match = 'm'\nfree = true\ncost = { input = '1 EUR' }"]);
     assert_eq!(warn_of_models(&free, &packs(), &rates()), [], "it is meant");
     let cheap = models(&["match = 'm'\ninput = 1\ncost = { input = '1 EUR' }"]);
     assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+#[test]
+fn a_route_whose_unit_costs_more_than_it_sells_for_is_warned_of() {
+    let warned = |cost: &str| {
+        let route = format!(
+            "path = '/draw'\nupstream = 'ai'\nmeter = 'openai'\nprice = {{ image = 4, cost = {{ {cost} }} }}"
+        );
+        let route: RouteConfig = toml::from_str(&route).unwrap();
+        keys(warn_of_unit_prices(&[route], &packs(), &rates()))
+    };
+    assert_eq!(warned("image = '0.04 EUR'"), NONE);
+    assert_eq!(warned("image = '0.05 USD'"), ["routes[0].price.cost.image"]);
 }
 
 #[test]

@@ -91,6 +91,19 @@ pub(crate) const NO_BACKGROUND: Text = Text::fixed(
     "`background` n'est pas disponible ici, car la réponse n'indique pas l'usage d'un tel appel ; retirez-le.",
 );
 
+pub(crate) fn other_models(name: &str) -> Text {
+    Text::new(
+        format!(
+            "The price is that of `model`, and `{name}` can have another model answer. Leave it out, and \
+             name one model in `model`."
+        ),
+        format!(
+            "Le prix est celui de `model`, et `{name}` peut faire répondre un autre modèle. Retirez-le et \
+             nommez un seul modèle dans `model`."
+        ),
+    )
+}
+
 pub(crate) fn member_denied(name: &str) -> Text {
     Text::new(
         format!("The member `{name}` is not available here; leave it out."),

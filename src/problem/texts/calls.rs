@@ -19,6 +19,12 @@ pub(crate) const fn title(code: Code) -> Text {
         Code::BodyTooLarge => Text::fixed("Body too large", "Corps trop volumineux"),
         Code::RequestTimeout => Text::fixed("Request timeout", "Requête interrompue"),
         Code::IdempotencyConflict => Text::fixed("Conflict", "Conflit"),
+        Code::IdempotencyInProgress => {
+            Text::fixed("The first call is running", "Le premier appel est en cours")
+        }
+        Code::IdempotencyNotKept => {
+            Text::fixed("The answer was not kept", "La réponse n'a pas été conservée")
+        }
         Code::RateLimited => Text::fixed("Too many requests", "Trop de requêtes"),
         Code::UpstreamFailed => Text::fixed("The upstream failed", "Le service amont a échoué"),
         Code::LedgerUnavailable => Text::fixed("Ledger unavailable", "Registre indisponible"),

@@ -5,9 +5,11 @@ mod calls;
 mod metered;
 mod own_routes;
 mod requests;
+mod retries;
 
 pub(crate) use bodies::*;
 pub(crate) use calls::*;
 pub(crate) use metered::*;
 pub(crate) use own_routes::*;
 pub(crate) use requests::*;
+pub(crate) use retries::*;

@@ -19,12 +19,13 @@ use crate::meter::{Changes, UsageChunk};
 use crate::price::metered::OnShort;
 use crate::price::{CanonicalPath, Metering};
 use crate::problem::Problem;
-use crate::proxy::body::{self, Buffered, Room, Sent, Unread};
+use crate::proxy::body::{self, Buffered, Room, Sent};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::call::Admitted;
 use crate::proxy::client::Client;
 use crate::proxy::live::{Live, PricedRoute};
-use crate::proxy::settle;
+use crate::proxy::refused::Refused;
+use crate::proxy::retries::{Asked, Repeatable, patience};
 use crate::proxy::target::Target;
 
 /// A metered call that was identified, on a route that was found.
@@ -35,25 +36,11 @@ pub(in crate::proxy) struct Admission<'a> {
     pub route: Arc<PricedRoute>,
     pub account: AccountId,
     pub target: Target,
+    /// Where a retry may be answered with the answer of this call, or this call is a retry.
+    pub repeatable: Option<Box<Repeatable>>,
     pub memory: &'a Arc<BodyMemory>,
     /// The longest time that the client may send nothing in the body.
     pub silence: Duration,
-}
-
-/// The reason why a metered call is not forwarded.
-pub(in crate::proxy) enum Refused {
-    /// The client is sent this problem. The rest of its body may be read.
-    Told(Problem),
-    /// The client is sent this problem, and no other request is read from its connection.
-    Last(Problem),
-    /// The client has left.
-    Left(pingora_error::BError),
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self::Told(problem)
-    }
 }
 
 /// Reads the body, quotes the call, and holds its credits. A call that is refused here never
@@ -64,7 +51,7 @@ impl From<Problem> for Refused {
 pub(in crate::proxy) async fn admit(
     client: &mut Client,
     unheld: CallId,
-    admission: Admission<'_>,
+    mut admission: Admission<'_>,
 ) -> Result<(Admitted, Buffered, Sent), Refused> {
     let route = admission.route.clone();
     let (Some(metering), Some(shared)) = (route.rule.metering(), &route.metered) else {
@@ -72,15 +59,20 @@ pub(in crate::proxy) async fn admit(
     };
     let limit = head::limit(&client.head().headers);
     let body = admission.read_body(client, shared).await?;
-    let quoted = async {
-        let quoted = admission.quote(metering, shared, &body.bytes)?;
-        let most = quoted.quote.most;
-        match limit? {
-            Some(limit) if most > limit => Err(Problem::price_over_limit(most, limit)),
-            _ => Ok(quoted),
+    if let Some(repeatable) = &mut admission.repeatable {
+        repeatable.hash(&body.bytes);
+        repeatable.request_ended(None);
+    }
+    let may_be_answered = admission.may_be_answered();
+    let quoted = admission.quote(metering, shared, &body.bytes).and_then(|quoted| {
+        let over = check_limit(&quoted, limit?);
+        match over {
+            // The answer of the first call comes first.
+            Err(over) if may_be_answered => Ok((quoted, Some(over))),
+            over => over.map(|()| (quoted, None)),
         }
-    };
-    let mut quoted = match quoted.await {
+    });
+    let (mut quoted, over_limit) = match quoted {
         Ok(quoted) => quoted,
         // If the account can make no call at all, it is refused for that reason instead.
         Err(problem) => {
@@ -93,13 +85,29 @@ pub(in crate::proxy) async fn admit(
     if metering.on_short == OnShort::Shorten && !quoted.quote.most.is_zero() {
         output_limit = admission.shorten(&mut quoted).await?;
     }
-    let hold = admission.hold(unheld, quoted.quote.hold).await?;
+    let hold = admission.hold(client, unheld, &quoted).await?;
+    if let Some(over) = over_limit {
+        return Err(over.into());
+    }
     admission.finish(body, quoted, hold, metering, output_limit, wants_report)
 }
 
+/// Refuses a call that may cost more than the client's limit.
+fn check_limit(quoted: &BodyQuote, limit: Option<Credits>) -> Result<(), Problem> {
+    let most = quoted.quote.most;
+    match limit {
+        Some(limit) if most > limit => Err(Problem::price_over_limit(most, limit)),
+        _ => Ok(()),
+    }
+}
+
 impl Admission<'_> {
+    fn may_be_answered(&self) -> bool {
+        self.repeatable.as_ref().is_some_and(|repeatable| repeatable.may_be_answered())
+    }
+
     /// Refuses an account that can make no call of this route, because it is frozen or without
-    /// credits.
+    /// credits. A call that may have been paid for before needs no credits.
     async fn check_standing(&self, shared: &MeteredRoute) -> Result<(), Problem> {
         if shared.has_free {
             return Ok(());
@@ -110,7 +118,7 @@ impl Admission<'_> {
             return Err(Problem::account_frozen());
         }
         let available = balance.available();
-        if available.spendable().is_zero() {
+        if available.spendable().is_zero() && !self.may_be_answered() {
             return Err(self.app.without_credits(available));
         }
         Ok(())
@@ -163,20 +171,14 @@ impl Admission<'_> {
                 }
             }
         };
-        let problem = match read {
-            Ok(body) if body.is_whole && body.bytes.len() <= shared.max_body => return Ok(body),
+        match read {
+            Ok(body) if body.is_whole && body.bytes.len() <= shared.max_body => Ok(body),
             Ok(_) => {
                 self.check_standing(shared).await?;
-                return Err(too_long().into());
+                Err(too_long().into())
             }
-            Err(Unread::Silent) => Problem::request_timeout(),
-            Err(Unread::Overloaded) => Problem::overloaded(),
-            Err(Unread::Failed(error)) => match settle::problem_of(&error, false) {
-                Some(problem) => problem,
-                None => return Err(Refused::Left(error)),
-            },
-        };
-        Err(Refused::Last(problem))
+            Err(unread) => Err(unread.into()),
+        }
     }
 
     /// Refuses a path that names a model without a price. The body is not needed for that.
@@ -218,13 +220,28 @@ impl Admission<'_> {
         Ok(limit)
     }
 
-    async fn hold(&self, unheld: CallId, credits: Credits) -> Result<Option<Hold>, Problem> {
+    async fn hold(
+        &mut self,
+        client: &mut Client,
+        unheld: CallId,
+        quoted: &BodyQuote,
+    ) -> Result<Option<Hold>, Refused> {
+        let credits = quoted.quote.hold;
         if credits.is_zero() {
+            self.repeatable = None;
             return Ok(None);
         }
-        let (account, label) = (self.account.clone(), self.route.label.clone());
-        let held = self.app.ledger.hold(unheld, account, credits, label).await;
-        Ok(Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?))
+        let Some(repeatable) = &mut self.repeatable else {
+            let (account, label) = (self.account.clone(), self.route.label.clone());
+            let held = self.app.ledger.hold(unheld, account, credits, label).await;
+            return Ok(Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?));
+        };
+        let model = quoted.model.as_ref().map(|(_, model)| model.index);
+        let of_model = model.and_then(|index| self.live.destination_of_model(index));
+        let patience = patience(&self.route, of_model.map(|to| &**to));
+        let (app, account, route, silence) = (self.app, &self.account, &self.route, self.silence);
+        let asked = Asked { app, unheld, account, route, credits, patience, silence };
+        Ok(Some(Box::pin(asked.decide(client, repeatable)).await?))
     }
 
     /// The call in the form in which it is sent upstream.
@@ -237,7 +254,7 @@ impl Admission<'_> {
         output_limit: Option<u32>,
         wants_report: bool,
     ) -> Result<(Admitted, Buffered, Sent), Refused> {
-        let Self { live, route, account, target, memory, .. } = self;
+        let Self { live, route, account, target, repeatable, memory, .. } = self;
         let Target { mut path, query, nominated } = target;
         let BodyQuote { quote, read, model } = quoted;
         let renamed = model.as_ref().and_then(|(asked, model)| model.renamed(asked));
@@ -278,7 +295,8 @@ impl Admission<'_> {
             model: model.map(|(asked, _)| asked),
         };
         let metered = Some(Box::new(Metered::new(terms)));
-        Ok((Admitted { account, route, hold, metered, path, query, nominated }, body, sent))
+        let call = Admitted { account, route, hold, metered, repeatable, path, query, nominated };
+        Ok((call, body, sent))
     }
 }
 

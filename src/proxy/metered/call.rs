@@ -10,14 +10,14 @@ use serde::Serialize;
 use super::charge::{self, Cost, End, Rules};
 use super::growth::{Answered, Growth, Room};
 use super::outbox::Outbox;
-use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Reading};
+use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Plain, Reading};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::{Hold, Refusal};
 use crate::meter::{self, AnswerUsage, Piece, StreamOptions};
 use crate::price::OnClientAbort;
 use crate::price::metered::MeteredQuote;
-use crate::problem::{Language, texts};
+use crate::problem::{Code, Language, texts};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::live::Destination;
 use crate::usage::{MeterKind, Usage, UsageRecord};
@@ -59,6 +59,8 @@ pub(in crate::proxy) struct Metered {
     /// The bytes of a stream's text that were passed on to the client.
     delivered: u64,
     outbox: Outbox,
+    /// The answer is a part of what was made, or has no body although something was made.
+    is_partial: bool,
     /// The charge, once the call is settled.
     settled: Option<Settled>,
     /// Whether the ledger was unavailable when more was to be held.
@@ -105,30 +107,33 @@ impl Metered {
             waiting: None,
             delivered: 0,
             outbox: Outbox::default(),
+            is_partial: false,
             settled: None,
             has_no_ledger: false,
         }
     }
 
-    /// Begins to read an answer. `is_charged` says whether an answer with this status is charged,
-    /// `has_body` whether a body follows, `length` how many bytes it declares, and `is_read`
-    /// whether a client still reads the answer. Returns the head if it is passed on now. Otherwise
-    /// it is kept until the usage of the answer is known.
+    /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
+    /// follows, of so many bytes where `length` says it; `is_partial` whether it is less than what was made;
+    /// `is_read` whether there is a client that reads it.
+    /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
     pub fn begin_answer(
         &mut self,
         head: ResponseHeader,
         is_charged: bool,
         has_body: bool,
         length: Option<u64>,
+        is_partial: bool,
         is_read: bool,
     ) -> Option<ResponseHeader> {
         let terms = &self.terms;
+        self.is_partial = is_partial;
         if !is_charged {
             self.reading = Reading::Unread;
             return Some(head);
         }
         let form = Form::of(&head.headers, terms.asks_for_stream);
-        let coding = Coding::of(&head.headers);
+        let coding = if has_body { Coding::of(&head.headers) } else { Coding::Plain };
         let json = || Json::new(&terms.meter, coding);
         self.reading = match form {
             Form::Json => {
@@ -149,10 +154,11 @@ impl Metered {
                     reports: terms.wants_report,
                     whole_events: self.growth.can_grow(),
                 };
-                Reading::Events(Box::new(Events::new(&terms.meter, coding, options)))
+                let memory = terms.memory.begin(terms.account.clone());
+                Reading::Events(Box::new(Events::new(&terms.meter, coding, options, memory)))
             }
-            Form::Text => Reading::Bytes { text_bytes: 0, is_text: true },
-            Form::Other => Reading::Bytes { text_bytes: 0, is_text: false },
+            Form::Text => Reading::Plain(Box::new(Plain::new(coding))),
+            Form::Media => Reading::Media,
         };
         Some(head)
     }
@@ -172,19 +178,17 @@ impl Metered {
     /// Reads a part of the answer. `is_last` is true if nothing follows the part.
     pub fn feed(&mut self, part: &[u8], is_last: bool) -> Fed {
         match &mut self.reading {
-            Reading::Awaited | Reading::Unread | Reading::Done => Fed::Passes,
+            Reading::Awaited | Reading::Unread | Reading::Media | Reading::Done => Fed::Passes,
             Reading::Json(json) => {
                 json.feed(part);
                 Fed::Passes
             }
-            Reading::Bytes { text_bytes, is_text } => {
-                if *is_text {
-                    *text_bytes = text_bytes.saturating_add(part.len() as u64);
-                }
+            Reading::Plain(plain) => {
+                plain.feed(part);
                 Fed::Passes
             }
             Reading::Kept(kept) => {
-                if kept.keep(part) {
+                if kept.keep(part, is_last) {
                     return Fed::IsKept;
                 }
                 self.overflow(part, is_last)
@@ -331,6 +335,16 @@ impl Metered {
         Some(head)
     }
 
+    /// The part of the answer that lies in memory.
+    pub fn outbox(&self) -> &[u8] {
+        self.outbox.bytes()
+    }
+
+    /// Drops the part of the answer that lies in memory, since its client has left.
+    pub fn drop_outbox(&mut self) {
+        self.outbox = Outbox::default();
+    }
+
     /// How many bytes of the answer lie in memory.
     pub fn kept_bytes(&self) -> usize {
         self.outbox.len()
@@ -343,7 +357,7 @@ impl Metered {
         let is_stream = match &self.reading {
             Reading::Awaited => terms.asks_for_stream,
             Reading::Events(_) => true,
-            Reading::Kept(_) | Reading::Json(_) | Reading::Bytes { .. } => false,
+            Reading::Kept(_) | Reading::Json(_) | Reading::Plain(_) | Reading::Media => false,
             Reading::Unread | Reading::Done => return false,
         };
         let has_media =
@@ -373,18 +387,17 @@ impl Metered {
     /// The cost of the answer, for a call that holds `held`.
     pub fn cost(&mut self, is_whole: bool, held: Credits) -> Cost {
         let end = if is_whole { End::Whole } else { End::CutShort };
-        let answer = match std::mem::replace(&mut self.reading, Reading::Done) {
+        let mut answer = match std::mem::replace(&mut self.reading, Reading::Done) {
             Reading::Events(events) => {
                 let answer = events.so_far();
                 self.reading = Reading::Events(events);
                 AnswerUsage { delivered_text_bytes: self.delivered, ..answer }
             }
             Reading::Json(json) if is_whole => json.end(),
-            Reading::Bytes { text_bytes, .. } => {
-                AnswerUsage { delivered_text_bytes: text_bytes, ..AnswerUsage::default() }
-            }
+            Reading::Plain(plain) => plain.so_far(),
             _ => AnswerUsage::default(),
         };
+        answer.is_unread |= self.is_partial;
         let terms = &self.terms;
         charge::cost(&terms.quote, &terms.meter, terms.rules, &answer, end, held)
     }
@@ -419,11 +432,14 @@ impl Metered {
 
     /// The event that ends a stream whose hold is used up. `None` if the client could not read it.
     pub fn error_event(&self, language: Language) -> Option<Bytes> {
-        let text =
-            if self.has_no_ledger { texts::STREAM_WITHOUT_LEDGER } else { texts::STREAM_USED_UP };
+        let (code, text) = if self.has_no_ledger {
+            (Code::LedgerUnavailable, texts::STREAM_WITHOUT_LEDGER)
+        } else {
+            (Code::InsufficientCredits, texts::STREAM_USED_UP)
+        };
         match &self.reading {
             Reading::Events(events) if events.is_plain() => {
-                Some(meter::error_event(&self.terms.meter, text.in_language(language)))
+                Some(meter::error_event(&self.terms.meter, code, text.in_language(language)))
             }
             _ => None,
         }

@@ -51,8 +51,26 @@ pub(in crate::proxy) enum Source {
     Unbelievable,
 }
 
-/// The cost of a call that holds `held`.
+/// The price of a call that holds `held`. An answer that could not be read costs its first hold at least: more may have
+/// been delivered than is known. Only a route that charges nothing for missing usage charges nothing for it.
 pub(super) fn cost(
+    quote: &MeteredQuote,
+    kind: &MeterKind,
+    rules: Rules,
+    answer: &AnswerUsage,
+    end: End,
+    held: Credits,
+) -> Cost {
+    let mut cost = by_usage(quote, kind, rules, answer, end, held);
+    let is_given_up =
+        cost.source == Source::Missing && rules.on_missing_usage == OnMissingUsage::Release;
+    if answer.is_unread && !is_given_up {
+        cost.credits = cost.credits.max(quote.hold);
+    }
+    cost
+}
+
+fn by_usage(
     quote: &MeteredQuote,
     kind: &MeterKind,
     rules: Rules,
@@ -85,9 +103,8 @@ pub(super) fn cost(
     if let Some(usage) = told {
         let usage = quote.with_characters(usage);
         let charge = quote.charge(&usage, tier);
-        // A stream's hold may still be small when its usage arrives, so the largest possible hold
-        // counts.
-        let may_hold = held.max(quote.most);
+        // The hold of a stream may have been still small when its usage came.
+        let may_hold = held.max(quote.believed);
         if MeteredQuote::is_beyond_belief(charge.credits, may_hold, rules.max_overrun) {
             return unbelievable();
         }

@@ -2,8 +2,8 @@
 //! from the body, and reads the client's own limit.
 
 use http::{HeaderMap, header};
-use percent_encoding::percent_decode_str;
 
+use crate::app::names_model;
 use crate::credits::Credits;
 use crate::problem::{Problem, texts};
 use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
@@ -27,24 +27,7 @@ pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Pr
     Ok(())
 }
 
-/// Whether a query, with its `?`, has a parameter that an upstream might take for the model.
-fn names_model(query: &str) -> bool {
-    let query = query.strip_prefix('?').unwrap_or(query);
-    query.split(['&', ';']).any(|pair| {
-        let name = pair.split('=').next().unwrap_or_default();
-        // PHP and Rack read `model[]` and `model[x]` as values of `model`. Parsers in C end a name at a NUL.
-        let name: Vec<u8> = percent_decode_str(name).collect();
-        let name = name.split(|byte| matches!(byte, b'[' | 0)).next().unwrap_or_default();
-        let letters: Vec<u8> = name
-            .iter()
-            .filter(|byte| !matches!(**byte, b'_' | b'+' | b' ' | b'.' | b'-'))
-            .map(u8::to_ascii_lowercase)
-            .collect();
-        letters == b"model"
-    })
-}
-
-/// The most credits that the client allows for the call; `None` if it sets no limit.
+/// The credits that the client allows for the call, where it says so.
 ///
 /// # Errors
 /// 400 if the header is not one amount of credits.
@@ -68,25 +51,6 @@ pub(super) fn wants_report(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_model_in_the_query_is_found_however_it_is_spelled() {
-        for query in [
-            "?model=x",
-            "?a=1&MODEL=x",
-            "?%6dodel=x",
-            "?_model",
-            "?model[]=x",
-            "?a;model=x",
-            "?mo_del=",
-            "?model%00x=1",
-        ] {
-            assert!(names_model(query), "{query}");
-        }
-        for query in ["", "?", "?models=1", "?a=model", "?api-version=2026-01-01&supermodel=1"] {
-            assert!(!names_model(query), "{query}");
-        }
-    }
 
     #[test]
     fn a_limit_is_one_amount() {

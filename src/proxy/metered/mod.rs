@@ -13,7 +13,7 @@ mod head;
 mod outbox;
 mod reading;
 
-pub(super) use admit::{Admission, Refused, admit};
+pub(super) use admit::{Admission, admit};
 pub(super) use call::{Fed, Metered, Settled};
 pub(super) use counters::MeteredRoute;
 pub(super) use growth::Answered;

@@ -19,6 +19,11 @@ impl Outbox {
         Self { bytes, ends, reserved }
     }
 
+    /// The bytes that are left to write.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The number of bytes that are left to write.
     pub fn len(&self) -> usize {
         self.bytes.len()

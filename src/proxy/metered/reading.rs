@@ -18,10 +18,10 @@ pub(super) enum Form {
     Json,
     /// Server-sent events.
     Events,
-    /// Another kind of text. Each of its bytes counts as delivered text.
+    /// Anything else, such as XML; each byte of it counts as delivered text.
     Text,
-    /// Audio, an image or another file.
-    Other,
+    /// Audio, an image, a film or another file. Its length tells nothing about tokens.
+    Media,
 }
 
 impl Form {
@@ -42,8 +42,11 @@ impl Form {
             "" | "application/json" | "text/json" => Self::Json,
             kind if kind.ends_with("+json") => Self::Json,
             kind if kind.starts_with("text/") && asks_for_stream => Self::Events,
-            kind if kind.starts_with("text/") => Self::Text,
-            _ => Self::Other,
+            kind => {
+                let media = ["audio/", "image/", "video/", "application/octet-stream"];
+                let is_media = media.iter().any(|of| kind.starts_with(of));
+                if is_media { Self::Media } else { Self::Text }
+            }
         }
     }
 }
@@ -55,7 +58,7 @@ pub(super) enum Coding {
     Plain,
     /// The bytes are encoded. A copy of them is decoded for the meter.
     Encoded(Encoding),
-    /// The encoding is unknown, so the usage cannot be read.
+    /// No copy can be decoded, so the answer stays unread.
     Unknown,
 }
 
@@ -78,8 +81,11 @@ impl Coding {
 enum Copying {
     Plain,
     Decoding(Box<Decoder>),
-    /// The copy could not be decoded, or not to its end.
-    Failed,
+    /// The copy cannot be decoded, or not to its end. So many encoded bytes stay unread; a text is rarely shorter
+    /// than its encoded bytes, so they count as delivered text.
+    Failed {
+        unread: u64,
+    },
 }
 
 impl Copying {
@@ -87,7 +93,7 @@ impl Copying {
         match coding {
             Coding::Plain => Self::Plain,
             Coding::Encoded(encoding) => Self::Decoding(Box::new(Decoder::new(encoding))),
-            Coding::Unknown => Self::Failed,
+            Coding::Unknown => Self::Failed { unread: 0 },
         }
     }
 
@@ -95,7 +101,7 @@ impl Copying {
     fn feed(&mut self, part: &[u8], mut read: impl FnMut(&[u8])) {
         match self {
             Self::Plain => read(part),
-            Self::Failed => {}
+            Self::Failed { unread } => *unread = unread.saturating_add(part.len() as u64),
             Self::Decoding(decoder) => {
                 if let Err(error) = decoder.feed(part, read) {
                     tracing::warn!(
@@ -103,10 +109,24 @@ impl Copying {
                         %error,
                         "the usage of an encoded answer is not known"
                     );
-                    *self = Self::Failed;
+                    *self = Self::Failed { unread: part.len() as u64 };
                 }
             }
         }
+    }
+
+    /// True where all that has passed was read, up to a place where the answer may end.
+    fn is_at_end(&self) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Decoding(decoder) => decoder.is_at_end(),
+            Self::Failed { .. } => false,
+        }
+    }
+
+    /// How many bytes stay unread.
+    const fn unread(&self) -> u64 {
+        if let Self::Failed { unread } = self { *unread } else { 0 }
     }
 }
 
@@ -129,26 +149,63 @@ impl Json {
     /// The usage of the whole answer.
     pub fn end(self) -> AnswerUsage {
         let usage = self.meter.end();
-        match self.copying {
-            Copying::Plain | Copying::Decoding(_) => usage,
-            // Only the text that was delivered before the failure is known.
-            Copying::Failed => AnswerUsage {
-                delivered_text_bytes: usage.delivered_text_bytes,
-                ..AnswerUsage::default()
-            },
+        let has_failed = matches!(self.copying, Copying::Failed { .. });
+        if self.copying.is_at_end() || usage.usage.is_some() && !has_failed {
+            return usage;
+        }
+        // The text of the part that could be read is all that is known.
+        let read = usage.delivered_text_bytes;
+        let delivered_text_bytes = read.saturating_add(self.copying.unread());
+        AnswerUsage { delivered_text_bytes, is_unread: true, ..AnswerUsage::default() }
+    }
+}
+
+/// An answer that is no JSON and no stream of events, of which only the length of its text counts.
+pub(super) struct Plain {
+    copying: Copying,
+    text_bytes: u64,
+}
+
+impl Plain {
+    pub fn new(coding: Coding) -> Self {
+        Self { copying: Copying::new(coding), text_bytes: 0 }
+    }
+
+    pub fn feed(&mut self, part: &[u8]) {
+        let Self { copying, text_bytes } = self;
+        copying.feed(part, |content| {
+            *text_bytes = text_bytes.saturating_add(content.len() as u64);
+        });
+    }
+
+    /// The usage of the answer up to here.
+    pub fn so_far(&self) -> AnswerUsage {
+        AnswerUsage {
+            delivered_text_bytes: self.text_bytes.saturating_add(self.copying.unread()),
+            is_unread: !self.copying.is_at_end(),
+            ..AnswerUsage::default()
         }
     }
 }
 
-/// A stream of events that is read while it is passed on.
+/// The bytes of an unfinished event that a stream keeps back without asking for memory: about as many as a connection
+/// has in its own buffers anyway.
+const FREELY_KEPT: usize = 16 << 10;
+
+/// A stream of events that is read as it passes.
 pub(super) struct Events {
     meter: StreamMeter,
     copying: Copying,
+    /// The memory for the pieces that are kept back, and for those that wait for the hold to grow.
+    memory: Reserved,
+    has_ended: bool,
 }
 
 impl Events {
-    pub fn new(kind: &MeterKind, coding: Coding, options: StreamOptions) -> Self {
-        Self { meter: StreamMeter::new(kind, options), copying: Copying::new(coding) }
+    /// A stream whose pieces take no more than `memory` gives.
+    pub fn new(kind: &MeterKind, coding: Coding, options: StreamOptions, memory: Reserved) -> Self {
+        let (meter, copying) = (StreamMeter::new(kind, options), Copying::new(coding));
+        Self { meter, copying, memory, has_ended: false }
     }
 
     /// Whether Farebox can put its own events between those of the upstream.
@@ -158,28 +215,40 @@ impl Events {
 
     /// Reads the next part, and appends the pieces for the client to `pieces`.
     pub fn feed(&mut self, part: &[u8], pieces: &mut Vec<Piece>) {
-        let Self { meter, copying } = self;
+        let Self { meter, copying, memory, .. } = self;
         let part = Bytes::copy_from_slice(part);
-        if matches!(copying, Copying::Plain) {
-            return meter.feed(part, pieces);
+        if !matches!(copying, Copying::Plain) {
+            copying.feed(&part, |content| meter.watch(content));
+            pieces.push(Piece::Bytes(part));
+            return;
         }
-        copying.feed(&part, |content| meter.watch(content));
-        pieces.push(Piece::Bytes(part));
+        if meter.kept_bytes() == 0 {
+            // The pieces of the part before have gone on by now.
+            memory.give_back();
+        }
+        meter.feed(part, pieces);
+        let kept = meter.kept_bytes();
+        let more = kept.saturating_sub(memory.bytes());
+        if kept > FREELY_KEPT && more > 0 && !memory.grow(more) {
+            meter.keep_nothing(pieces);
+        }
     }
 
     /// Ends the stream, and appends the pieces that were kept back.
     pub fn end(&mut self, pieces: &mut Vec<Piece>) {
-        if self.is_plain() {
-            self.meter.end(pieces);
-        }
+        self.has_ended = true;
+        self.meter.end(pieces);
     }
 
     pub fn so_far(&self) -> AnswerUsage {
-        self.meter.so_far()
+        let usage = self.meter.so_far();
+        let has_failed = matches!(self.copying, Copying::Failed { .. });
+        let is_cut = self.has_ended && !usage.is_final && !self.copying.is_at_end();
+        AnswerUsage { is_unread: has_failed || is_cut, ..usage }
     }
 
     pub fn delivered_text_bytes(&self) -> u64 {
-        self.meter.delivered_text_bytes()
+        self.meter.delivered_text_bytes().saturating_add(self.copying.unread())
     }
 }
 
@@ -192,11 +261,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps another part. Returns false if the answer is too long to be kept, or if there is no
-    /// memory for it.
+    /// Keeps another part, behind which nothing follows where `is_last`. False where the answer is too long to be kept,
+    /// or there is no memory for it. An answer of one part goes on at once, so it needs no memory of its own.
     #[must_use]
-    pub fn keep(&mut self, part: &[u8]) -> bool {
-        if self.body.len() + part.len() > MAX_KEPT || !self.reserved.grow(part.len()) {
+    pub fn keep(&mut self, part: &[u8], is_last: bool) -> bool {
+        let is_all = is_last && self.body.is_empty();
+        let is_too_long = self.body.len() + part.len() > MAX_KEPT;
+        if is_too_long || !is_all && !self.reserved.grow(part.len()) {
             return false;
         }
         self.body.extend_from_slice(part);
@@ -217,9 +288,11 @@ pub(super) enum Reading {
     Json(Box<Json>),
     /// A stream of events, read while it is passed on.
     Events(Box<Events>),
-    /// Another text, of which this many bytes were passed on, or a file.
-    Bytes { text_bytes: u64, is_text: bool },
-    /// The usage was read already.
+    /// Any other text.
+    Plain(Box<Plain>),
+    /// A file whose length says nothing.
+    Media,
+    /// The usage has been taken.
     Done,
 }
 
@@ -239,7 +312,10 @@ mod tests {
             (Some("text/plain"), true, Form::Events),
             (Some("text/plain"), false, Form::Text),
             (Some("application/x-ndjson"), false, Form::Events),
-            (Some("audio/mpeg"), true, Form::Other),
+            (Some("audio/mpeg"), true, Form::Media),
+            (Some("Image/PNG"), false, Form::Media),
+            (Some("application/xml"), false, Form::Text),
+            (Some("application/octet-stream"), true, Form::Media),
             (None, true, Form::Events),
             (None, false, Form::Json),
         ] {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 
+use bytes::Bytes;
 use http::StatusCode;
 use http::header::TRANSFER_ENCODING;
 use pingora_core::protocols::http::v1::client::HttpSession;
@@ -13,6 +14,7 @@ use crate::price::OnClientAbort;
 use crate::proxy::client::DRAIN_TIMEOUT;
 use crate::proxy::headers::{self, Told};
 use crate::proxy::link::Link;
+use crate::proxy::retries::Last;
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
@@ -48,7 +50,7 @@ impl Relay<'_> {
         if self.call.metered.is_some() && status != StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             return self.on_metered_head(head, is_whole, missing(session), state);
         }
-        self.write_head(head, is_whole)?;
+        self.write_head(head, is_whole, state)?;
         if status == StatusCode::SWITCHING_PROTOCOLS.as_u16() {
             state.answer = Answer::Tunnel;
             state.request = Request::Open;
@@ -65,8 +67,20 @@ impl Relay<'_> {
     }
 
     /// Turns the upstream's final head into the client's, and sends it.
-    fn write_head(&mut self, mut head: ResponseHeader, is_whole: bool) -> Result<()> {
+    fn write_head(
+        &mut self,
+        mut head: ResponseHeader,
+        is_whole: bool,
+        state: &State,
+    ) -> Result<()> {
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
+        if let Some(repeatable) = &mut self.call.repeatable {
+            headers::one_framing(&mut head)?;
+            repeatable.record_head(&head, !is_whole, is_charged);
+        }
+        if state.left.is_some() {
+            return Ok(());
+        }
         let told = Told::fixed(self.call.hold.as_ref(), is_charged);
         headers::towards_client(&mut head, self.about, told)?;
         if !is_whole {
@@ -74,7 +88,40 @@ impl Relay<'_> {
         }
         reply::frame_for_client(self.client, &mut head);
         self.cors.mark(&mut head, self.about.origin.as_ref())?;
-        self.client.write_head(head, is_whole)
+        self.send_head(head, is_whole)
+    }
+
+    /// Sends the client a head. Where the answer has no body and is kept for a retry, it waits for the charge.
+    pub(super) fn send_head(&mut self, head: ResponseHeader, is_whole: bool) -> Result<()> {
+        match self.call.repeatable.as_mut().filter(|repeatable| is_whole && repeatable.keeps()) {
+            Some(repeatable) => {
+                repeatable.send_later(Last::Head(Box::new(head)));
+                Ok(())
+            }
+            None => self.client.write_head(head, is_whole),
+        }
+    }
+
+    /// Sends the client a part of the answer, unless it has left. The end of an answer that is kept for a retry
+    /// waits for the charge.
+    pub(super) fn send_part(&mut self, part: &[u8], end: bool, state: &State) -> Result<()> {
+        if state.left.is_some() {
+            return Ok(());
+        }
+        match self.call.repeatable.as_mut().filter(|repeatable| end && repeatable.keeps()) {
+            Some(repeatable) => {
+                repeatable.send_later(Last::Part(Bytes::copy_from_slice(part)));
+                Ok(())
+            }
+            None => self.client.write_body(part, end),
+        }
+    }
+
+    /// Records a part of the answer, where it may be kept for a retry.
+    pub(super) fn record(&mut self, part: &[u8]) {
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.record(part);
+        }
     }
 
     /// Handles a part of the answer.
@@ -86,12 +133,13 @@ impl Relay<'_> {
         if self.call.metered.is_some() {
             return self.on_metered_part(part, is_last, state);
         }
+        self.record(part);
         if is_last {
             // The call is charged before its client can have the whole answer.
             state.answer = Answer::Ended;
             settle::answer_ended(self.call, self.about, self.figures);
         }
-        self.client.write_body(part, is_last)
+        self.send_part(part, is_last, state)
     }
 
     /// Handles the end of an answer that declared no length.
@@ -101,7 +149,7 @@ impl Relay<'_> {
         }
         state.answer = Answer::Ended;
         settle::answer_ended(self.call, self.about, self.figures);
-        self.client.write_body(&[], true)
+        self.send_part(&[], true, state)
     }
 
     /// Ends a tunnel after one side has ended it: the bytes on their way are sent, and both

@@ -1,6 +1,6 @@
 //! The answer of a metered call on its way to the client.
 
-use http::header;
+use http::{Method, StatusCode, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
@@ -24,8 +24,14 @@ impl Relay<'_> {
         headers::one_framing(&mut head)?;
         state.answer = if is_whole { Answer::Ended } else { Answer::Body(length) };
         let is_charged = self.call.route.rule.charges_for(head.status.as_u16());
-        let is_read = state.left.is_none();
-        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_read);
+        let is_partial =
+            head.status == StatusCode::PARTIAL_CONTENT || self.call.method == Method::HEAD;
+        let mut is_read = state.left.is_none();
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.record_head(&head, !is_whole, is_charged);
+            is_read |= repeatable.can_be_kept();
+        }
+        let begun = metered.begin_answer(head, is_charged, !is_whole, length, is_partial, is_read);
         let Some(mut head) = begun else { return Ok(()) };
         if is_whole {
             settle::answer_ended(self.call, self.about, self.figures);
@@ -42,7 +48,7 @@ impl Relay<'_> {
         match (metered.charged(), &self.call.hold) {
             (Some(charged), _) if charged.cost.is_zero() => Told::Nothing,
             (Some(charged), _) => {
-                Told::Charged { cost: charged.cost, remaining: charged.remaining }
+                Told::Charged { cost: charged.cost, remaining: Some(charged.remaining) }
             }
             (None, Some(hold)) if metered.is_held() => Told::Held(hold.amount()),
             (None, _) => Told::Nothing,
@@ -65,7 +71,7 @@ impl Relay<'_> {
         }
         reply::frame_for_client(self.client, &mut head);
         self.cors.mark(&mut head, self.about.origin.as_ref())?;
-        self.client.write_head(head, is_whole)
+        self.send_head(head, is_whole)
     }
 
     /// Handles a part of the answer. `is_last` is true if nothing follows it.
@@ -87,9 +93,10 @@ impl Relay<'_> {
                 }
                 self.deliver(part, is_last, state)
             }
-            Fed::IsKept if is_last => self.end_kept(state),
+            Fed::IsKept if is_last => self.end_kept(state).map(drop),
             Fed::IsKept => Ok(()),
             Fed::Overflows(head) => {
+                self.record_outbox(&head, state);
                 let told = self.told();
                 if is_last {
                     settle::answer_ended(self.call, self.about, self.figures);
@@ -146,26 +153,26 @@ impl Relay<'_> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
         let mut pieces = Vec::new();
         metered.end_answer(&mut pieces);
-        self.end_kept(state)?;
-        if !self.call.is_whole {
-            settle::answer_ended(self.call, self.about, self.figures);
-            self.deliver_pieces(&pieces, state)?;
-            return self.deliver(&[], true, state);
+        if self.end_kept(state)? {
+            return Ok(());
         }
-        Ok(())
+        settle::answer_ended(self.call, self.about, self.figures);
+        self.deliver_pieces(&pieces, state)?;
+        self.deliver(&[], true, state)
     }
 
-    /// Ends an answer that was kept: the call is charged, and the answer is passed on with its cost
-    /// in the head.
-    fn end_kept(&mut self, state: &mut State) -> Result<()> {
-        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(()) };
-        let Some(mut head) = metered.take_kept() else { return Ok(()) };
+    /// An answer that was kept is whole: it is charged, and goes on with what it cost. False where none was kept.
+    fn end_kept(&mut self, state: &mut State) -> Result<bool> {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
+        let Some(mut head) = metered.take_kept() else { return Ok(false) };
         let length = metered.kept_bytes();
+        self.record_outbox(&head, state);
         settle::answer_ended(self.call, self.about, self.figures);
         head.remove_header(&header::TRANSFER_ENCODING);
         head.insert_header(header::CONTENT_LENGTH, length)?;
         let told = self.told();
-        self.write_metered_head(head, told, false, state)
+        self.write_metered_head(head, told, false, state)?;
+        Ok(true)
     }
 
     /// Ends a stream whose hold is used up, because the account can pay no more.
@@ -181,6 +188,19 @@ impl Relay<'_> {
                 let ends = "the account can pay no more of an encoded stream";
                 Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
             }
+        }
+    }
+
+    /// Records the part of the answer that lies in memory, which is all of it so far; its head may have come before
+    /// there was a reason to record it. Where the client has left, that part is then done with.
+    fn record_outbox(&mut self, head: &ResponseHeader, state: &State) {
+        let Some(metered) = self.call.metered.as_deref_mut() else { return };
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.record_head(head, true, true);
+            repeatable.record(metered.outbox());
+        }
+        if state.left.is_some() {
+            metered.drop_outbox();
         }
     }
 
@@ -205,13 +225,11 @@ impl Relay<'_> {
         let next = self.call.metered.as_deref_mut().and_then(|metered| metered.next_piece(PIECE));
         let Some((piece, ends)) = next else { return Ok(()) };
         state.upstream_moved = std::time::Instant::now();
-        self.deliver(&piece, ends, state)
+        self.send_part(&piece, ends, state)
     }
 
     fn deliver(&mut self, part: &[u8], end: bool, state: &State) -> Result<()> {
-        if state.left.is_some() {
-            return Ok(());
-        }
-        self.client.write_body(part, end)
+        self.record(part);
+        self.send_part(part, end, state)
     }
 }

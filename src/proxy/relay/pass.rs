@@ -7,6 +7,7 @@ use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_error::{BError, Error, ErrorSource, ErrorType, Result};
 
 use super::state::{Answer, Event, Relay, Request, STREAK, State};
+use crate::price::OnClientAbort;
 use crate::proxy::connect::{Connection, keeps_connection};
 use crate::proxy::link::Link;
 use crate::proxy::metered::Metered;
@@ -47,6 +48,9 @@ impl Relay<'_> {
             }
             if self.has_ended(state) {
                 return state.left.take().map_or(Ok(()), Err);
+            }
+            if state.reads_for_retry {
+                self.stop_reading_in_vain(state)?;
             }
             let event = self.next_event(session, link, state, sleep.as_mut()).await;
             let handled = match event {
@@ -141,11 +145,45 @@ impl Relay<'_> {
     /// Returns `error` if the call ends here.
     fn read_on(&mut self, error: BError, state: &mut State) -> Result<()> {
         let is_client = *error.esource() == ErrorSource::Downstream;
+        if !is_client || state.left.is_some() {
+            return Err(error);
+        }
+        state.reads_for_retry = self.reads_for_retry(state);
         let metered = self.call.metered.as_deref_mut();
-        if is_client && state.left.is_none() && metered.is_some_and(Metered::client_left) {
-            state.left = Some(error);
+        if state.reads_for_retry {
+            if let Some(metered) = metered {
+                metered.drop_outbox();
+            }
+        } else if !metered.is_some_and(Metered::client_left) {
+            return Err(error);
+        }
+        state.left = Some(error);
+        Ok(())
+    }
+
+    /// Whether the answer is read to its end for a retry, now that the client has left.
+    fn reads_for_retry(&mut self, state: &State) -> bool {
+        let rule = &self.call.route.rule;
+        if rule.on_client_abort == OnClientAbort::Release || state.answer == Answer::Tunnel {
+            return false;
+        }
+        let has_head = self.client.answered().is_some();
+        let Some(repeatable) = &mut self.call.repeatable else { return false };
+        repeatable.client_left(has_head, self.call.hold.as_ref())
+    }
+
+    /// Ends a call whose answer was read only for a retry, and has become too large to be kept.
+    ///
+    /// # Errors
+    /// That its client has left.
+    fn stop_reading_in_vain(&mut self, state: &mut State) -> Result<()> {
+        if self.call.repeatable.as_ref().is_some_and(|repeatable| repeatable.can_be_kept()) {
             return Ok(());
         }
-        Err(error)
+        state.reads_for_retry = false;
+        if self.call.metered.as_deref_mut().is_some_and(Metered::client_left) {
+            return Ok(());
+        }
+        state.left.take().map_or(Ok(()), Err)
     }
 }

@@ -65,6 +65,9 @@ impl Relay<'_> {
         if state.answer == Answer::Tunnel {
             session.maybe_upgrade_body_writer();
         }
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.hash(part);
+        }
         if state.request == Request::Open {
             self.pass_on(session, state, part);
         }
@@ -92,6 +95,9 @@ impl Relay<'_> {
                 Ok(_) => self.call.sent.add(0, true),
                 Err(error) => state.request_broke(error),
             }
+        }
+        if let Some(repeatable) = &mut self.call.repeatable {
+            repeatable.request_ended(self.call.hold.as_ref());
         }
         state.request = Request::Ended;
     }

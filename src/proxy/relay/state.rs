@@ -71,6 +71,8 @@ pub(in crate::proxy) struct State {
     pub(super) send_error: Option<BError>,
     /// The client has left, with this error, but its answer is still read to the end.
     pub(super) left: Option<BError>,
+    /// The answer is read to its end only for a retry, after its client has left.
+    pub(super) reads_for_retry: bool,
     /// The last time at which the upstream sent bytes, or was sent bytes.
     pub(super) upstream_moved: Instant,
     /// The last time at which the client sent bytes, or became free to send more.
@@ -111,6 +113,7 @@ impl State {
             unsent: None,
             send_error: None,
             left: None,
+            reads_for_retry: false,
             upstream_moved: now,
             client_moved: now,
             streak: 0,

@@ -1,20 +1,21 @@
 //! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
 //! into Postgres.
 //!
-//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives,
-//! and an outcome code for each operation. Next comes a line for each operation whose code is `+`.
-//! The rest is the request, as
-//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of
-//! terms, the terms, and a line for each operation. Such a line names its terms by their place, and
-//! has the operation's id and the usage of a metered call (`usage_text`). A route is always the
-//! last word of its line, since it may contain spaces.
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
+//! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
+//! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
+//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
+//! their place and has its id, with the claim that it makes (`claim_text`) or what a metered call used
+//! (`usage_text`). A route is always the last word of its line, since it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::{ClaimId, RequestMark};
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin};
+use crate::store::cluster::claim_text::{self, KeyClaim, LeftCall};
 use crate::store::cluster::usage_text;
 use crate::usage::UsageRecord;
 
@@ -38,6 +39,7 @@ pub(crate) enum Decided {
         owner: i64,
         expires_ms: i64,
         route: Arc<str>,
+        claim: Option<Box<KeyClaim>>,
     },
     /// More credits were set aside under a live hold.
     Extended {
@@ -58,6 +60,8 @@ pub(crate) enum Decided {
         late: bool,
         route: Arc<str>,
         usage: Option<Arc<UsageRecord>>,
+        /// The claim that is charged with the hold.
+        claim: Option<Box<ClaimId>>,
     },
     Ended {
         id: HoldId,
@@ -66,6 +70,17 @@ pub(crate) enum Decided {
         origin: Origin,
         ending: Ending,
         route: Arc<str>,
+    },
+    /// The request of a claim became known.
+    Marked {
+        hold: HoldId,
+        claim: Box<(ClaimId, RequestMark)>,
+    },
+    /// The client of a call left.
+    Left(Box<LeftCall>),
+    /// A retry has heard of a call that was charged after its client had left.
+    Retried {
+        hold: HoldId,
     },
 }
 
@@ -101,11 +116,11 @@ impl Batch {
             };
             match code {
                 b'.' => {}
-                b'+' => decided.push(noted.next()??.with(more)?),
+                b'+' => decided.push(noted.next()??.with(more, at_ms)?),
                 _ => {
                     let terms = terms.get(asked.get(1..)?.parse::<usize>().ok()?)?;
                     let change = terms.change(code, id.parse().ok()?, expires_ms)?;
-                    decided.push(change.with(more)?);
+                    decided.push(change.with(more, at_ms)?);
                 }
             }
         }
@@ -120,7 +135,7 @@ impl Batch {
         let mut operations = Vec::new();
         for decided in self.decided {
             match decided {
-                Decided::Captured { id, account, amount, route, origin, usage, .. } => {
+                Decided::Captured { id, account, amount, route, origin, usage, claim, .. } => {
                     let is_call = origin == Origin::Call;
                     let account = is_call.then_some(account);
                     operations.push(Operation::Capture {
@@ -131,7 +146,7 @@ impl Batch {
                         origin,
                         may_overrun: is_call,
                         usage,
-                        claim: None,
+                        claim: claim.map(|claim| *claim),
                     });
                 }
                 Decided::Ended { id, account, origin, ending: Ending::Released, .. } => {
@@ -142,11 +157,15 @@ impl Batch {
                         claim: None,
                     });
                 }
-                // A hold that expired expires again by itself, unless it is captured before.
+                // A hold that expired expires again by itself, unless it is captured first. Marks and calls that were
+                // left belong to holds that are not made again.
                 Decided::Held { .. }
                 | Decided::Extended { .. }
                 | Decided::Renewed { .. }
-                | Decided::Ended { .. } => {}
+                | Decided::Ended { .. }
+                | Decided::Marked { .. }
+                | Decided::Left(_)
+                | Decided::Retried { .. } => {}
             }
         }
         operations
@@ -180,10 +199,13 @@ impl Terms {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
         match code {
-            b'h' => Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route }),
+            b'h' => {
+                let claim = None;
+                Some(Decided::Held { id, account, amount, origin, owner, expires_ms, route, claim })
+            }
             b'c' => {
-                let (late, usage) = (false, None);
-                Some(Decided::Captured { id, account, amount, origin, late, route, usage })
+                let (late, usage, claim) = (false, None, None);
+                Some(Decided::Captured { id, account, amount, origin, late, route, usage, claim })
             }
             _ => None,
         }
@@ -191,11 +213,16 @@ impl Terms {
 }
 
 impl Decided {
-    /// Adds the text that follows the id in the request: the usage of a metered call. For other
-    /// operations this version ignores such a text, so that a later version may write one.
-    fn with(mut self, more: Option<&str>) -> Option<Self> {
-        if let (Self::Captured { usage, .. }, Some(more)) = (&mut self, more) {
-            *usage = Some(Arc::new(usage_text::read(more)?));
+    /// Adds what stands behind the id in the request: the claim that a hold makes, and what a metered call used. This
+    /// version reads nothing behind the ids of other operations, where a later one may write more.
+    fn with(mut self, more: Option<&str>, at_ms: i64) -> Option<Self> {
+        let Some(more) = more else { return Some(self) };
+        match &mut self {
+            Self::Held { claim, .. } if more.starts_with("k ") => {
+                *claim = Some(Box::new(claim_text::read_key_claim(more, at_ms)?));
+            }
+            Self::Captured { usage, .. } => *usage = Some(Arc::new(usage_text::read(more)?)),
+            _ => {}
         }
         Some(self)
     }
@@ -205,8 +232,10 @@ impl Decided {
         let (word, rest) = line.split_once(' ')?;
         let (id, rest) = rest.split_once(' ')?;
         let id = id.parse().ok()?;
-        if word == "n" {
-            return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? });
+        match word {
+            "n" => return Some(Self::Renewed { id, expires_ms: rest.parse().ok()? }),
+            "m" | "l" | "u" => return Self::of_claim(word, id, rest),
+            _ => {}
         }
         let mut words = rest.splitn(4, ' ');
         let account = words.next()?.parse().ok()?;
@@ -218,13 +247,18 @@ impl Decided {
                 let mut words = rest.splitn(3, ' ');
                 let owner = words.next()?.parse().ok()?;
                 let expires_ms = words.next()?.parse().ok()?;
-                let route = unescape(words.next()?);
-                Self::Held { id, account, amount, origin, owner, expires_ms, route }
+                let (route, claim) = (unescape(words.next()?), None);
+                Self::Held { id, account, amount, origin, owner, expires_ms, route, claim }
             }
             "c" => {
                 let (late, route) = rest.split_once(' ')?;
+                let (late, claim) = late.split_once('/').unwrap_or((late, ""));
+                let claim = match claim {
+                    "" => None,
+                    claim => Some(Box::new(claim_text::read(claim)?)),
+                };
                 let (late, route, usage) = (late == "1", unescape(route), None);
-                Self::Captured { id, account, amount, origin, late, route, usage }
+                Self::Captured { id, account, amount, origin, late, route, usage, claim }
             }
             "g" => Self::Extended { id, account, amount },
             "r" | "e" => {
@@ -232,6 +266,17 @@ impl Decided {
                 Self::Ended { id, account, amount, origin, ending, route: unescape(rest) }
             }
             _ => return None,
+        })
+    }
+
+    /// Reads the rest of a line about a claim, or about a call that was left.
+    fn of_claim(word: &str, hold: HoldId, rest: &str) -> Option<Self> {
+        let (id, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        let id: ClaimId = claim_text::read(id)?;
+        Some(match word {
+            "m" => Self::Marked { hold, claim: Box::new((id, claim_text::read(more)?)) },
+            "l" => Self::Left(Box::new(LeftCall { id, hold, until_ms: more.parse().ok()? })),
+            _ => Self::Retried { hold },
         })
     }
 }
@@ -312,6 +357,7 @@ mod tests {
                 owner,
                 expires_ms,
                 route: route.clone(),
+                claim: None,
             },
             Decided::Captured {
                 id: id("id-2"),
@@ -321,6 +367,7 @@ mod tests {
                 late,
                 route,
                 usage: None,
+                claim: None,
             },
             Decided::Ended {
                 id: id("id-3"),
@@ -370,6 +417,40 @@ mod tests {
         assert_eq!(Batch::parse(&text.replace("\"p\"", "p")), None);
         let later = text.replace("- id-2", "- id-2 {}");
         assert_eq!(Batch::parse(&later), Batch::parse(&text), "a later version writes more");
+    }
+
+    /// In the order in which Redis decided them; a charge that is asked for again carries its claim.
+    #[test]
+    fn claims_are_read_with_their_holds() {
+        let (one, two, mark) = ("1f".repeat(32), "20".repeat(32), "ab".repeat(32));
+        let text = format!(
+            "1000 60 ++++++\nh id-1 bob 5 c 3 1060 /a\nh id-2 bob 5 c 3 1060 /a\nm id-2 {two} {mark}\n\
+             l id-1 {one} 121000\nc id-1 bob 5 c 0/{one} /a b\nu id-1 {one}\n0\n\
+             - id-1 k {one} {mark} 2000\n- id-2 k {two} - 2000\n- id-2\n- id-1\n- id-1\n- id-3"
+        );
+        let batch = Batch::parse(&text).unwrap();
+        let claims = batch.decided.iter().filter_map(|decided| match decided {
+            Decided::Held { claim, .. } => claim.as_deref(),
+            _ => None,
+        });
+        let claims: Vec<_> = claims.collect();
+        let (id_1, id_2) = (ClaimId::new([0x1f; 32]), ClaimId::new([0x20; 32]));
+        let marked = Some(RequestMark::new([0xab; 32]));
+        assert_eq!(*claims[0], KeyClaim { id: id_1, mark: marked, until_ms: 3000 });
+        assert_eq!(*claims[1], KeyClaim { id: id_2, mark: None, until_ms: 3000 });
+        let hold = |id: &str| id.parse::<HoldId>().unwrap();
+        let claim = Box::new((id_2, RequestMark::new([0xab; 32])));
+        assert_eq!(batch.decided[2], Decided::Marked { hold: hold("id-2"), claim });
+        let left = LeftCall { id: id_1, hold: hold("id-1"), until_ms: 121_000 };
+        assert_eq!(batch.decided[3], Decided::Left(Box::new(left)));
+        assert_eq!(batch.decided[5], Decided::Retried { hold: hold("id-1") });
+        let ends = batch.ends();
+        let [Operation::Capture { claim, route, .. }] = &ends[..] else { panic!("{ends:?}") };
+        assert_eq!((claim, &**route), (&Some(id_1), "/a b"));
+        for bad in [" k zz", &format!(" k {one} -"), &format!(" k {one} x 5")] {
+            let text = format!("17 60 +\nh id-1 bob 5 c 3 99 /a\n0\n- id-1{bad}");
+            assert_eq!(Batch::parse(&text), None, "{bad}");
+        }
     }
 
     #[test]

@@ -143,8 +143,35 @@ async fn compare_once(
     Ok(Some(compared.collect()))
 }
 
-/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` if some of
-/// these batches are already durable and have left the stream.
+/// By how much, in micro-credits, an account has more in Redis than the decisions of Postgres that it has heard of
+/// account for: see [`StoredAccount::missing`]. `None` where Redis has applied none that Postgres does not have, or
+/// where the two stores cannot be read at the same moment.
+pub(crate) async fn missing(
+    shared: &Shared,
+    scripts: &Scripts,
+    account: &str,
+) -> Result<Option<i64>, LedgerError> {
+    let ids = [account.to_owned()];
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            tokio::time::sleep(RETRY_EVERY).await;
+        }
+        let (checkpoint, mut stored) = postgres::stored_accounts(&shared.store, &ids).await?;
+        let Some(snapshot) = snapshot(shared, scripts, checkpoint.seq, &ids, &[]).await? else {
+            continue;
+        };
+        for decided in snapshot.batches.into_iter().flat_map(|batch| batch.decided) {
+            follow(&mut stored, decided);
+        }
+        let value = snapshot.accounts.get(account).and_then(Option::as_deref);
+        let hot = value.and_then(HotAccount::parse);
+        return Ok(hot.and_then(|hot| stored.get(account)?.missing(&hot)));
+    }
+    Ok(None)
+}
+
+/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` where some of
+/// these batches have become durable and left the stream.
 async fn snapshot(
     shared: &Shared,
     scripts: &Scripts,
@@ -222,7 +249,10 @@ pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Deci
                 stored.holds.remove(id.as_str());
             }
         }
-        Decided::Renewed { .. } => {}
+        Decided::Renewed { .. }
+        | Decided::Marked { .. }
+        | Decided::Left(_)
+        | Decided::Retried { .. } => {}
     }
 }
 
@@ -254,6 +284,11 @@ fn mismatch(
              {applied}"
         );
         return Some(Mismatch { what, is_sure: false });
+    }
+    if !stored.digest.is_empty() && stored.digest[..] != hot.digest {
+        return sure(
+            "Redis has applied other changes of it (grants, refunds) than Postgres has".to_owned(),
+        );
     }
     let mut words = Vec::new();
     let mut differ = |what: &str, redis: String, postgres: String| {

@@ -78,6 +78,7 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             (checkpoint, false)
         }
     };
+    shared.note_failovers(checkpoint.failovers);
     if checkpoint.recovering {
         // The epoch is closed before the lease is extended, so that no reply from it is answered
         // under the new lease.
@@ -97,13 +98,16 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             "Postgres was taken back to an earlier point"
         );
         shared.epoch.lose(checkpoint.epoch);
+        postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     } else if was_taken_back || is_another_postgres(shared, &checkpoint).await? {
         tracing::error!(
             epoch = checkpoint.epoch,
             "Postgres was failed over or restored: grants, purchases and keys of the last moments may be missing \
-             there; what Redis has is built anew from it. Run `farebox stripe reconcile --since 1d`"
+             there; what Redis has is built anew from it, and each gateway with a [stripe] section compares the last \
+             day with Stripe"
         );
         shared.epoch.lose(checkpoint.epoch);
+        postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     }
     shared.redo.trim(checkpoint.epoch, checkpoint.seq);
     if shared.epoch.number() != Some(checkpoint.epoch) && may_follow(shared, &checkpoint).await? {
@@ -142,6 +146,15 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
         // first batch shows what is there.
         Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
     };
+    match redis_look::reaches_one(shared, &here).await {
+        Ok(true) => {}
+        Ok(false) => {
+            // The data that the one connection missed, the other may have.
+            shared.epoch.forget_loss();
+            return Ok(false);
+        }
+        Err(_) => return Ok(!is_lost && !shared.redis.is_demoted()),
+    }
     let is_home = checkpoint.redis.is_empty() || checkpoint.redis == *here;
     if is_home && !is_lost {
         return Ok(true);

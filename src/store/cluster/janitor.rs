@@ -1,11 +1,13 @@
-//! The janitor: ends the calls of lost gateways, removes idle accounts from Redis, makes the
-//! partitions for the coming months, and checks Redis.
+//! The janitor: has the calls of lost gateways ended, retires cold accounts, makes the partitions of the months to
+//! come, deletes the answers whose time is up, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::retention;
 use crate::ledger::{LedgerError, wall_ms};
+use crate::store::cluster::cold_claims;
+use crate::store::cluster::kept_stream;
 use crate::store::cluster::lost_gateways::Silences;
 use crate::store::cluster::postgres;
 use crate::store::cluster::redis::connection::{arg, args};
@@ -19,7 +21,10 @@ const EVERY: Duration = Duration::from_secs(2);
 /// The time between two rounds of the upkeep.
 const UPKEEP_EVERY: Duration = Duration::from_secs(3600);
 
-/// The time until the next upkeep if a part of this one failed.
+/// The time between two deletions of answers whose time is up.
+const ANSWERS_EVERY: Duration = Duration::from_secs(60);
+
+/// The time until the next upkeep where some of it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long an account must be idle before it is removed from Redis.
@@ -27,6 +32,7 @@ const COLD_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs until the task is aborted. If one step fails, the others are still done.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut next_purge = Instant::now() + ANSWERS_EVERY;
     let (mut next_upkeep, mut silences) = (Instant::now() + UPKEEP_EVERY, Silences::default());
     loop {
         tokio::select! {
@@ -34,6 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             () = shared.wake_janitor.notified() => {}
         }
         is_done("checking Redis", check_redis(&shared).await);
+        is_done("trimming the stream", kept_stream::trim(&shared).await);
         is_done("warming after a recovery", warm::warm_after_recovery(&shared).await);
         if shared.epoch.is_unswept()
             && is_done("removing the keys of ended epochs", remove_earlier_epochs(&shared).await)
@@ -42,6 +49,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         }
         let expired = silences.expire_lost_calls(&shared).await;
         is_done("expiring the calls of lost gateways", expired);
+        if Instant::now() >= next_purge {
+            is_done("deleting old answers", postgres::purge_answers(&shared.store).await);
+            next_purge = Instant::now() + ANSWERS_EVERY;
+        }
         if Instant::now() >= next_upkeep {
             let wait = if upkeep(&shared).await { UPKEEP_EVERY } else { RETRY_AFTER };
             next_upkeep = Instant::now() + wait;
@@ -60,16 +71,20 @@ async fn upkeep(shared: &Shared) -> bool {
         before(retention::CRASHED_CALLS),
     )
     .await;
+    let now_ms = shared.watch.now_ms();
     let done = [
+        is_done("purging claims", postgres::purge_claims(&shared.store, now_ms).await),
         is_done("making partitions", postgres::make_partitions(&shared.store).await),
+        is_done("making partitions", postgres::make_answer_partitions(&shared.store).await),
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
         // A repair may have removed accounts from Redis, and been interrupted before it loaded them
         // again.
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
+        is_done("loading claims", cold_claims::load_all_if_cold(shared).await),
     ];
-    done == [true; 5]
+    done == [true; 8]
 }
 
 /// Records whether Redis is fit for a ledger, whether it has replicas, and the numbers for the
@@ -86,10 +101,11 @@ pub(crate) async fn check_redis(shared: &Shared) -> Result<(), LedgerError> {
         shared.lease.note_replica();
     }
     if let Some(scripts) = shared.epoch.scripts() {
-        // The newest durable batch stays in the stream, so that a fork can be noticed. It is not
-        // counted here.
-        let waiting = shared.redis.stream_length(&scripts).await?.saturating_sub(1);
-        shared.metrics.ledger_outbox.set(waiting.max(0));
+        let meta = shared.redis.meta(&scripts).await?;
+        shared.metrics.ledger_outbox.set(meta.newest.saturating_sub(meta.durable).max(0));
+    }
+    if info.is_nearly_full() {
+        kept_stream::give_back(shared).await?;
     }
     fit.inspect_err(|error| tracing::error!(%error, "new calls get 503"))
 }

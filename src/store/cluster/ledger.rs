@@ -1,11 +1,11 @@
 //! The cluster ledger as a backend of the pipeline.
 //!
-//! - Operations on holds are decided in Redis. `work` passes a batch to `decide.lua`
-//!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into
-//!   Redis. The script adds each batch to a stream.
-//! - `sync` writes the stream into Postgres, and applies the decisions of Postgres in Redis. In
-//!   `strict` a batch is in Postgres before it is answered. In `relaxed` it is there within a
-//!   quarter of a second, and until then it is also in the gateway's redo log (`redo`).
+//! - Operations on holds are decided in Redis: `work` lets `decide.lua` decide a batch
+//!   (`redis::request`, `redis::reply`), and `warm` loads the accounts that the batch needs into Redis.
+//!   The script adds each batch to a stream.
+//! - `sync` writes the stream into Postgres (it folds the batches into entries and holds), and applies in Redis what
+//!   Postgres decided. A batch is folded within a quarter of a second. Until then it is also in Postgres as a text in
+//!   `strict`, appended before it is answered, and in the gateway's redo log (`redo`) in `relaxed`.
 //! - All other operations are decided in Postgres.
 //! - `heartbeat` renews the lease and follows the ledger from epoch to epoch. An epoch ends when
 //!   Redis loses its data, and a `recovery` begins the next one. `janitor` does the upkeep.
@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{Backend, Expired, IsLive};
-use crate::ledger::config::LedgerConfig;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::ledger::backend::{Backend, Begun, Expired, IsLive};
+use crate::ledger::config::{Durability, LedgerConfig};
+use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
 use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
+use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
+use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
 use crate::store::cluster::janitor;
@@ -75,8 +77,6 @@ pub struct ClusterLedger {
 enum DecidedIn {
     Redis,
     Postgres,
-    /// Refused as unavailable: the cluster ledger has no claims yet.
-    Nowhere,
     /// By itself, never together with other operations.
     Alone,
 }
@@ -136,6 +136,9 @@ impl ClusterLedger {
     /// tasks.
     async fn start(&mut self, replaced: Option<i64>) {
         wait_until_open(&self.shared).await;
+        if let Err(error) = election::start(&self.shared, replaced).await {
+            tracing::debug!(%error, "the syncer is elected later");
+        }
         if let Some(earlier) = replaced
             && let Err(error) = self.expire_calls_of_replaced(earlier).await
         {
@@ -161,6 +164,16 @@ impl ClusterLedger {
     /// Returns a reader of this ledger.
     pub fn reader(&self) -> ClusterReader {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
+    }
+
+    /// Opens the answers that the ledger keeps for retries, in Postgres; those of all gateways together take at most
+    /// `max_total` bytes.
+    ///
+    /// # Errors
+    /// Where Postgres cannot be reached.
+    pub async fn answers(&self, max_total: u64) -> Result<ClusterAnswers, LedgerError> {
+        let gateway = self.shared.settings.incarnation;
+        ClusterAnswers::open(self.shared.store.clone(), gateway, max_total).await
     }
 
     /// Removes from Redis the accounts that have been idle for at least `idle`. Returns how many it
@@ -204,10 +217,6 @@ impl Backend for ClusterLedger {
                     (DecidedIn::Redis, some) => {
                         outcomes.extend(decide_in_redis(&self.shared, some).await);
                     }
-                    (DecidedIn::Nowhere, some) => {
-                        let refused = some.iter().map(|_| Outcome::Refused(Refusal::Unavailable));
-                        outcomes.extend(refused);
-                    }
                     (_, [Operation::Audit]) => outcomes.push(audit(&self.shared).await),
                     (_, some) => {
                         outcomes.extend(decide_in_postgres_unless_open(&self.shared, some).await);
@@ -216,6 +225,31 @@ impl Backend for ClusterLedger {
             }
         }
         outcomes
+    }
+
+    /// In `strict` the calls' operations wait for Postgres in the future that is returned: Redis decides the next batch
+    /// meanwhile.
+    async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
+        let shared = &self.shared;
+        let is_usual = |operation: &Operation| {
+            DecidedIn::of(operation) == DecidedIn::Redis && operation.origin() != Some(Origin::Api)
+        };
+        let is_strict = shared.settings.durability == Durability::Strict;
+        if !is_strict || batch.len() > MAX_BATCH || !batch.iter().all(is_usual) {
+            return Begun::Done(self.apply(batch).await);
+        }
+        decide_owed(shared).await;
+        let items: Vec<_> = batch.iter().map(BatchItem::Operation).collect();
+        let decided = work::ask_redis(shared, &items).await;
+        let waits = decided.waits_for_postgres();
+        let (shared, operations) = (shared.clone(), batch.clone());
+        let outcomes = async move {
+            let (decisions, uncertain) = decided.make_durable(&shared).await;
+            let uncertain = uncertain.into_iter();
+            shared.debts.owe(uncertain.filter_map(|place| work::release_of(&operations[place])));
+            outcomes_of(&operations, decisions)
+        };
+        if waits { Begun::Committing(Box::pin(outcomes)) } else { Begun::Done(outcomes.await) }
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
@@ -249,6 +283,7 @@ impl Backend for ClusterLedger {
                 tracing::warn!("not every account with a live hold is in Redis yet");
             }
             self.tasks.shutdown().await;
+            election::leave(&self.shared).await;
             if let Err(error) =
                 postgres::leave(&self.shared.store, self.shared.settings.incarnation).await
             {
@@ -263,13 +298,14 @@ impl Backend for ClusterLedger {
 impl DecidedIn {
     fn of(operation: &Operation) -> Self {
         match operation {
-            _ if operation.has_claim() => Self::Nowhere,
             Operation::Hold(_)
             | Operation::Extend { .. }
             | Operation::Renew { .. }
             | Operation::Capture { .. }
             | Operation::Release { .. }
             | Operation::Abandon { .. }
+            | Operation::MarkClaim { .. }
+            | Operation::Leave { .. }
             | Operation::Balance { .. } => Self::Redis,
             Operation::Open { .. }
             | Operation::Post(_)
@@ -284,7 +320,6 @@ impl DecidedIn {
             | Operation::RecordCustomer { .. }
             | Operation::Thaw { .. } => Self::Postgres,
             Operation::Audit | Operation::Fold { .. } => Self::Alone,
-            Operation::MarkClaim { .. } | Operation::Leave { .. } => Self::Nowhere,
         }
     }
 
@@ -322,7 +357,13 @@ async fn wait_until_open(shared: &Shared) {
 async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     decide_owed(shared).await;
     let items: Vec<_> = operations.iter().map(BatchItem::Operation).collect();
-    let decisions = work::decide(shared, &items).await;
+    let mut outcomes = outcomes_of(operations, work::decide(shared, &items).await);
+    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
+    outcomes
+}
+
+/// The outcomes of operations as Redis has decided them. A call that was cut off is logged.
+fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
     for (operation, decision) in operations.iter().zip(&decisions) {
         if decision.verdict == Verdict::Expired
             && let Some(call) = operation.crashed_call(wall_ms())
@@ -330,9 +371,7 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
             call.log();
         }
     }
-    let mut outcomes: Vec<_> = decisions.into_iter().map(Decision::outcome).collect();
-    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
-    outcomes
+    decisions.into_iter().map(Decision::outcome).collect()
 }
 
 /// Decides the operations in `debts`. Those that cannot be decided stay there.

@@ -1,19 +1,25 @@
 //! The cluster ledger: Redis decides, Postgres remembers. Any number of gateways share it.
 
 mod adaptive;
+pub(crate) mod answers;
 mod api_ends;
 mod batch_log;
+mod claim_text;
+mod cold_claims;
 mod compare;
 mod debts;
+mod election;
 pub(crate) mod epoch;
 mod hand_over;
 mod heartbeat;
 pub(crate) mod import;
 mod intake;
 mod janitor;
+mod kept_stream;
 mod lease;
 pub(crate) mod ledger;
 mod lost_gateways;
+mod lost_grants;
 mod open_epoch;
 pub(crate) mod postgres;
 pub(crate) mod reader;
@@ -28,6 +34,7 @@ pub(crate) mod setup;
 mod shared;
 mod sweep;
 mod sync;
+mod syncer;
 mod usage_text;
 mod warm;
 mod work;

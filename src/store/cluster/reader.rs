@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
@@ -54,6 +55,10 @@ impl Reader for ClusterReader {
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError> {
         search::entries_of(&self.lists, account, time, before, limit).await
+    }
+
+    fn failovers(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.shared.failovers.subscribe())
     }
 
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {

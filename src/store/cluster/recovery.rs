@@ -1,16 +1,18 @@
 //! The recovery: opens the next epoch after Redis has lost data.
 //!
 //! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are
-//! left in the stream and in the redo logs, and opens the next epoch, first in Redis and then in
+//! left in the stream, in the redo logs and among the appends of `strict`, and opens the next epoch, first in Redis and then in
 //! Postgres.
 
 use std::time::{Duration, Instant};
 
-use crate::ledger::{LedgerError, wall_ms};
+use crate::ledger::{Durability, LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
+use crate::store::cluster::kept_stream;
+use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
-    self, Candidate, Checkpoint, NumberedBatch, Recovery, digest,
+    self, Candidate, Checkpoint, Recovery, Replayed, StreamBatch, digest,
 };
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
@@ -68,7 +70,8 @@ async fn lead(
     let ending = Scripts::new(SHARD, Epoch { number: epoch, nonce: nonce.clone() });
     // Postgres may have been restored to an earlier epoch. The keys that later epochs left in Redis
     // must never be read again.
-    let seen = shared.redis.meta(&ending).await?.number;
+    let meta = shared.redis.meta(&ending).await?;
+    let (seen, ledger) = (meta.number, postgres::ledger_id(&shared.store).await?);
     // If Redis still has the old scripts, this stops a gateway that does not know of the recovery
     // yet.
     shared.redis.fence(&ending).await?;
@@ -77,10 +80,17 @@ async fn lead(
         // it must not pass the reply on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
-    let survived = surviving_batches(shared, &ending, &mut recovery).await?;
-    let (replayed, missing) = recovery.replay(survived).await?;
+    // Another ledger's batches may be there, of an earlier database.
+    let is_ours = meta.ledger == ledger;
+    let survived = surviving_batches(shared, &ending, &mut recovery, is_ours).await?;
+    let Replayed { batches: replayed, missing, remembered } = recovery.replay(survived).await?;
+    kept_stream::add(shared, &ending, &remembered).await;
     let charged = recovery.charge_owed(wall_ms()).await?;
-    if missing > 0 {
+    if recovery.checkpoint.failed_over {
+        lost_grants::report(shared, &ending, &mut recovery).await?;
+    }
+    // In `strict` a batch that is missing was acknowledged to nobody.
+    if missing > 0 && shared.settings.durability == Durability::Relaxed {
         tracing::error!(
             epoch,
             batches = missing,
@@ -91,11 +101,9 @@ async fn lead(
     let number = epoch.max(seen).saturating_add(1);
     let next = Epoch { number, nonce: uuid::Uuid::new_v4().simple().to_string() };
     let scripts = Scripts::new(SHARD, next);
-    shared.redis.begin_epoch(&scripts).await?;
+    let cold_until = recovery.cold_until().await?;
+    shared.redis.begin_epoch(&scripts, &ledger, cold_until).await?;
     let back_off = recovery.open(scripts.epoch.number, &scripts.epoch.nonce, candidate).await?;
-    if let Err(error) = shared.redis.drop_earlier(&scripts).await {
-        tracing::debug!(%error, "the stream of the ended epoch is trimmed with the next batches");
-    }
     if epoch > 0 {
         shared.metrics.ledger_recoveries.inc();
         tracing::warn!(epoch = number, replayed, charged, "the ledger is recovered");
@@ -111,33 +119,39 @@ async fn lead(
     Ok(())
 }
 
-/// The batches that Redis still has and Postgres does not have; empty if the two have forked.
+/// The batches that Redis still has and Postgres does not; none where the two have forked. With `later`, those of
+/// epochs that Postgres does not know as well: it was failed over, or restored.
 async fn surviving_batches(
     shared: &Shared,
     scripts: &Scripts,
     recovery: &mut Recovery,
-) -> Result<Vec<NumberedBatch>, LedgerError> {
-    let mut survived: Vec<NumberedBatch> = Vec::new();
-    let (mut from, mut stayed) = (recovery.checkpoint.seq, Instant::now());
+    later: bool,
+) -> Result<Vec<StreamBatch>, LedgerError> {
+    let mut survived: Vec<StreamBatch> = Vec::new();
+    let epoch = recovery.checkpoint.epoch;
+    let (mut from, mut stayed) = ((epoch, recovery.checkpoint.seq), Instant::now());
     loop {
         if stayed.elapsed() >= STAY_EVERY {
             recovery.keep_alive().await?;
             stayed = Instant::now();
         }
         let checkpoint = &recovery.checkpoint;
-        let batches = shared.redis.batches(scripts, from, BATCHES).await?;
+        let batches = shared.redis.all_batches(scripts, from, BATCHES).await?;
         let Some(last) = batches.last() else { return Ok(survived) };
-        from = last.seq + 1;
-        for batch in batches {
-            if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
+        from = (last.epoch, last.batch.seq + 1);
+        for StreamBatch { epoch, batch } in batches {
+            if epoch > checkpoint.epoch {
+                if later {
+                    survived.push(StreamBatch { epoch, batch });
+                }
+            } else if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
                 tracing::error!(
                     "the stream of Redis has another batch than Postgres under one number; Postgres counts, \
                      and nothing of the stream is used"
                 );
                 return Ok(Vec::new());
-            }
-            if batch.seq > checkpoint.seq {
-                survived.push(batch);
+            } else if batch.seq > checkpoint.seq {
+                survived.push(StreamBatch { epoch, batch });
             }
         }
     }

@@ -13,9 +13,10 @@ use crate::metrics::Metrics;
 use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::compare::follow;
 use crate::store::cluster::epoch::Epoch;
+use crate::store::cluster::kept_stream::StreamId;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
-    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, StreamBatch, digest,
 };
 use crate::store::cluster::redis::connection::{Meta, Redis};
 use crate::store::cluster::redis::record::HotAccount;
@@ -81,7 +82,7 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
         planner.plan.state.push(what);
     }
     match planner.redis.wait().await {
-        Ok(()) => planner.plan_with_redis().await?,
+        Ok(()) => planner.plan_with_redis(config.durability).await?,
         Err(error) => planner.plan_without_redis(&error),
     }
     Ok(planner.plan)
@@ -170,8 +171,8 @@ impl Planner {
                  have yet; this takes up to 4 s"
             ),
             (n, Durability::Strict) => format!(
-                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have no batches that \
-                 Postgres lacks"
+                "the {n} running gateways answer 503 for up to 4 s; in `strict` they have answered no call \
+                 whose batch Postgres lacks"
             ),
         });
     }
@@ -183,24 +184,29 @@ impl Planner {
         );
     }
 
-    async fn plan_with_redis(&mut self) -> Result<(), LedgerError> {
+    async fn plan_with_redis(&mut self, durability: Durability) -> Result<(), LedgerError> {
         let checkpoint = self.snapshot.checkpoint.clone();
         let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
         let scripts = Scripts::new(SHARD, epoch);
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
-        let survived = self.survived(&scripts).await?;
-        let handed = self.snapshot.redo.clone();
-        let mut batches: BTreeMap<i64, &NumberedBatch> =
-            handed.iter().map(|batch| (batch.seq, batch)).collect();
-        batches.extend(survived.iter().map(|batch| (batch.seq, batch)));
-        batches.retain(|seq, _| *seq > checkpoint.seq);
+        let is_ours = meta.ledger == postgres::ledger_id(&self.store).await?;
+        let survived = self.survived(&scripts, is_ours).await?;
+        let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
+        // Of two batches with one number the later of these counts.
+        let of_epoch = |batch| StreamBatch { epoch: checkpoint.epoch, batch };
+        let all = handed.iter().cloned().map(of_epoch).chain(survived.iter().cloned());
+        let all: Vec<_> = all.chain(appended.iter().cloned().map(of_epoch)).collect();
+        let mut batches: BTreeMap<StreamId, &NumberedBatch> =
+            all.iter().map(|found| ((found.epoch, found.batch.seq), &found.batch)).collect();
+        batches.retain(|place, _| *place > (checkpoint.epoch, checkpoint.seq));
         self.plan.steps.push(format!(
             "{} batches are written to Postgres: {} from the stream of Redis, {} that gateways handed \
-             over",
+             over{}",
             batches.len(),
             survived.len(),
-            handed.len()
+            handed.len(),
+            if appended.is_empty() { String::new() } else { format!(", {} appended", appended.len()) }
         ));
         let owed = self.snapshot.owed.clone();
         if !owed.is_empty() {
@@ -209,7 +215,7 @@ impl Planner {
                 owed.len()
             ));
         }
-        self.find_gaps(&meta, batches.keys().copied());
+        self.find_gaps(&meta, durability, batches.keys().copied());
         let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
         let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
         self.compare_accounts(&meta, decided).await?;
@@ -239,56 +245,75 @@ impl Planner {
         self.plan.state.push(format!("Redis: {what}"));
     }
 
-    /// The batches of the stream that Postgres does not have; empty if the two have forked.
-    async fn survived(&mut self, scripts: &Scripts) -> Result<Vec<NumberedBatch>, LedgerError> {
+    /// The batches of the stream that Postgres does not have; none where the two have forked.
+    /// With `later`, those of epochs that Postgres does not know as well.
+    async fn survived(
+        &mut self,
+        scripts: &Scripts,
+        later: bool,
+    ) -> Result<Vec<StreamBatch>, LedgerError> {
         let checkpoint = self.snapshot.checkpoint.clone();
-        let (mut survived, mut from) = (Vec::new(), checkpoint.seq);
+        let (mut survived, mut from) = (Vec::new(), (checkpoint.epoch, checkpoint.seq));
         loop {
-            let batches = self.redis.batches(scripts, from, AT_ONCE as u64).await?;
+            let batches = self.redis.all_batches(scripts, from, AT_ONCE as u64).await?;
             let Some(last) = batches.last() else { return Ok(survived) };
-            from = last.seq + 1;
-            for batch in batches {
-                if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
+            from = (last.epoch, last.batch.seq + 1);
+            for StreamBatch { epoch, batch } in batches {
+                if epoch > checkpoint.epoch {
+                    if later {
+                        survived.push(StreamBatch { epoch, batch });
+                    }
+                } else if batch.seq == checkpoint.seq && digest(&batch.text) != checkpoint.digest {
                     let what = "Redis has another batch than Postgres under one number: nothing of its \
                                 stream is used";
                     self.plan.state.push(what.to_owned());
                     return Ok(Vec::new());
-                }
-                if batch.seq > checkpoint.seq {
-                    survived.push(batch);
+                } else if batch.seq > checkpoint.seq {
+                    survived.push(StreamBatch { epoch, batch });
                 }
             }
         }
     }
 
-    /// Finds the numbers of batches after the checkpoint that were decided and are not in `found`.
-    fn find_gaps(&mut self, meta: &Meta, found: impl Iterator<Item = i64>) {
+    /// Finds the batches after the checkpoint that were decided and are not among `found`.
+    fn find_gaps(
+        &mut self,
+        meta: &Meta,
+        durability: Durability,
+        found: impl Iterator<Item = StreamId>,
+    ) {
         let checkpoint = &self.snapshot.checkpoint;
         if meta.number > checkpoint.epoch {
             self.plan.lost.push(format!(
                 "Postgres is at epoch {}, and Redis has seen epoch {}: Postgres was taken back to an \
-                 earlier point, and the batches of these epochs that it did not have then are gone",
+                 earlier point, and the batches of these epochs that it did not have then are gone, but for \
+                 those that are still in the stream",
                 checkpoint.epoch, meta.number
             ));
         }
-        let newest = if meta.number == checkpoint.epoch { meta.newest } else { 0 };
-        let mut expected = checkpoint.seq + 1;
+        // Up to where an epoch went is known of the newest one alone.
+        let end = (meta.number >= checkpoint.epoch).then_some((meta.number, meta.newest + 1));
+        let (mut epoch, mut expected) = (checkpoint.epoch, checkpoint.seq + 1);
         let mut missing = Vec::new();
-        for seq in found.chain([newest + 1]) {
+        for (of, seq) in found.chain(end) {
+            if of > epoch {
+                (epoch, expected) = (of, 1);
+            }
             if seq > expected {
-                missing.push((expected, seq - 1));
+                missing.push((epoch, expected, seq - 1));
             }
             expected = expected.max(seq + 1);
         }
-        for (first, last) in missing {
-            let why = if last <= meta.durable {
+        for (epoch, first, last) in missing {
+            let why = if epoch < meta.number || last <= meta.durable {
                 "Postgres had them once: it was taken back to an earlier point"
+            } else if durability == Durability::Strict {
+                // A batch that was not appended was acknowledged to nobody.
+                continue;
             } else {
                 "they may be in the memory of gateways that run"
             };
-            self.plan
-                .lost
-                .push(format!("batches {first} to {last} of epoch {}: {why}", meta.number));
+            self.plan.lost.push(format!("batches {first} to {last} of epoch {epoch}: {why}"));
         }
     }
 

@@ -35,7 +35,26 @@ pub(crate) async fn look(shared: &Shared) -> Result<Found, LedgerError> {
     Ok(Found::Master(identity))
 }
 
-/// Asks for the time on Redis's clock.
+/// Whether the connection of the batches leads to the master `here` as well. If not, both connections are opened anew:
+/// one may have been open since before the address led elsewhere, and says nothing of the epoch's data.
+///
+/// # Errors
+/// Where Redis is away.
+pub(crate) async fn reaches_one(shared: &Shared, here: &str) -> Result<bool, LedgerError> {
+    let hot = shared.redis.hot_who().await?;
+    if hot.is_replica {
+        shared.redis.note_demoted();
+        return Ok(false);
+    }
+    let is_one = hot.identity() == here;
+    if !is_one {
+        tracing::warn!("the two connections to Redis lead to two servers; both are opened anew");
+        shared.redis.reopen();
+    }
+    Ok(is_one)
+}
+
+/// Asks for the time.
 ///
 /// # Errors
 /// Fails if Redis is unreachable.

@@ -64,10 +64,9 @@ async fn repair(shared: &Shared) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
-/// Removes accounts and their live holds from Redis, and loads them again. The stream has all
-/// batches that Redis decided about them, and no gateway loads such an account before all of these
-/// batches are in Postgres.
-async fn replace(
+/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided
+/// about them are in the stream, and no gateway loads an account before all of these are in Postgres.
+pub(crate) async fn replace(
     shared: &Shared,
     scripts: &Scripts,
     accounts: &BTreeSet<String>,

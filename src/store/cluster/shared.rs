@@ -1,9 +1,10 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
@@ -12,6 +13,7 @@ use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::AdaptiveLimit;
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
+use crate::store::cluster::kept_stream::Marks;
 use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::OpenEpoch;
 use crate::store::cluster::postgres::Store;
@@ -19,6 +21,7 @@ use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
+use crate::store::cluster::syncer::Syncer;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
@@ -49,12 +52,20 @@ pub(crate) struct Shared {
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,
+    /// Whether this gateway is the syncer, and how far Postgres lags behind.
+    pub syncer: Syncer,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
     pub hand_over_size: AdaptiveLimit,
+    /// How far the stream may be cut.
+    pub kept: Marks,
     /// Wakes the janitor.
     pub wake_janitor: Notify,
+    /// How many failovers of Postgres were noticed since this gateway began, by any gateway.
+    pub failovers: watch::Sender<u64>,
+    /// The same as Postgres counted last; below 0 before the first look.
+    counted_failovers: AtomicI64,
 }
 
 /// The values that stay the same while a gateway runs.
@@ -112,13 +123,26 @@ impl Shared {
             redo: RedoLog::default(),
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
+            syncer: Syncer::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
+            kept: Marks::default(),
             wake_janitor: Notify::new(),
+            failovers: watch::Sender::new(0),
+            counted_failovers: AtomicI64::new(-1),
         })
     }
 
-    /// Fails at once if Postgres is known to be unreachable, instead of waiting for it.
+    /// Notes how many failovers of Postgres were noticed, as Postgres counts. A Postgres that was failed over may have
+    /// forgotten some, so any other number is news.
+    pub fn note_failovers(&self, count: i64) {
+        let before = self.counted_failovers.swap(count, Ordering::Relaxed);
+        if before >= 0 && before != count {
+            self.failovers.send_modify(|failovers| *failovers += 1);
+        }
+    }
+
+    /// Fails at once where Postgres is known to be unreachable, instead of waiting for it.
     pub fn require_postgres(&self) -> Result<(), LedgerError> {
         if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }

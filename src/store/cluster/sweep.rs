@@ -9,6 +9,7 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::record::route_of;
 use crate::store::cluster::redis::reply::Verdict;
 use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::redis_look;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
@@ -21,10 +22,17 @@ const GRACE_MS: &str = "9007199254740991";
 /// The most holds that one sweep ends.
 const LIMIT: &str = "500";
 
-/// The sweeps of one gateway. Each sweep looks at a part of the live holds.
+/// How many sweeps there are for one in which a gateway that is not the syncer looks at the live holds. Each look costs
+/// Redis some time for each of them. The syncer looks every time, and so ends the API's holds in time. The others look
+/// only for their own calls, whose holds nobody else ends.
+const OTHERS_LOOK_EVERY: usize = 10;
+
+/// The sweeps of one gateway. Each looks at some of the live holds.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    /// The position at which the next sweep begins, as a cursor of HSCAN.
+    /// How many sweeps there were.
+    sweeps: usize,
+    /// Where the next sweep begins: a cursor of HSCAN.
     cursor: String,
 }
 
@@ -41,7 +49,7 @@ struct Due {
 
 impl Sweep {
     pub fn new() -> Self {
-        Self { cursor: "0".to_owned() }
+        Self { sweeps: 0, cursor: "0".to_owned() }
     }
 
     /// Sweeps once. Returns the holds that expired.
@@ -88,11 +96,10 @@ impl Sweep {
         if !shared.watch.is_steady() {
             return Ok(None);
         }
-        let owner = shared.settings.incarnation.to_string();
-        let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
-        let reply: Vec<String> = shared.maintain(&scripts, words).await?.convert()?;
+        let looks = shared.syncer.is_elected() || self.sweeps.is_multiple_of(OTHERS_LOOK_EVERY);
+        self.sweeps = self.sweeps.wrapping_add(1);
+        let reply = if looks { self.look(shared, &scripts).await? } else { Vec::new() };
         let mut reply = reply.into_iter();
-        self.cursor = reply.next().unwrap_or_else(|| "0".to_owned());
         let mut due = Due { orphans: shared.debts.take_expiring(), ..Due::default() };
         while let (Some(id), Some(record)) = (reply.next(), reply.next()) {
             let Ok(hold) = id.parse::<HoldId>() else { continue };
@@ -103,6 +110,19 @@ impl Sweep {
             }
         }
         Ok(Some(due))
+    }
+
+    /// Looks at some of the live holds. Returns id and record of each whose time is up, one after the other.
+    async fn look(
+        &mut self,
+        shared: &Shared,
+        scripts: &Scripts,
+    ) -> Result<Vec<String>, LedgerError> {
+        let owner = shared.settings.incarnation.to_string();
+        let words = args(["due", &owner, GRACE_MS, LIMIT, &self.cursor]);
+        let mut reply: Vec<String> = shared.maintain(scripts, words).await?.convert()?;
+        self.cursor = if reply.is_empty() { "0".to_owned() } else { reply.remove(0) };
+        Ok(reply)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The sync between the stores: it writes the batches that Redis decided into Postgres, and applies
 //! decisions of Postgres in Redis.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,12 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
-use crate::store::cluster::postgres::{self, Checkpoint, Delivery, NumberedBatch, Written, digest};
+use crate::store::cluster::election;
+use crate::store::cluster::kept_stream;
+use crate::store::cluster::lost_grants;
+use crate::store::cluster::postgres::{
+    self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
+};
 use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
@@ -19,9 +25,11 @@ use crate::store::cluster::shared::Shared;
 /// left for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made a
-/// decision has delivered it at once. The syncer does it if that gateway died, or if Redis was
-/// unreachable.
+/// How often the place of the syncer is taken, or kept. It is free after three times as long.
+const ELECT_EVERY: Duration = Duration::from_secs(1);
+
+/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
+/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
 /// The number of batches that are read from the stream at once.
@@ -56,7 +64,15 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
     let scripts = shared.epoch.require()?;
     let known = shared.redo.durable();
     let (newest, durable) = announce_checkpoint(shared, &scripts, known).await?;
-    if newest > durable { sync_up_to(shared, &scripts, newest, limit).await } else { Ok(()) }
+    if newest <= durable {
+        return Ok(());
+    }
+    let synced = sync_up_to(shared, &scripts, newest, limit).await;
+    if shared.redo.durable() > durable {
+        // The other gateways hear of it from Redis.
+        announce_durable(shared, &scripts).await?;
+    }
+    synced
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
@@ -72,6 +88,9 @@ pub(crate) async fn sync_up_to(
 ) -> Result<(), LedgerError> {
     let began = Instant::now();
     while began.elapsed() < limit {
+        if is_known_durable(shared, scripts, seq) {
+            return Ok(());
+        }
         let checkpoint = postgres::checkpoint(&shared.store).await?;
         if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
             shared.epoch.wake_heartbeat.notify_one();
@@ -99,9 +118,13 @@ pub(crate) async fn sync_up_to(
             rest = others;
         }
     }
+    if is_known_durable(shared, scripts, seq) { Ok(()) } else { Err(LedgerError::Behind) }
+}
+
+/// Whether Postgres is known to have the batches up to `seq` in its tables.
+fn is_known_durable(shared: &Shared, scripts: &Scripts, seq: i64) -> bool {
     let (epoch, durable) = shared.redo.checkpoint();
-    let is_done = epoch == scripts.epoch.number && durable >= seq;
-    if is_done { Ok(()) } else { Err(LedgerError::Behind) }
+    epoch == scripts.epoch.number && durable >= seq
 }
 
 /// Writes batches into Postgres, if they continue the checkpoint. Returns whether they are durable.
@@ -122,8 +145,34 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in
-/// the stream. If it has another text there, the stream and Postgres have forked.
+/// Appends batches, which is what `strict` promises: from now on no loss of Redis loses them.
+///
+/// # Errors
+/// Where the epoch has ended, or somebody is about to end it: then they are refused at once.
+pub(crate) async fn append(
+    shared: &Shared,
+    scripts: &Scripts,
+    batches: &[NumberedBatch],
+) -> Result<(), LedgerError> {
+    let started = Instant::now();
+    match postgres::append(&shared.store, &scripts.epoch, batches).await? {
+        Appended::Durable => {
+            shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+            Ok(())
+        }
+        Appended::Refused => {
+            shared.epoch.wake_heartbeat.notify_one();
+            Err(LedgerError::Slow { what: "the next epoch of Redis" })
+        }
+        Appended::Forked => {
+            let what = "it has another batch than was appended under one number";
+            Err(forked(shared, scripts, what))
+        }
+    }
+}
+
+/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream: if it
+/// has another text there, the stream and Postgres have forked.
 async fn read_stream(
     shared: &Shared,
     scripts: &Scripts,
@@ -169,46 +218,71 @@ async fn announce_checkpoint(
     let reply = shared.maintain(scripts, args(["durable", &durable, &owner])).await?;
     let (newest, durable) = reply.convert()?;
     shared.redo.trim(scripts.epoch.number, durable);
+    shared.syncer.note(scripts.epoch.number, newest, durable);
     Ok((newest, durable))
 }
 
 /// Applies the decisions of Postgres in Redis: grants, refunds, freezes. Each takes effect once,
-/// however often it is delivered.
-pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
+/// however often it is delivered. Returns the accounts for which Redis has applied other decisions than Postgres has.
+pub(crate) async fn deliver(shared: &Shared) -> Result<BTreeSet<String>, LedgerError> {
+    let mut differing = BTreeSet::new();
     loop {
         let waiting = postgres::deliveries(&shared.store, DELIVERIES).await?;
         if waiting.is_empty() {
-            return Ok(());
+            return Ok(differing);
         }
         let scripts = shared.epoch.require()?;
         // All deliveries are sent in order before the first reply is read. If a delivery arrives
         // before an earlier one of the same account, it is not applied, and is sent again later.
         let sent = waiting.iter().map(|delivery| deliver_one(shared, &scripts, delivery));
         let mut applied: Vec<Delivery> = Vec::new();
-        for (delivery, is_applied) in waiting.iter().zip(join_all(sent).await) {
-            if is_applied? {
-                applied.push(delivery.clone());
+        for (delivery, heard) in waiting.iter().zip(join_all(sent).await) {
+            match heard? {
+                Heard::Applied => applied.push(delivery.clone()),
+                Heard::Waits => {}
+                Heard::Differs => drop(differing.insert(delivery.account.clone())),
             }
         }
         postgres::remove_deliveries(&shared.store, &applied).await?;
         if applied.len() < waiting.len() {
             // The remaining deliveries wait for an earlier one of their account, which another
             // gateway is sending.
-            return Ok(());
+            return Ok(differing);
         }
     }
 }
 
-/// Returns false if the account lacks an earlier delivery.
+/// What Redis says to a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// It is applied.
+    Applied,
+    /// The account lacks an earlier delivery.
+    Waits,
+    /// Another one was applied under its number, or later ones that Postgres does not have.
+    Differs,
+}
+
 async fn deliver_one(
     shared: &Shared,
     scripts: &Scripts,
     delivery: &Delivery,
-) -> Result<bool, LedgerError> {
+) -> Result<Heard, LedgerError> {
     let (number, amount) = (delivery.grant_seq.to_string(), delivery.amount.to_string());
     let frozen = if delivery.frozen { "1" } else { "0" };
-    let words = args(["deliver", &delivery.account, &number, &amount, frozen]);
-    Ok(shared.maintain(scripts, words).await? == Value::Integer(1))
+    let mut words = args(["deliver", &delivery.account, &number, &amount, frozen]);
+    let digests = [&delivery.before, &delivery.digest];
+    words.extend(digests.map(|digest| Value::Bytes(digest.clone().into())));
+    match shared.maintain(scripts, words).await?.convert::<i64>()? {
+        1 => Ok(Heard::Applied),
+        2 => Ok(Heard::Differs),
+        // Usually another gateway has delivered this one and later ones meanwhile.
+        3 if lost_grants::is_behind(shared, scripts, &delivery.account).await? => {
+            Ok(Heard::Differs)
+        }
+        3 => Ok(Heard::Applied),
+        _ => Ok(Heard::Waits),
+    }
 }
 
 /// Sets the metric that says whether a new call would be taken. `strict` needs both stores.
@@ -216,7 +290,8 @@ async fn deliver_one(
 /// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
-        None => true,
+        // A gateway that is not the syncer hears nothing of Postgres here.
+        None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
         Some(LedgerError::Redis(_)) => false,
         Some(_) => shared.settings.durability == Durability::Relaxed,
     };
@@ -227,40 +302,79 @@ fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
 }
 
-/// The syncer: keeps each store close to what the other one decides.
+/// The task that keeps each store close to what the other one decides.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let (mut delivered, mut behind_since) = (Instant::now(), None);
+    let mut round = Round::default();
     loop {
         tokio::time::sleep(SYNC_EVERY).await;
-        let behind = behind_since.map_or(0.0, |since: Instant| since.elapsed().as_secs_f64());
-        shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
+        note_lag(&shared);
         if shared.epoch.scripts().is_none() {
             note_health(&shared, None);
             continue;
         }
-        let mut synced = sync_within(&shared, SYNC_FOR).await;
-        if delivered.elapsed() >= DELIVER_EVERY {
-            // Deliveries do not wait for the backlog of batches.
-            if matches!(synced, Ok(()) | Err(LedgerError::Behind)) {
-                synced = deliver(&shared).await.and(synced);
-            }
-            delivered = Instant::now();
-        }
+        let synced = round.run(&shared).await;
         note_health(&shared, synced.as_ref().err());
-        // In `strict` the redo log is empty, so the lag is measured here. It is unknown while Redis
-        // is unreachable.
-        behind_since = match &synced {
-            Ok(()) | Err(LedgerError::Redis(_)) => None,
-            Err(_) if shared.settings.durability == Durability::Relaxed => None,
-            Err(_) => Some(behind_since.unwrap_or_else(Instant::now)),
-        };
         match synced {
             Ok(()) | Err(LedgerError::Behind) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
+                if error.is_of_full_redis()
+                    && let Err(error) = kept_stream::give_back(&shared).await
+                {
+                    tracing::debug!(%error, "the stream is not trimmed");
+                }
                 // A store that is unreachable is asked less often.
                 tokio::time::sleep(SYNC_EVERY * 4).await;
             }
         }
     }
+}
+
+/// Sets the metric of the lag. While Redis is unreachable, only the lag of what this gateway has in its redo log is known.
+fn note_lag(shared: &Shared) {
+    let behind = if shared.redis.is_up() { shared.syncer.lag().as_secs_f64() } else { 0.0 };
+    shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
+}
+
+/// The rounds of the syncer: what is due by time.
+#[derive(Debug, Default)]
+struct Round {
+    elected: Option<Instant>,
+    delivered: Option<Instant>,
+}
+
+impl Round {
+    /// One round. The syncer writes what Redis has decided, and applies in Redis what Postgres has. Any other gateway only
+    /// reads how far the syncer has come.
+    async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
+        let mut elected = Ok(());
+        if is_due(&mut self.elected, ELECT_EVERY) {
+            elected = election::elect(shared).await;
+        }
+        if !shared.syncer.writes() {
+            let scripts = shared.epoch.require()?;
+            return announce_durable(shared, &scripts).await.and(elected);
+        }
+        let mut synced = sync_within(shared, SYNC_FOR).await;
+        // Deliveries do not wait for a backlog of batches.
+        if matches!(synced, Ok(()) | Err(LedgerError::Behind))
+            && is_due(&mut self.delivered, DELIVER_EVERY)
+        {
+            synced = lost_grants::deliver(shared).await.and(synced);
+            if shared.settings.durability == Durability::Strict {
+                let (epoch, durable) = shared.redo.checkpoint();
+                synced = postgres::remove_folded(&shared.store, epoch, durable).await.and(synced);
+            }
+        }
+        synced.and(elected)
+    }
+}
+
+/// Whether so much time has passed since this was due last; then it is due again after as much.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let is_due = last.is_none_or(|last| last.elapsed() >= every);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }

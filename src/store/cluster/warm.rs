@@ -12,6 +12,7 @@ use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::adaptive::chunks_within;
+use crate::store::cluster::cold_claims;
 use crate::store::cluster::postgres::{self, ColdAccount, Fate};
 use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::record::{self, HotAccount};
@@ -66,6 +67,7 @@ pub(crate) async fn warm(
             }
         }
     }
+    cold_claims::load(shared, scripts, &needs.claims, &needs.left).await?;
     warm_accounts(shared, scripts, &accounts, &nonce, IN_TIME).await
 }
 
@@ -132,6 +134,7 @@ async fn warm_together(
 pub(crate) async fn warm_after_recovery(shared: &Shared) -> Result<(), LedgerError> {
     if let Some(epoch) = shared.epoch.unwarmed() {
         warm_held_accounts(shared).await?;
+        cold_claims::load_all(shared).await?;
         shared.epoch.end_warming(epoch);
     }
     Ok(())
@@ -240,6 +243,7 @@ fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value>
         &cold.grant_seq.to_string(),
         flag(cold.frozen),
     ]);
+    words.push(Value::Bytes(cold.digest.clone().into()));
     for hold in &cold.holds {
         let max_ms = match hold.origin {
             Origin::Call => MIN_TTL_MS,
@@ -247,9 +251,11 @@ fn warm_account_args(nonce: &str, cold: &ColdAccount, now_ms: i64) -> Vec<Value>
         };
         let ttl_ms = hold.expires_ms.saturating_sub(now_ms).clamp(MIN_TTL_MS, max_ms);
         let (id, account) = (hold.id.as_str(), &cold.account);
+        let claim = hold.claim.as_ref().map(|claim| claim.id);
         let record =
-            record::live_record(hold.amount, hold.origin, account, hold.owner, &hold.route);
-        words.extend(args([id, &ttl_ms.to_string(), &record]));
+            record::live_record(hold.amount, hold.origin, account, hold.owner, claim, &hold.route);
+        let claim = hold.claim.as_ref().map(|claim| cold_claims::running(claim, &hold.id, now_ms));
+        words.extend(args([id, &ttl_ms.to_string(), &record, claim.as_deref().unwrap_or("")]));
     }
     words
 }

@@ -1,7 +1,11 @@
 //! The work on one batch, from its request to Redis until its decisions may be answered.
 
+use std::sync::Arc;
+
 use fred::types::Value;
 
+use crate::ledger::LedgerError;
+use crate::ledger::claim::Claim;
 use crate::ledger::config::Durability;
 use crate::ledger::operation::{NewHold, Operation, Origin};
 use crate::store::cluster::lease::Sent;
@@ -35,22 +39,134 @@ struct Work<'a> {
     batches: Vec<NumberedBatch>,
     /// The newest batch on which the decisions depend.
     seq: i64,
+    /// Some decision tells what an earlier batch did: Redis had decided it before.
+    repeats: bool,
+}
+
+/// A batch that Redis has decided, and that is not known to be durable yet.
+#[derive(Debug)]
+pub(crate) struct DecidedBatch {
+    /// When it was sent, and the scripts that decided it; `None` where no epoch was open.
+    by: Option<(Sent, Arc<Scripts>)>,
+    decisions: Vec<Decision>,
+    uncertain: Vec<usize>,
+    batches: Vec<NumberedBatch>,
+    seq: i64,
+    waits_for: WaitsFor,
+}
+
+/// The state of Postgres that the decisions wait for before they may be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitsFor {
+    Nothing,
+    /// The texts of this work's own batches.
+    Appended,
+    /// The entries and holds of everything up to its newest batch.
+    Folded,
 }
 
 /// Lets Redis decide a batch, and makes the decisions as durable as `[ledger] durability` promises.
 /// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
 /// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
+    let (decisions, uncertain) = ask_redis(shared, items).await.make_durable(shared).await;
+    let holds = uncertain.into_iter().filter_map(|place| match items[place] {
+        BatchItem::Operation(operation) => release_of(operation),
+        BatchItem::Expire { .. } => None,
+    });
+    shared.debts.owe(holds);
+    decisions
+}
+
+/// Lets Redis decide a batch. Nothing of it may be answered before [`DecidedBatch::make_durable`].
+pub(crate) async fn ask_redis(shared: &Shared, items: &[BatchItem<'_>]) -> DecidedBatch {
     let sent = shared.lease.sending();
     let mut work = Work::new(items, shared.holds_to_ask_for(sent));
-    if let Some(scripts) = shared.epoch.scripts() {
-        work.run(shared, &scripts).await;
-        if !work.may_be_answered(shared, &scripts, sent).await {
-            work.withdraw();
+    let scripts = shared.epoch.scripts();
+    if let Some(scripts) = &scripts {
+        work.run(shared, scripts).await;
+    }
+    let waits_for = work.waits_for(shared.settings.durability);
+    let Work { decisions, uncertain, batches, seq, .. } = work;
+    let by = scripts.map(|scripts| (sent, scripts));
+    DecidedBatch { by, decisions, uncertain, batches, seq, waits_for }
+}
+
+/// The release of a call's hold that Redis may have granted although its caller gets 503.
+pub(crate) fn release_of(operation: &Operation) -> Option<Operation> {
+    let Operation::Hold(NewHold { id, account, origin: Origin::Call, claim, .. }) = operation
+    else {
+        return None;
+    };
+    let (hold, account) = (id.clone(), Some(account.clone()));
+    let claim = match claim {
+        Some(Claim::Key { id, .. }) => Some(*id),
+        Some(Claim::Retry { .. }) | None => None,
+    };
+    Some(Operation::Release { hold, account, origin: Origin::Call, claim })
+}
+
+impl DecidedBatch {
+    /// True where the decisions may not be answered before Postgres has their batches.
+    pub fn waits_for_postgres(&self) -> bool {
+        self.waits_for != WaitsFor::Nothing
+    }
+
+    /// Makes the decisions as durable as `[ledger] durability` promises. Where that fails, or they may not be answered
+    /// for another reason, each of them is [`Decision::UNAVAILABLE`]. Also returns the places of the items that Redis
+    /// may have decided all the same: their holds have to be released.
+    pub async fn make_durable(mut self, shared: &Shared) -> (Vec<Decision>, Vec<usize>) {
+        let may_be_answered = match self.by.take() {
+            Some((sent, scripts)) => self.may_be_answered(shared, &scripts, sent).await,
+            // Nothing was decided.
+            None => true,
+        };
+        if !may_be_answered {
+            self.withdraw();
+        }
+        (self.decisions, self.uncertain)
+    }
+
+    /// Makes the decisions durable, and returns whether they may be answered.
+    async fn may_be_answered(&self, shared: &Shared, scripts: &Scripts, sent: Sent) -> bool {
+        if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
+            return false;
+        }
+        if self.waits_for == WaitsFor::Nothing || self.seq <= shared.redo.durable() {
+            return true;
+        }
+        // Where Postgres is known to be away, no caller waits for it.
+        if shared.require_postgres().is_err() {
+            return false;
+        }
+        let written = match self.waits_for {
+            WaitsFor::Appended => sync::append(shared, scripts, &self.batches).await,
+            _ => self.fold(shared, scripts).await,
+        };
+        if let Err(error) = &written {
+            tracing::warn!(%error, "a batch is not in Postgres in time; its calls get 503");
+        }
+        written.is_ok() && shared.lease.may_answer(sent)
+    }
+
+    async fn fold(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
+        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
+        let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
+        if is_written && self.seq <= shared.redo.durable() {
+            return Ok(());
+        }
+        sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await
+    }
+
+    /// Takes all decisions back: none of them may be answered.
+    fn withdraw(&mut self) {
+        for (place, decision) in self.decisions.iter_mut().enumerate() {
+            if decision.verdict == Verdict::Held {
+                self.uncertain.push(place);
+            }
+            *decision = Decision::UNAVAILABLE;
         }
     }
-    shared.debts.owe(work.releases());
-    work.decisions
 }
 
 impl<'a> Work<'a> {
@@ -69,6 +185,7 @@ impl<'a> Work<'a> {
             decisions: vec![Decision::UNAVAILABLE; items.len()],
             batches: Vec::new(),
             seq: 0,
+            repeats: false,
         }
     }
 
@@ -116,15 +233,16 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
-            // This capture is acknowledged but changed nothing in this batch. So it took effect in
-            // an earlier batch whose reply was lost, and which no redo log has.
-            if is_relaxed
-                && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
-                    self.items[item]
-                && decision.verdict.acknowledges()
-                && !changes.contains(place)
-            {
-                repeated.push(operation.clone());
+            // This is acknowledged but changed nothing in this batch. So it took effect in an earlier
+            // batch, whose reply was lost. No redo log has that batch, and nobody may have appended it.
+            if decision.verdict.acknowledges() && !changes.contains(place) {
+                self.repeats = true;
+                if is_relaxed
+                    && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
+                        self.items[item]
+                {
+                    repeated.push(operation.clone());
+                }
             }
             self.decisions[item] = decision;
         }
@@ -151,77 +269,30 @@ impl<'a> Work<'a> {
         self.waiting.retain(|place| {
             let item = items[*place];
             let is_blocked = item.account().is_some_and(|account| needs.accounts.contains(account))
-                || item.hold().is_some_and(|hold| needs.holds.contains(hold));
+                || item.hold().is_some_and(|hold| needs.holds.contains(hold))
+                || item
+                    .claim()
+                    .is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id));
             Some(*place) != first && !is_blocked
         });
     }
 
-    /// Makes the decisions as durable as `[ledger] durability` promises. Returns whether they may
-    /// be answered.
-    async fn may_be_answered(&self, shared: &Shared, scripts: &Scripts, sent: Sent) -> bool {
-        if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
-            return false;
+    /// What has to be in Postgres before the decisions may be answered. API holds outlive every gateway, and a service that
+    /// ends one may list its entry next, so decisions about them are folded.
+    fn waits_for(&self, durability: Durability) -> WaitsFor {
+        let decisions = self.items.iter().zip(&self.decisions);
+        let mut acknowledged = decisions.filter(|(_, decision)| decision.verdict.acknowledges());
+        let is_strict = durability == Durability::Strict;
+        let is_any = acknowledged.clone().next().is_some();
+        if acknowledged.any(|(item, _)| item.origin() == Some(Origin::Api)) {
+            WaitsFor::Folded
+        } else if !is_strict || !is_any {
+            WaitsFor::Nothing
+        } else if self.repeats {
+            WaitsFor::Folded
+        } else {
+            WaitsFor::Appended
         }
-        if !self.must_be_durable(shared.settings.durability) || self.seq <= shared.redo.durable() {
-            return true;
-        }
-        // If Postgres is known to be unreachable, no caller waits for it.
-        if shared.require_postgres().is_err() {
-            return false;
-        }
-        // The batches of this work may be all that Postgres lacks. If not, the other ones are in
-        // the stream.
-        let written = match sync::write_batches(shared, scripts, &self.batches).await {
-            Ok(true) if self.seq <= shared.redo.durable() => Ok(()),
-            Ok(_) => sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &written {
-            tracing::warn!(%error, "a batch is not in Postgres in time; its calls get 503");
-        }
-        written.is_ok() && shared.lease.may_answer(sent)
-    }
-
-    /// Whether the decisions must be in Postgres before they are answered. In `strict` all of them
-    /// must. In `relaxed` those about API holds must, because these holds outlive every gateway and
-    /// are captured by their ids alone.
-    fn must_be_durable(&self, durability: Durability) -> bool {
-        let mut acknowledged = self
-            .items
-            .iter()
-            .zip(&self.decisions)
-            .filter(|(_, decision)| decision.verdict.acknowledges());
-        acknowledged
-            .any(|(item, _)| durability == Durability::Strict || item.origin() == Some(Origin::Api))
-    }
-
-    /// Withdraws all decisions: none of them may be answered.
-    fn withdraw(&mut self) {
-        for (place, decision) in self.decisions.iter_mut().enumerate() {
-            if decision.verdict == Verdict::Held {
-                self.uncertain.push(place);
-            }
-            *decision = Decision::UNAVAILABLE;
-        }
-    }
-
-    /// Releases of calls' holds that Redis may have granted although their callers get 503.
-    fn releases(&self) -> Vec<Operation> {
-        let release = |place: &usize| match self.items[*place] {
-            BatchItem::Operation(Operation::Hold(NewHold {
-                id,
-                account,
-                origin: Origin::Call,
-                ..
-            })) => Some(Operation::Release {
-                hold: id.clone(),
-                account: Some(account.clone()),
-                origin: Origin::Call,
-                claim: None,
-            }),
-            _ => None,
-        };
-        self.uncertain.iter().filter_map(release).collect()
     }
 }
 

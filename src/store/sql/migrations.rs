@@ -48,6 +48,9 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         9 => "0009_purchases.sql",
         10 => "0010_usage.sql",
         11 => "0011_identities.sql",
+        12 => "0012_claims.sql",
+        13 => "0013_appends.sql",
+        14 => "0014_digests.sql",
     }
 });
 

@@ -103,6 +103,12 @@ impl Source {
         Ok((row.try_get("id")?, row.try_get("commits")?))
     }
 
+    /// The ledger's own secret, under which the requests of its claims are recognised.
+    pub async fn secret(&mut self) -> Result<Option<Vec<u8>>, LedgerError> {
+        let row = sqlx::query("SELECT secret FROM ledger").fetch_one(&mut self.connection).await?;
+        Ok(row.try_get("secret")?)
+    }
+
     /// The beginning of each day that has entries, in milliseconds since 1970. Entries from before
     /// 1970 or after 9999, which a wrong clock has dated, are left out.
     pub async fn days(&mut self) -> Result<Vec<i64>, LedgerError> {

@@ -48,6 +48,10 @@ const FLUSH_EVERY: Duration = Duration::from_millis(25);
 /// A larger commit would delay the calls that arrive meanwhile.
 const FLUSH_AT: usize = 256;
 
+/// How long the end of a call's hold may wait in `strict` for the next hold, which it shares a commit with:
+/// about as long as a commit takes on a usual disk.
+const ENDS_WAIT: Duration = Duration::from_millis(2);
+
 /// How often expired holds are looked for.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
 
@@ -474,6 +478,13 @@ impl Backend for SqliteLedger {
             Some(_) if self.has_much_unwritten() => Duration::ZERO,
             Some(since) => FLUSH_EVERY.saturating_sub(since.elapsed()),
             None => SWEEP_EVERY,
+        }
+    }
+
+    fn ends_wait(&self) -> Duration {
+        match self.durability {
+            Durability::Strict => ENDS_WAIT,
+            Durability::Relaxed => Duration::ZERO,
         }
     }
 

@@ -9,6 +9,7 @@ mod compare;
 mod connection;
 mod decided;
 mod disk;
+mod entry_rows;
 pub(crate) mod export;
 pub(crate) mod file_rights;
 mod fold;

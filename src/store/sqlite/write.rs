@@ -1,5 +1,6 @@
-//! Writes a batch's changes as SQL: one statement for each table, however large the batch is. All
-//! statements together are one script, so that a commit is one message to the driver's thread.
+//! Writes a batch's changes as SQL: one statement for each table, however large the batch is. The
+//! statements are two scripts with the new entries between them, so that a commit is few messages to
+//! the driver's thread.
 //!
 //! A statement for each row costs some 67 µs in the driver, while `INSERT … SELECT … FROM
 //! jsonb_each` costs some 2 µs a row. (`json_each` would print each row as text and parse it
@@ -15,6 +16,7 @@ use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::claims;
+use crate::store::sqlite::entry_rows;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
 
@@ -50,13 +52,8 @@ const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, out
      SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) \
      WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
-const ADD_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
-     created_at) SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5, \
-     value->>6, value->>7, value->>8 FROM jsonb_each(?);";
-
-/// Like [`ADD_ENTRIES`], with the four columns that only metered calls need. It is a statement of
-/// its own, because each further column slows the insert down.
-const ADD_METERED_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
+/// Only a replay writes entries like this; a commit binds their values (`entry_rows.rs`).
+const REPLAY_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
      value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
      value->>12 FROM jsonb_each(?);";
@@ -118,41 +115,60 @@ pub(crate) enum Log {
 }
 
 /// The transaction that writes one batch and counts itself as a commit.
-pub(crate) struct Batch {
-    script: String,
+pub(crate) struct Batch<'a> {
+    begin: Script,
+    entries: &'a [Entry],
+    end: Script,
+}
+
+/// Statements that are sent together.
+#[derive(Default)]
+struct Script {
+    statements: String,
     /// The parameters of the statements, in order: rows as JSON, or one number.
     documents: Vec<String>,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Makes the transaction that writes `changes` as commit number `now.commit`. If the log is
     /// emptied, `changes` must have the changes of every batch in it.
-    pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now, log: Log) -> Self {
-        let mut batch = Self { script: BEGIN.into(), documents: Vec::with_capacity(6) };
-        batch.add_holds(calls, changes, now);
-        let (plain, metered) = entries(changes);
-        batch.push(ADD_ENTRIES, plain);
-        batch.push(ADD_METERED_ENTRIES, metered);
-        batch.push(MOVE_BALANCES, balances(state, changes, now));
-        batch.add_keys(changes, now);
-        batch.add_payments(changes);
-        batch.add_crashed(changes);
+    pub fn new(state: &State, calls: &CallHolds, changes: &'a Changes, now: Now, log: Log) -> Self {
+        let (mut begin, mut end) = (Script::default(), Script::default());
+        begin.statements.push_str(BEGIN);
+        begin.add_holds(calls, changes, now);
+        begin.push(MOVE_BALANCES, balances(state, changes, now));
+        begin.add_keys(changes, now);
+        begin.add_payments(changes);
+        begin.add_crashed(changes);
         for (statement, rows) in claims::WRITE.into_iter().zip(claims::rows(changes)) {
-            batch.push(statement, rows);
+            begin.push(statement, rows);
         }
         if log == Log::Emptied {
-            batch.script.push_str(EMPTY_LOG);
+            begin.statements.push_str(EMPTY_LOG);
         }
-        batch.script.push_str(COUNT_AND_COMMIT);
-        batch
+        // Without entries, all of it is one message.
+        let last = if changes.entries.is_empty() { &mut begin } else { &mut end };
+        last.statements.push_str(COUNT_AND_COMMIT);
+        Self { begin, entries: &changes.entries, end }
     }
 
     /// Runs the transaction. After an error the connection is no longer usable, and only the file's
     /// count of commits shows whether the batch was written.
     pub async fn write(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+        self.begin.run(&mut *connection).await?;
+        if self.entries.is_empty() {
+            return Ok(());
+        }
+        entry_rows::insert(&mut *connection, self.entries).await?;
+        self.end.run(connection).await
+    }
+}
+
+impl Script {
+    async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         // The script consists of the constants above. So there are few different scripts, and each
         // is prepared once.
-        let mut query = sqlx::query(AssertSqlSafe(self.script));
+        let mut query = sqlx::query(AssertSqlSafe(self.statements));
         for document in self.documents {
             query = query.bind(document);
         }
@@ -161,7 +177,7 @@ impl Batch {
 
     fn push(&mut self, statement: &str, rows: Rows) {
         if !rows.is_empty() {
-            self.script.push_str(statement);
+            self.statements.push_str(statement);
             self.documents.push(rows.finish());
         }
     }
@@ -173,7 +189,7 @@ impl Batch {
         let spent = calls.spent(changes);
         if spent.len() <= FEW {
             for commit in spent {
-                self.script.push_str(DELETE_CALL_HOLDS);
+                self.statements.push_str(DELETE_CALL_HOLDS);
                 self.documents.push(commit.to_string());
             }
         } else {
@@ -310,7 +326,7 @@ pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> Strin
 /// The transaction that writes the rows of one batch in the log, with or without claims, and deletes it there.
 /// It counts as a commit. Members that an entry's row lacks read as NULL.
 pub(crate) fn replay_script(with_claims: bool) -> String {
-    let calls = [BEGIN, ADD_CALL_HOLDS, ADD_METERED_ENTRIES, MOVE_BALANCES, REMEMBER_ENDED];
+    let calls = [BEGIN, ADD_CALL_HOLDS, REPLAY_ENTRIES, MOVE_BALANCES, REMEMBER_ENDED];
     let claims = if with_claims { &claims::WRITE[..] } else { &[] };
     [&calls[..], claims, &[DELETE_LOGGED, COUNT_AND_COMMIT]].concat().concat()
 }
@@ -362,15 +378,6 @@ fn ended(changes: &Changes, now: Now) -> Rows {
             .end();
     }
     rows
-}
-
-/// The rows of new entries. Those of metered calls come separately, because they are longer.
-fn entries(changes: &Changes) -> (Rows, Rows) {
-    let (mut plain, mut metered) = (Rows::default(), Rows::default());
-    for entry in &changes.entries {
-        add_entry(if entry.usage.is_none() { &mut plain } else { &mut metered }, entry);
-    }
-    (plain, metered)
 }
 
 fn add_entry(rows: &mut Rows, entry: &Entry) {

@@ -36,6 +36,8 @@ secret = "a secret of the documents, longer than 32 bytes"
 
 [brand]
 
+[idempotency]
+
 [[upstreams]]
 name = "ai"
 url = "http://127.0.0.1:3000"

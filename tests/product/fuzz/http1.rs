@@ -336,6 +336,10 @@ fn read(sent: &str, received: &str) -> Received {
         // A nonce into which these words were mutated is echoed, and begins no answer.
         let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
         let Some(status) = status else { continue };
+        // The answer to the first request with the key, which had a nonce of its own.
+        if header(head, "idempotent-replayed").is_some() {
+            continue;
+        }
         let echo = header(head, "x-echo").map(str::to_owned);
         let cost = header(head, "x-credits-cost").and_then(|text| text.parse().ok());
         // A nonce that was mutated may be no number.

@@ -32,6 +32,9 @@ use reply::Reply;
 /// The secret key that this Stripe accepts.
 pub const SECRET_KEY: &str = "sk_test_theKeyOfTheTests";
 
+/// The secret with which this Stripe signs events.
+pub const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
+
 /// A request that Stripe received.
 #[derive(Clone, Debug)]
 pub struct Asked {

@@ -32,3 +32,11 @@ pub(crate) struct Known {
     /// Claims. Memory goes before them.
     pub claims: HashMap<ClaimId, KeyClaim>,
 }
+
+impl Known {
+    /// The entry that charged a hold.
+    pub fn capture_of(&self, hold: &HoldId) -> Option<&Entry> {
+        // A batch of ordinary calls knows no entries, and an id is made by two allocations.
+        if self.entries.is_empty() { None } else { self.entries.get(&OperationId::capture(hold)) }
+    }
+}

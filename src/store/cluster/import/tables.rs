@@ -11,7 +11,9 @@
 //! | `ended_holds` | `holds`, released or expired |
 //! | `api_keys` | `api_keys`, by their hashes |
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
-//! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `imported_commits` |
+//! | `claims` | `claims`; the answers stay with the file, so a retry of an earlier call hears that its answer was not kept |
+//! | `left_calls` | not moved: a retry hears of them for two minutes |
+//! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `secret`; `imported_commits` |
 //!
 //! Each row is passed on as a JSON object, which SQLite writes and Postgres reads.
 
@@ -27,7 +29,7 @@ pub(crate) struct Table {
 }
 
 /// All tables that are moved, in the order in which they are written.
-pub(crate) const TABLES: [Table; 11] = [
+pub(crate) const TABLES: [Table; 12] = [
     Table {
         name: "accounts",
         read: "SELECT json_object('id', id, 'balance', balance, 'seq', seq, 'frozen', \
@@ -127,6 +129,15 @@ pub(crate) const TABLES: [Table; 11] = [
         write: "INSERT INTO {s}.freezes (dispute, account) SELECT * \
             FROM json_to_recordset($1::json) AS n (dispute text, account text)",
     },
+    Table {
+        name: "claims",
+        read: "SELECT json_object('id', hex(id), 'hold', hold, 'mark', hex(mark), 'until', until, \
+            'charged', charged) FROM claims",
+        write: "INSERT INTO {s}.claims (id, hold, mark, until, charged) SELECT decode(id, 'hex'), \
+            hold, decode(nullif(mark, ''), 'hex'), until, charged = 1 \
+            FROM json_to_recordset($1::json) AS n (id text, hold text, mark text, until int8, \
+            charged int4)",
+    },
 ];
 
 #[cfg(test)]
@@ -138,12 +149,11 @@ mod tests {
     use sqlx::{Connection as _, Row as _, SqliteConnection};
 
     /// The tables that are not moved, and why.
-    const NOT_MOVED: [(&str, &str); 6] = [
+    const NOT_MOVED: [(&str, &str); 5] = [
         ("batch_log", "emptied when the file is opened"),
         ("call_holds", "released when the file is opened"),
-        ("claims", "the kept answers stay with the file, and a retry runs anew"),
         ("crashed", "its charges are entries; the list stays with the file"),
-        ("left_calls", "their retries come within two minutes"),
+        ("left_calls", "told to retries for two minutes"),
         ("ledger", "read separately"),
     ];
 

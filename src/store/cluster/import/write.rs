@@ -14,7 +14,7 @@ use crate::ledger::report::{Difference, ReconcileReport};
 use crate::store::cluster::import::error::{ImportError, Imported};
 use crate::store::cluster::import::tables::{TABLES, Table};
 use crate::store::cluster::postgres::{
-    Month, Store, make_partition, read_checkpoint, reconcile_in,
+    Month, Store, lock_appends, make_partition, read_checkpoint, reconcile_in,
 };
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::export::Source;
@@ -25,8 +25,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 /// How many bytes of JSON are sent at once: some thousands of rows.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// The tables that have no rows in an empty ledger.
-const EMPTY: [&str; 11] = [
+/// The tables that have no row in an empty ledger.
+const EMPTY: [&str; 12] = [
     "accounts",
     "operations",
     "entries",
@@ -38,6 +38,7 @@ const EMPTY: [&str; 11] = [
     "payments",
     "stripe_customers",
     "freezes",
+    "claims",
 ];
 
 /// Copies everything from `source`. `sent` is the source's report, which the copy's report must
@@ -49,8 +50,9 @@ pub(crate) async fn write_ledger(
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
     let on: &mut PgConnection = transaction.connection()?;
-    // While this lock is held, no epoch opens and no gateway joins.
+    // With these locks, no epoch opens, no gateway joins, and no batch is appended.
     read_checkpoint(store, "FOR UPDATE", on).await?;
+    lock_appends(store, on).await?;
     let (id, commits) = source.identity().await?;
     if was_imported(store, source, &id, commits, on).await? {
         return Ok(Imported::Before);
@@ -69,10 +71,12 @@ pub(crate) async fn write_ledger(
     }
     store
         .query(
-            "UPDATE {s}.ledger SET id = $1, imported_commits = $2, key_changes = key_changes + 1",
+            "UPDATE {s}.ledger SET id = $1, imported_commits = $2, secret = coalesce($3, secret), \
+             key_changes = key_changes + 1",
         )
         .bind(id)
         .bind(commits)
+        .bind(source.secret().await?)
         .execute(&mut *on)
         .await?;
     // Redis may have data of the empty ledger. This ends the epoch that those data belong to.

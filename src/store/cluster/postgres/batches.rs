@@ -12,6 +12,8 @@ use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::claims::write_claims;
+use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, lock_accounts, write_accounts,
 };
@@ -122,7 +124,11 @@ async fn write_tally(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     write_captures(store, &tally.captures, on).await?;
-    write_holds(store, tally, on).await
+    write_holds(store, tally, on).await?;
+    match &tally.claims {
+        Some(claims) => write_claims(store, claims, tally.at_ms, on).await,
+        None => Ok(()),
+    }
 }
 
 /// Removes from the tally the charges that already have an entry. Redis has charged them twice, so
@@ -163,17 +169,19 @@ async fn give_back(
     capture: &Capture,
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
-    store
+    let counted = store
         .query(
-            "WITH a AS (UPDATE {s}.accounts SET grant_seq = grant_seq + 1 WHERE id = $1 \
-         RETURNING id, grant_seq, frozen) INSERT INTO {s}.deliveries \
-         (account, grant_seq, amount, frozen) SELECT id, grant_seq, $2, frozen FROM a",
+            "UPDATE {s}.accounts SET grant_seq = grant_seq + 1 WHERE id = $1 \
+             RETURNING id, grant_seq, frozen",
         )
         .bind(capture.account.as_str())
-        .bind(-capture.amount.micros())
-        .execute(on)
+        .fetch_optional(&mut *on)
         .await?;
-    Ok(())
+    let mut queued = NewDeliveries::default();
+    if let Some(row) = &counted {
+        queued.push(row, -capture.amount.micros())?;
+    }
+    deliveries::queue(store, queued, on).await
 }
 
 /// Writes an entry for each charge, and the new balances.

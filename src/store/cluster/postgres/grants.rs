@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::Row as _;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
@@ -14,6 +14,7 @@ use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Account, Changes, Known, Lookups, Now, State};
 use crate::store::cluster::batch_log::storable;
+use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, int, lock_accounts, write_accounts,
 };
@@ -26,17 +27,6 @@ use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
 /// How often a transaction is attempted that fails because of another transaction.
 const ATTEMPTS: usize = 5;
-
-/// A change of an account that Postgres decided and Redis has to apply.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delivery {
-    pub account: String,
-    /// The number of the change. Redis applies the deliveries of an account in this order.
-    pub grant_seq: i64,
-    /// The change of the balance, in micro-credits.
-    pub amount: i64,
-    pub frozen: bool,
-}
 
 /// Decides operations in one transaction. Each sees the results of the ones before it. The changes
 /// that Redis must apply are stored as deliveries.
@@ -215,27 +205,11 @@ async fn write_changes(
         *amount = amount.saturating_add(entry.amount.micros());
     }
     let rows = write_accounts(store, before, &accounts, 1, now.wall_ms, on).await?;
-    let mut queued = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut queued = NewDeliveries::default();
     for row in &rows {
-        let id = row.text("id")?;
-        queued.0.push(id.to_owned());
-        queued.1.push(row.int("grant_seq")?);
-        queued.2.push(amounts.get(id).copied().unwrap_or(0));
-        queued.3.push(row.flag("frozen")?);
+        queued.push(row, amounts.get(row.text("id")?).copied().unwrap_or(0))?;
     }
-    if !rows.is_empty() {
-        store
-            .query(
-                "INSERT INTO {s}.deliveries (account, grant_seq, amount, frozen) \
-             SELECT * FROM UNNEST($1::text[], $2::int8[], $3::int8[], $4::bool[])",
-            )
-            .bind(queued.0)
-            .bind(queued.1)
-            .bind(queued.2)
-            .bind(queued.3)
-            .execute(&mut *on)
-            .await?;
-    }
+    deliveries::queue(store, queued, on).await?;
     write_payments(store, changes, on).await?;
     write_freezes(store, state, changes, on).await?;
     write_keys(store, changes, now, on).await
@@ -291,49 +265,6 @@ async fn insert_keys(
         .execute(on)
         .await?;
     Ok(())
-}
-
-/// Reads the deliveries that Redis has not applied yet, for each account in order.
-pub(crate) async fn deliveries(store: &Store, limit: i64) -> Result<Vec<Delivery>, LedgerError> {
-    let rows = store
-        .transact(async |on| {
-            let sql = "SELECT account, grant_seq, amount, frozen FROM {s}.deliveries \
-                       ORDER BY account, grant_seq LIMIT $1";
-            Ok(store.query(sql).bind(limit).fetch_all(on).await?)
-        })
-        .await?;
-    let delivery = |row: &PgRow| {
-        Ok(Delivery {
-            account: row.text("account")?.to_owned(),
-            grant_seq: row.int("grant_seq")?,
-            amount: row.int("amount")?,
-            frozen: row.flag("frozen")?,
-        })
-    };
-    rows.iter().map(delivery).collect()
-}
-
-/// Deletes deliveries that Redis has applied.
-pub(crate) async fn remove_deliveries(
-    store: &Store,
-    applied: &[Delivery],
-) -> Result<(), LedgerError> {
-    let (accounts, numbers): (Vec<_>, Vec<_>) =
-        applied.iter().map(|d| (d.account.clone(), d.grant_seq)).unzip();
-    store
-        .transact(async |on| {
-            store
-                .query(
-                    "DELETE FROM {s}.deliveries d USING UNNEST($1::text[], $2::int8[]) AS n (a, g) \
-             WHERE d.account = n.a AND d.grant_seq = n.g",
-                )
-                .bind(accounts)
-                .bind(numbers)
-                .execute(on)
-                .await?;
-            Ok(())
-        })
-        .await
 }
 
 fn each<T>(keys: &[KeyRecord], column: impl Fn(&KeyRecord) -> T) -> Vec<T> {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{Executor as _, Row as _};
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
+use crate::store::cluster::claim_text::KeyClaim;
+use crate::store::cluster::postgres::claims::optional_digest;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
@@ -20,6 +22,8 @@ pub(crate) struct ColdAccount {
     pub balance: SignedCredits,
     pub grant_seq: i64,
     pub frozen: bool,
+    /// The digest of the changes up to `grant_seq` (`deliveries.rs`), 8 bytes.
+    pub digest: Vec<u8>,
     pub holds: Vec<RestoredHold>,
 }
 
@@ -32,6 +36,7 @@ pub(crate) struct RestoredHold {
     pub owner: i64,
     pub expires_ms: i64,
     pub route: String,
+    pub claim: Option<KeyClaim>,
 }
 
 /// The state of a hold, found by its id.
@@ -63,14 +68,15 @@ pub(crate) async fn cold_accounts(
         .transact(async |on| {
             on.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
             let accounts = store
-                .query("SELECT id, balance, grant_seq, frozen FROM {s}.accounts WHERE id = ANY($1)")
+                .query("SELECT id, balance, grant_seq, frozen, digest FROM {s}.accounts WHERE id = ANY($1)")
                 .bind(names.clone())
                 .fetch_all(&mut *on)
                 .await?;
             let holds = store
                 .query(
-                    "SELECT id, account, amount, origin, owner, expires_at, route \
-                     FROM {s}.holds WHERE account = ANY($1) AND state = 'live'",
+                    "SELECT h.id, account, amount, origin, owner, expires_at, route, c.id AS claim, mark, until \
+                     FROM {s}.holds h LEFT JOIN {s}.claims c ON c.hold = h.id AND NOT c.charged \
+                     WHERE account = ANY($1) AND state = 'live'",
                 )
                 .bind(names)
                 .fetch_all(&mut *on)
@@ -84,6 +90,7 @@ pub(crate) async fn cold_accounts(
         balance: SignedCredits::ZERO,
         grant_seq: 0,
         frozen: false,
+        digest: vec![0; 8],
         holds: Vec::new(),
     };
     // The map removes duplicates. A second row for the same id would have no balance and no holds.
@@ -95,6 +102,7 @@ pub(crate) async fn cold_accounts(
             account.balance = row.signed("balance")?;
             account.grant_seq = row.int("grant_seq")?;
             account.frozen = row.flag("frozen")?;
+            account.digest = row.try_get("digest")?;
         }
     }
     for row in &holds {
@@ -107,6 +115,14 @@ pub(crate) async fn cold_accounts(
                 owner: row.int("owner")?,
                 expires_ms: row.int("expires_at")?,
                 route: row.text("route")?.to_owned(),
+                claim: match optional_digest(row, "claim")? {
+                    Some(id) => Some(KeyClaim {
+                        id,
+                        mark: optional_digest(row, "mark")?,
+                        until_ms: row.int("until")?,
+                    }),
+                    None => None,
+                },
             });
         }
     }

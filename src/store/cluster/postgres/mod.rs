@@ -4,8 +4,12 @@
 //! behind PgBouncer in transaction mode, so everything happens inside transactions: no session
 //! state is used, no statement is prepared under a name, and every table is named with its schema.
 
+mod answers;
+mod append;
 mod batches;
+mod claims;
 mod compare;
+mod deliveries;
 mod entries;
 mod fold;
 mod grants;
@@ -25,13 +29,23 @@ mod repair;
 mod shard;
 mod slices;
 mod store;
+mod syncers;
 mod tally;
 mod transaction;
 
+pub(crate) use answers::{
+    NewAnswer, forget_answer, keep_answers, make_answer_partitions, purge_answers, read_answer,
+    secret,
+};
+pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use claims::{
+    ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
+};
 pub(crate) use compare::{StoredAccount, stored_accounts};
+pub(crate) use deliveries::{Delivery, deliveries, remove_deliveries};
 pub(crate) use fold::fold;
-pub(crate) use grants::{Delivery, decide, deliveries, remove_deliveries};
+pub(crate) use grants::decide;
 pub(crate) use holds::{
     CallHold, accounts_with_holds, call_holds, call_holds_of_gone, expire_released,
     purge_ended_holds, release_expired,
@@ -48,11 +62,13 @@ pub(crate) use payments::{buyers, customer, event, events, ledger_id, payment, u
 pub(crate) use read::{LISTED, account, accounts, crashed, entries, keys, keys_since, own_keys};
 pub(crate) use reconcile::{reconcile, reconcile_in};
 pub(crate) use recovery::{
-    Candidate, Recovery, begin_recovery, check_in, give_up, give_up_unless_reached,
+    Candidate, Recovery, Replayed, begin_recovery, check_in, give_up, give_up_unless_reached,
 };
 pub(crate) use recovery_plan::{Snapshot, snapshot};
 pub(crate) use repair::repair;
 pub(crate) use shard::{
-    Checkpoint, NumberedBatch, checkpoint, digest, read_checkpoint, server_identity,
+    Checkpoint, NumberedBatch, StreamBatch, checkpoint, digest, note_failover, read_checkpoint,
+    server_identity,
 };
 pub(crate) use store::Store;
+pub(crate) use syncers::{elect, step_down};

@@ -10,6 +10,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, OperationId, Origin};
 use crate::store::cluster::batch_log::{Decided, storable};
 use crate::store::cluster::postgres::batches::write_decided;
+use crate::store::cluster::postgres::claims::optional_digest;
 use crate::store::cluster::postgres::entries::int;
 use crate::store::cluster::postgres::shard::SHARD;
 use crate::store::cluster::postgres::store::Store;
@@ -20,9 +21,17 @@ use crate::store::sql::rows::Column as _;
 /// a known account are ignored.
 pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(), LedgerError> {
     let mut columns = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut claims = Vec::new();
     for charge in charges {
-        if let Operation::Capture { hold, account: Some(account), amount, route, usage, .. } =
-            charge
+        if let Operation::Capture {
+            hold,
+            account: Some(account),
+            amount,
+            route,
+            usage,
+            claim,
+            ..
+        } = charge
         {
             columns.0.push(OperationId::capture(hold).as_str().to_owned());
             columns.1.push(hold.as_str().to_owned());
@@ -30,6 +39,7 @@ pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(
             columns.3.push(int(amount.micros())?);
             columns.4.push(storable(route));
             columns.5.push(usage.as_deref().map(usage_text::write));
+            claims.push(claim.map(|id| id.as_bytes().to_vec()));
         }
     }
     store
@@ -41,9 +51,9 @@ pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(
                 .await?;
             store
                 .query(
-                    "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route, usage) \
+                    "INSERT INTO {s}.owed (shard, operation, hold, account, amount, route, usage, claim) \
              SELECT $1, * FROM UNNEST($2::text[], $3::text[], $4::text[], $5::int8[], $6::text[], \
-             $7::text[]) \
+             $7::text[], $8::bytea[]) \
              ON CONFLICT DO NOTHING",
                 )
                 .bind(SHARD)
@@ -53,6 +63,7 @@ pub(crate) async fn leave_owed(store: &Store, charges: &[Operation]) -> Result<(
                 .bind(columns.3)
                 .bind(columns.4)
                 .bind(columns.5)
+                .bind(claims)
                 .execute(on)
                 .await?;
             Ok(())
@@ -67,7 +78,7 @@ pub(crate) async fn read_owed(
 ) -> Result<Vec<Decided>, LedgerError> {
     let rows = store
         .query(
-            "SELECT hold, account, amount, route, usage, NOT EXISTS \
+            "SELECT hold, account, amount, route, usage, claim, NOT EXISTS \
              (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
              FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
              (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
@@ -87,6 +98,7 @@ pub(crate) async fn read_owed(
                 Some(_) => Some(Arc::new(row.parsed("usage", usage_text::read)?)),
                 None => None,
             },
+            claim: optional_digest(row, "claim")?.map(Box::new),
         })
     };
     rows.iter().map(charge).collect()

@@ -14,6 +14,7 @@ use crate::ledger::operation::Operation;
 use crate::ledger::payment::Payment;
 use crate::ledger::rules::state::{Changes, Known, Lookups, State};
 use crate::store::cluster::batch_log::storable;
+use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::{Column as _, event_from, payment_from};
 
@@ -210,20 +211,22 @@ pub(crate) async fn write_freezes(
             .await?;
         accounts.insert(id.clone(), true);
     }
+    let mut queued = NewDeliveries::default();
     for (id, frozen) in &accounts {
-        store
+        let changed = store
             .query(
-                "WITH changed AS (UPDATE {s}.accounts SET frozen = $2, grant_seq = grant_seq + 1 \
-             WHERE id = $1 RETURNING id, grant_seq) \
-             INSERT INTO {s}.deliveries (account, grant_seq, amount, frozen) \
-             SELECT id, grant_seq, 0, $2 FROM changed",
+                "UPDATE {s}.accounts SET frozen = $2, grant_seq = grant_seq + 1 \
+                 WHERE id = $1 RETURNING id, grant_seq, frozen",
             )
             .bind(id.as_str())
             .bind(frozen)
-            .execute(&mut *on)
+            .fetch_optional(&mut *on)
             .await?;
+        if let Some(row) = &changed {
+            queued.push(row, 0)?;
+        }
     }
-    Ok(())
+    deliveries::queue(store, queued, on).await
 }
 
 /// The ledger's id. It distinguishes sales of this ledger from those of other ledgers that use the

@@ -3,18 +3,24 @@
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
 //! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
 //!    gateway that does not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row. In that transaction ([`Recovery`]) it
+//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction ([`Recovery`]) it
 //!    replays the batches that survived, writes the owed charges, and opens the next epoch.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::Row as _;
 
 use crate::ledger::LedgerError;
+use crate::store::cluster::postgres::append::{appends, lock_appends};
 use crate::store::cluster::postgres::batches::write_contents;
+use crate::store::cluster::postgres::claims::{self, ColdUntil};
+use crate::store::cluster::postgres::compare::{StoredAccount, stored_in};
 use crate::store::cluster::postgres::leases::{LayoutUsers, REACHING, count_layout_users, lease};
 use crate::store::cluster::postgres::owed;
-use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
+use crate::store::cluster::postgres::shard::{
+    Checkpoint, NumberedBatch, SHARD, StreamBatch, read_checkpoint,
+};
 use crate::store::cluster::postgres::store::{LIMIT, Store};
 use crate::store::cluster::postgres::transaction::Transaction;
 use crate::store::sql::rows::Column as _;
@@ -179,6 +185,7 @@ pub(crate) async fn begin_recovery(
         {
             return Ok(None);
         }
+        lock_appends(store, transaction.connection()?).await?;
         Ok(Some(Recovery { store: store.clone(), transaction, checkpoint }))
     };
     let begun = tokio::time::timeout(LIMIT, begin).await;
@@ -214,12 +221,18 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Writes the batches that survived in the stream and those that gateways handed over, in
-    /// order. Returns how many it wrote, and how many are missing between them.
-    pub async fn replay(
+    /// Reads accounts as they are with what was written so far.
+    pub async fn stored_accounts(
         &mut self,
-        survived: Vec<NumberedBatch>,
-    ) -> Result<(usize, i64), LedgerError> {
+        ids: &[String],
+    ) -> Result<BTreeMap<String, StoredAccount>, LedgerError> {
+        stored_in(&self.store, ids, self.transaction.connection()?).await
+    }
+
+    /// Writes, in order, the batches that were appended, those that survived in the stream, and those that gateways
+    /// handed over. The stream may have batches of later epochs than Postgres knows, which follow
+    /// those of its own.
+    pub async fn replay(&mut self, survived: Vec<StreamBatch>) -> Result<Replayed, LedgerError> {
         let epoch = self.checkpoint.epoch;
         let rows = self
             .store
@@ -228,22 +241,32 @@ impl Recovery {
             .bind(epoch)
             .fetch_all(self.transaction.connection()?)
             .await?;
-        let mut batches = survived;
+        let on = self.transaction.connection()?;
+        let appended = appends(&self.store, epoch, self.checkpoint.seq, on).await?;
+        let mut remembered = Vec::with_capacity(rows.len());
         for row in &rows {
-            let text: String = row.try_get("batch")?;
-            batches.push(NumberedBatch { seq: row.int("seq")?, text });
+            let batch = NumberedBatch { seq: row.int("seq")?, text: row.try_get("batch")? };
+            remembered.push(StreamBatch { epoch, batch });
         }
-        // The sort is stable: if the stream and a gateway have a batch with the same number, the
-        // stream's comes first.
-        batches.sort_by_key(|batch| batch.seq);
-        batches.dedup_by_key(|batch| batch.seq);
-        let lost: Vec<_> = batches.iter().filter(|b| b.seq > self.checkpoint.seq).collect();
-        let newest = lost.last().map_or(self.checkpoint.seq, |batch| batch.seq);
-        let replayed = lost.len();
+        let place = |batch: &StreamBatch| (batch.epoch, batch.batch.seq);
+        let newest = survived.iter().map(place).max();
+        remembered.sort_by_key(place);
+        remembered.dedup_by_key(|batch| place(batch));
+        let mut batches: Vec<_> =
+            appended.into_iter().map(|batch| StreamBatch { epoch, batch }).collect();
+        batches.extend(survived);
+        batches.extend(remembered.iter().cloned());
+        // The sort is stable: of the batches with one number the one that was appended counts, since it may have been
+        // answered, and then the stream's.
+        batches.sort_by_key(place);
+        batches.dedup_by_key(|batch| place(batch));
+        batches.retain(|batch| place(batch) > (epoch, self.checkpoint.seq));
+        let lost: Vec<_> = batches.iter().map(|batch| &batch.batch).collect();
         let on = self.transaction.connection()?;
         write_contents(&self.store, &lost, true, on).await?;
-        let missing = newest - self.checkpoint.seq - i64::try_from(replayed).unwrap_or(i64::MAX);
-        Ok((replayed, missing))
+        remembered.retain(|batch| Some(place(batch)) > newest);
+        let missing = missing(&batches, (epoch, self.checkpoint.seq));
+        Ok(Replayed { batches: batches.len(), missing, remembered })
     }
 
     /// After all batches, writes the charges that stopping gateways left. Returns how many it
@@ -252,7 +275,12 @@ impl Recovery {
         owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
     }
 
-    /// Opens the epoch with this number, which is the next one or a later one, and commits.
+    /// Until when the next epoch has to ask Postgres for claims.
+    pub async fn cold_until(&mut self) -> Result<ColdUntil, LedgerError> {
+        claims::cold_until(&self.store, self.transaction.connection()?).await
+    }
+
+    /// Opens the epoch with this number, the next one or a later one, and commits.
     pub async fn open(
         mut self,
         number: i64,
@@ -263,7 +291,7 @@ impl Recovery {
             .store
             .query(&format!(
                 "UPDATE {{s}}.shards SET epoch = $3, nonce = $2, checkpoint = 0, digest = '', \
-                 recovering = false, layout = $4, redis = $5, postgres = $6, opened_at = clock_timestamp(), \
+                 recovering = false, failed_over = false, layout = $4, redis = $5, postgres = $6, opened_at = clock_timestamp(), \
                  short_epochs = CASE WHEN opened_at > clock_timestamp() - {SHORT} \
                  THEN least(short_epochs + 1, 1000) ELSE 0 END WHERE id = $1 \
                  RETURNING short_epochs::int8, extract(epoch FROM {WAIT})::int8 AS seconds"
@@ -276,14 +304,38 @@ impl Recovery {
             .bind(by.postgres)
             .fetch_one(self.transaction.connection()?)
             .await?;
-        self.store
-            .query("DELETE FROM {s}.redo WHERE shard = $1")
-            .bind(SHARD)
-            .execute(self.transaction.connection()?)
-            .await?;
+        for table in ["redo", "appends"] {
+            self.store
+                .query(&format!("DELETE FROM {{s}}.{table} WHERE shard = $1"))
+                .bind(SHARD)
+                .execute(self.transaction.connection()?)
+                .await?;
+        }
         self.transaction.commit().await?;
         Ok(BackOff { short_epochs: opened.int("short_epochs")?, seconds: opened.int("seconds")? })
     }
+}
+
+/// The batches that a recovery wrote.
+#[derive(Debug)]
+pub(crate) struct Replayed {
+    /// How many it wrote.
+    pub batches: usize,
+    /// How many are missing between them.
+    pub missing: i64,
+    /// Those that only gateways had remembered, newer than all that the stream has, in order.
+    pub remembered: Vec<StreamBatch>,
+}
+
+/// Counts the gaps between batches of the stream, in order, which follow `from`.
+fn missing(batches: &[StreamBatch], from: (i64, i64)) -> i64 {
+    let (mut before, mut missing) = (from, 0_i64);
+    for StreamBatch { epoch, batch } in batches {
+        let newest = if *epoch == before.0 { before.1 } else { 0 };
+        missing = missing.saturating_add(batch.seq - newest - 1);
+        before = (*epoch, batch.seq);
+    }
+    missing
 }
 
 /// How far repeated recoveries are slowed down.

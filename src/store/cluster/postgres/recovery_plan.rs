@@ -4,6 +4,7 @@ use sqlx::Executor as _;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::Decided;
+use crate::store::cluster::postgres::append::appends;
 use crate::store::cluster::postgres::owed::read_owed;
 use crate::store::cluster::postgres::shard::{Checkpoint, NumberedBatch, SHARD, read_checkpoint};
 use crate::store::cluster::postgres::store::Store;
@@ -17,7 +18,9 @@ pub(crate) struct Snapshot {
     pub gateways: Vec<Gateway>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
-    /// Charges that gateways left when they stopped, and that are not written yet.
+    /// The batches of this epoch that were appended in `strict`, and not folded yet.
+    pub appends: Vec<NumberedBatch>,
+    /// Charges that gateways left when they stopped, not written yet.
     pub owed: Vec<Decided>,
     pub live_holds: u64,
     /// The sum of the live holds, in micro-credits.
@@ -76,11 +79,13 @@ pub(crate) async fn snapshot(store: &Store) -> Result<Snapshot, LedgerError> {
                     text: row.text("batch")?.to_owned(),
                 });
             }
+            let appends = appends(store, checkpoint.epoch, checkpoint.seq, on).await?;
             Ok(Snapshot {
                 checkpoint,
                 accounts: counts.count("accounts")?,
                 gateways,
                 redo,
+                appends,
                 owed: read_owed(store, on).await?,
                 live_holds: counts.count("holds")?,
                 held: counts.int("held")?,

@@ -28,6 +28,10 @@ pub(crate) struct Checkpoint {
     pub redis: String,
     /// The identity of the Postgres that the epoch was opened on; empty if it is not known.
     pub postgres: String,
+    /// How often a failover or a restore of Postgres was noticed.
+    pub failovers: i64,
+    /// The epoch ends for one.
+    pub failed_over: bool,
 }
 
 /// A batch of the stream, by its number in the epoch.
@@ -35,6 +39,13 @@ pub(crate) struct Checkpoint {
 pub(crate) struct NumberedBatch {
     pub seq: i64,
     pub text: String,
+}
+
+/// A batch of the stream with its epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StreamBatch {
+    pub epoch: i64,
+    pub batch: NumberedBatch,
 }
 
 /// The identity of the server. It consists of its system identifier, if that may be read, and its
@@ -63,7 +74,23 @@ pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError
     }
 }
 
-/// Reads the state of the shard.
+/// Records that a failover or a restore of Postgres was noticed; once for each epoch that `ends` for it.
+pub(crate) async fn note_failover(
+    store: &Store,
+    epoch: i64,
+    ends: bool,
+) -> Result<(), LedgerError> {
+    store
+        .transact(async |on| {
+            let sql = "UPDATE {s}.shards SET failovers = failovers + 1, failed_over = failed_over OR $3 \
+                       WHERE id = $1 AND epoch = $2 AND NOT (failed_over AND $3)";
+            store.query(sql).bind(SHARD).bind(epoch).bind(ends).execute(on).await?;
+            Ok(())
+        })
+        .await
+}
+
+/// Reads how far the stream has been written.
 pub(crate) async fn checkpoint(store: &Store) -> Result<Checkpoint, LedgerError> {
     store.transact(async |on| read_checkpoint(store, "", on).await).await
 }
@@ -75,8 +102,8 @@ pub(crate) async fn read_checkpoint(
     on: &mut PgConnection,
 ) -> Result<Checkpoint, LedgerError> {
     let sql = format!(
-        "SELECT epoch, nonce, checkpoint, digest, recovering, layout, redis, postgres \
-         FROM {{s}}.shards WHERE id = $1 {lock}"
+        "SELECT epoch, nonce, checkpoint, digest, recovering, layout, redis, postgres, failovers, \
+         failed_over FROM {{s}}.shards WHERE id = $1 {lock}"
     );
     let row = store.query(&sql).bind(SHARD).fetch_one(on).await?;
     Ok(Checkpoint {
@@ -88,6 +115,8 @@ pub(crate) async fn read_checkpoint(
         layout: row.try_get("layout")?,
         redis: row.try_get("redis")?,
         postgres: row.try_get("postgres")?,
+        failovers: row.int("failovers")?,
+        failed_over: row.flag("failed_over")?,
     })
 }
 

@@ -1,14 +1,14 @@
 //! The connection pool of the cluster ledger's database, and the way to run a transaction on it.
 
 use std::str::FromStr as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
@@ -23,7 +23,10 @@ const END_AFTER: Duration = Duration::from_millis(500);
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often, during long work, Postgres is asked on another connection whether it still answers.
+/// The most connections that are kept for single statements: one for each batch in flight.
+const KEPT: usize = 2;
+
+/// How often Postgres is asked whether it answers, while other work goes on.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
 /// After this many questions without an answer in a row, Postgres counts as unreachable.
@@ -32,7 +35,7 @@ const SILENCES: usize = 2;
 /// The longest work on one connection, such as a recovery.
 const LONG_LIMIT: Duration = Duration::from_secs(120);
 
-/// Connections of one gateway: for batches, the syncer, the lease, and a few readers.
+/// Connections of one gateway beside those [`KEPT`]: for batches, the syncer, the lease, and a few readers.
 const CONNECTIONS: u32 = 8;
 
 /// A pool of connections to the ledger's own schema.
@@ -43,9 +46,12 @@ const CONNECTIONS: u32 = 8;
 /// |---|---|
 /// | `migrate` | `migrate`, `agree_on_settings` |
 /// | `shard` | `checkpoint`: how far the stream of batches has been written; `server_identity` |
+/// | `syncers` | `elect`, `step_down`: which gateway writes the batches |
+/// | `append` | `append`: the batches that `strict` waits for, as texts; `lock_appends` |
 /// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
 /// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
-/// | `grants` | `decide`: grants, refunds and keys; `deliveries`, `remove_deliveries` |
+/// | `grants` | `decide`: grants, refunds and keys |
+/// | `deliveries` | the changes that Redis has to apply |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
 /// | `leases` | `join`, `renew`, `rejoin`, `leave`, `lost_gateways`, `remove_gone`, `layout_users` |
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |
@@ -65,6 +71,8 @@ pub(crate) struct Store {
     up: Arc<AtomicBool>,
     /// Whether the newest transaction began but did not finish in time.
     was_slow: Arc<AtomicBool>,
+    /// Idle connections for [`Store::run`]. The pool would ping each when it comes back, which costs a round trip.
+    kept: Arc<Mutex<Vec<PgConnection>>>,
 }
 
 impl Store {
@@ -83,7 +91,7 @@ impl Store {
             .test_before_acquire(false)
             .connect_lazy_with(options);
         let (up, was_slow) = (Arc::new(AtomicBool::new(true)), Arc::default());
-        Ok(Self { pool, schema: schema.into(), up, was_slow })
+        Ok(Self { pool, schema: schema.into(), up, was_slow, kept: Arc::default() })
     }
 
     /// False while the database is known to be unreachable.
@@ -146,9 +154,48 @@ impl Store {
         result
     }
 
-    /// Records whether the database is reachable. One transaction that began but took too long does
-    /// not mean that it is unreachable: it may have waited for a locked row. A second one in a row
-    /// does.
+    /// Runs one statement as a transaction of its own, in one round trip, and returns its row. It must wait for no row
+    /// that others may lock: where there is no answer within [`LIMIT`], the database counts as unreachable.
+    pub async fn run(&self, sql: String) -> Result<PgRow, LedgerError> {
+        // The statements of one text are one transaction, which ends with the last of them.
+        let ends_after = (LIMIT + END_AFTER).as_millis();
+        let sql = format!(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ends_after}; {sql}"
+        );
+        let run = async {
+            let kept = self.lock_kept().pop();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.pool.acquire().await?.detach(),
+            };
+            let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
+            let mut kept = self.lock_kept();
+            if kept.len() < KEPT {
+                kept.push(connection);
+            }
+            Ok(row)
+        };
+        let result = match tokio::time::timeout(LIMIT, Box::pin(run)).await {
+            Ok(result) => result.map_err(|error| match error {
+                sqlx::Error::PoolTimedOut => LedgerError::Slow { what: "Postgres" },
+                error => LedgerError::of_a_transaction(error.into()),
+            }),
+            Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
+        };
+        if result.is_err() {
+            // They may be as broken as that one.
+            self.lock_kept().clear();
+        }
+        self.note(false, result.as_ref().err());
+        result
+    }
+
+    fn lock_kept(&self) -> MutexGuard<'_, Vec<PgConnection>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
+    /// not: it may have waited for a row that somebody locks. A second one in a row does.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
@@ -219,14 +266,17 @@ impl Store {
 
     /// Waits for the advisory lock of this name in this schema. The lock ends with the transaction.
     pub async fn lock(&self, name: &str, on: &mut PgConnection) -> Result<(), LedgerError> {
+        let key = self.lock_key(name);
+        self.query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(on).await?;
+        Ok(())
+    }
+
+    /// The key of the advisory lock of this name in this schema.
+    pub fn lock_key(&self, name: &str) -> i64 {
         let digest = Sha256::digest(format!("farebox:{}:{name}", self.schema));
         let mut key = [0; 8];
         key.copy_from_slice(&digest[..8]);
-        self.query("SELECT pg_advisory_xact_lock($1)")
-            .bind(i64::from_le_bytes(key))
-            .execute(on)
-            .await?;
-        Ok(())
+        i64::from_le_bytes(key)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::claims::ClaimTally;
 use crate::usage::UsageRecord;
 
 /// A charge that becomes an entry.
@@ -48,15 +49,23 @@ pub(crate) struct Tally {
     pub extended: HashMap<String, i64>,
     /// New deadlines of holds that were made by earlier batches, in milliseconds on Redis's clock.
     pub renewed: HashMap<String, i64>,
+    /// `None` where no batch has claims.
+    pub claims: Option<Box<ClaimTally>>,
+    /// The time of the newest batch, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 impl Tally {
     /// Adds the decisions of the next batch.
     pub fn add(&mut self, batch: Batch) {
         let at_ms = batch.at_ms;
+        self.at_ms = at_ms;
         for decided in batch.decided {
             match decided {
-                Decided::Held { id, account, amount, origin, owner, expires_ms, route } => {
+                Decided::Held { id, account, amount, origin, owner, expires_ms, route, claim } => {
+                    if let Some(claim) = claim {
+                        self.claims().make(*claim, &id);
+                    }
                     let (ending, ended_ms) = (None, None);
                     let row = HoldRow {
                         id: id.clone(),
@@ -82,7 +91,10 @@ impl Tally {
                     Some(row) => row.expires_ms = expires_ms,
                     None => drop(self.renewed.insert(id.as_str().to_owned(), expires_ms)),
                 },
-                Decided::Captured { id, account, amount, late, route, usage, .. } => {
+                Decided::Captured { id, account, amount, late, route, usage, claim, .. } => {
+                    if let Some(claim) = claim {
+                        self.claims().charge(*claim, &id, at_ms);
+                    }
                     let (operation, amount) = (OperationId::capture(&id), -amount.signed());
                     self.captures.push(Capture { operation, account, amount, route, usage, at_ms });
                     // A late charge leaves the row, which records how its hold ended.
@@ -91,6 +103,9 @@ impl Tally {
                     }
                 }
                 Decided::Ended { id, account, amount, origin, ending, route } => {
+                    if let Some(claims) = &mut self.claims {
+                        claims.give_up(&id);
+                    }
                     let expires_ms = at_ms;
                     let row = self.holds.entry(id.clone()).or_insert(HoldRow {
                         id,
@@ -105,8 +120,15 @@ impl Tally {
                     });
                     (row.ending, row.ended_ms) = (Some(ending), Some(at_ms));
                 }
+                Decided::Marked { hold, claim } => self.claims().mark(claim.0, hold, claim.1),
+                Decided::Left(call) => self.claims().leave(*call),
+                Decided::Retried { hold } => self.claims().use_up(hold),
             }
         }
+    }
+
+    fn claims(&mut self) -> &mut ClaimTally {
+        self.claims.get_or_insert_default()
     }
 }
 

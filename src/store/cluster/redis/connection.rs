@@ -20,7 +20,8 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
-use crate::store::cluster::postgres::NumberedBatch;
+use crate::store::cluster::kept_stream::StreamId;
+use crate::store::cluster::postgres::{ColdUntil, NumberedBatch, StreamBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
@@ -66,6 +67,8 @@ pub(crate) struct Meta {
     pub durable: i64,
     /// Whether the server has been neither a replica nor restarted since the epoch began.
     pub has_same_replication_id: bool,
+    /// The id of the ledger whose batches are in the stream; empty where an early version wrote them.
+    pub ledger: String,
 }
 
 /// The reason why a script did not run.
@@ -102,7 +105,8 @@ impl Redis {
                 .set_policy(ReconnectPolicy::new_constant(0, RECONNECT_EVERY_MS))
                 .build()
         };
-        Ok(Self { hot: Line::new(build()?), side: Line::new(build()?), has_sentinel })
+        let [hot, side] = Line::pair([build()?, build()?]);
+        Ok(Self { hot, side, has_sentinel })
     }
 
     /// Whether a command would be answered. False if there is no connection, if the newest command
@@ -119,8 +123,12 @@ impl Redis {
     /// Records that the server is a replica, which decides nothing. Both connections are opened
     /// anew, because the address may lead to the master by now.
     pub fn note_demoted(&self) {
-        self.hot.note_demoted();
         self.side.note_demoted();
+    }
+
+    /// Opens both lines anew, since they lead to two servers.
+    pub fn reopen(&self) {
+        self.side.reopen();
     }
 
     /// Waits until both clients are connected.
@@ -167,14 +175,62 @@ impl Redis {
             Some(NumberedBatch { seq, text: fields.pop()? })
         };
         let batches: Option<_> = found.into_iter().map(batch).collect();
-        batches.ok_or_else(|| LedgerError::Corrupt {
-            what: "the stream of Redis has an entry that is no batch".into(),
-        })
+        batches.ok_or_else(unreadable_stream)
     }
 
-    /// The number of batches in the stream.
-    pub async fn stream_length(&self, scripts: &Scripts) -> Result<i64, LedgerError> {
-        Ok(self.side.run(self.side.client().xlen(&scripts.keys[1])).await?)
+    /// Reads batches of this epoch and of later ones from the stream, in order, from batch `from` of the epoch on.
+    pub async fn all_batches(
+        &self,
+        scripts: &Scripts,
+        from: StreamId,
+        limit: u64,
+    ) -> Result<Vec<StreamBatch>, LedgerError> {
+        let found: Vec<(String, Vec<String>)> = self
+            .side
+            .run(self.side.client().xrange(&scripts.keys[1], id(from), "+", Some(limit)))
+            .await?;
+        let batch = |(id, mut fields): (String, Vec<String>)| {
+            let (epoch, seq) = id.split_once('-')?;
+            Some(StreamBatch {
+                epoch: epoch.parse().ok()?,
+                batch: NumberedBatch { seq: seq.parse().ok()?, text: fields.pop()? },
+            })
+        };
+        let batches: Option<_> = found.into_iter().map(batch).collect();
+        batches.ok_or_else(unreadable_stream)
+    }
+
+    /// Adds a batch to the stream. An error where it does not come after all that is in it.
+    pub async fn add_to_stream(
+        &self,
+        scripts: &Scripts,
+        StreamBatch { epoch, batch }: &StreamBatch,
+    ) -> Result<(), LedgerError> {
+        let id = id((*epoch, batch.seq));
+        let field = ("b", batch.text.as_str());
+        let add = self.side.client().xadd::<(), _, _, _, _>(
+            &scripts.keys[1],
+            false,
+            None::<()>,
+            id,
+            field,
+        );
+        Ok(self.side.run(add).await?)
+    }
+
+    /// Removes what comes before this batch from the stream.
+    pub async fn trim_stream(&self, scripts: &Scripts, first: StreamId) -> Result<(), LedgerError> {
+        let args = [scripts.keys[1].clone(), "MINID".to_owned(), id(first)].to_vec();
+        let trim = CustomCommand::new_static("XTRIM", None, false);
+        Ok(self.side.run(self.side.client().custom(trim, args)).await?)
+    }
+
+    /// The memory that the stream takes, in bytes, roughly.
+    pub async fn stream_bytes(&self, scripts: &Scripts) -> Result<i64, LedgerError> {
+        let args = ["USAGE".to_owned(), scripts.keys[1].clone()].to_vec();
+        let usage = CustomCommand::new_static("MEMORY", None, false);
+        let bytes: Option<i64> = self.side.run(self.side.client().custom(usage, args)).await?;
+        Ok(bytes.unwrap_or(0))
     }
 
     /// Finds some of the keys that match a pattern. Also returns the cursor for the next call; `0`
@@ -223,7 +279,7 @@ impl Redis {
 
     /// Reads `meta`.
     pub async fn meta(&self, scripts: &Scripts) -> Result<Meta, LedgerError> {
-        let names = ["epoch", "number", "seq", "durable", "reign"];
+        let names = ["epoch", "number", "seq", "durable", "reign", "ledger"];
         let found: Vec<Option<String>> =
             self.side.run(self.side.client().hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
@@ -236,6 +292,7 @@ impl Redis {
             newest: number(2),
             durable: number(3),
             has_same_replication_id: word(4) == self.info().await?.replication_id,
+            ledger: word(5),
         })
     }
 
@@ -244,9 +301,14 @@ impl Redis {
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", "closed"))).await?)
     }
 
-    /// Begins an epoch in Redis. The batches of the epoch before stay in the stream until Postgres
-    /// has opened this one, because the next attempt needs them if that fails.
-    pub async fn begin_epoch(&self, scripts: &Scripts) -> Result<(), LedgerError> {
+    /// Begins an epoch in Redis. `ledger` is the id of the ledger. The batches of the epochs before stay in the stream
+    /// for some minutes.
+    pub async fn begin_epoch(
+        &self,
+        scripts: &Scripts,
+        ledger: &str,
+        cold_until: ColdUntil,
+    ) -> Result<(), LedgerError> {
         for script in [&scripts.decide, &scripts.maintain] {
             let sha: String =
                 self.side.run(self.side.client().script_load(script.text.clone())).await?;
@@ -266,35 +328,26 @@ impl Redis {
             ("reign", self.info().await?.replication_id),
             ("seq", "0".into()),
             ("durable", "0".into()),
+            ("claims", cold_until.claims_ms.to_string()),
+            ("left", cold_until.left_ms.to_string()),
+            ("ledger", ledger.to_owned()),
         ];
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
-    /// Removes the batches of earlier epochs from the stream.
-    pub async fn drop_earlier(&self, scripts: &Scripts) -> Result<(), LedgerError> {
-        let args = [scripts.keys[1].clone(), "MINID".to_owned(), scripts.first_id()].to_vec();
-        let trim = CustomCommand::new_static("XTRIM", None, false);
-        Ok(self.side.run(self.side.client().custom(trim, args)).await?)
-    }
-
     /// Reads INFO.
     pub async fn info(&self) -> Result<Info, LedgerError> {
-        self.read_info(&[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
+        read_info(&self.side, &[InfoKind::Server, InfoKind::Memory, InfoKind::Replication]).await
     }
 
     /// Reads the parts of INFO that tell which server it is.
     pub async fn who(&self) -> Result<Info, LedgerError> {
-        self.read_info(&[InfoKind::Server, InfoKind::Replication]).await
+        read_info(&self.side, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
-    async fn read_info(&self, sections: &[InfoKind]) -> Result<Info, LedgerError> {
-        let mut info = Info::default();
-        for section in sections {
-            let text: String =
-                self.side.run(self.side.client().info(Some(section.clone()))).await?;
-            info.read(&text);
-        }
-        Ok(info)
+    /// Reads the same parts of INFO through the connection of the batches.
+    pub async fn hot_who(&self) -> Result<Info, LedgerError> {
+        read_info(&self.hot, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
     /// Redis's clock, in milliseconds since 1970.
@@ -333,6 +386,24 @@ fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
     let mut config = Config::from_url(&plain)?;
     config.tls = Some(TlsConnector::from(tls).into());
     Ok(config)
+}
+
+/// The id of a batch in the stream.
+fn id((epoch, seq): StreamId) -> String {
+    format!("{epoch}-{seq}")
+}
+
+fn unreadable_stream() -> LedgerError {
+    LedgerError::Corrupt { what: "the stream of Redis has an entry that is no batch".into() }
+}
+
+async fn read_info(line: &Line, sections: &[InfoKind]) -> Result<Info, LedgerError> {
+    let mut info = Info::default();
+    for section in sections {
+        let text: String = line.run(line.client().info(Some(section.clone()))).await?;
+        info.read(&text);
+    }
+    Ok(info)
 }
 
 async fn evaluate(

@@ -20,9 +20,10 @@
 --   12 lines       "kind account amount origin ttl made route": h hold, g extend to this amount, n renew, c capture
 --                  (C: no account is named), o capture even above the hold (O: no account is named), r release (R: no
 --                  account is named), x expire if due, X expire, b balance. `made` is when a call's id was made, 0 if
---                  that is not known.
+--                  that is not known. And m mark a claim, l record that the client left.
+--   13 claims      only where an operation has one: its place (from 1), and its words, which claims.lua describes; …
 -- Amounts in texts have 16 digits.
--- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs), with what metered calls used.
+-- In, ARGV[2]: the same operations in the words of the stream (batch_log.rs), with claims and what metered calls used.
 --
 -- Out, an array of
 --    1 seq         the newest batch     2 durable  the newest durable batch
@@ -34,9 +35,12 @@
 --    7 decisions   five numbers for each decision that does not follow from the above: place of the operation
 --                  (from 0); verdict (slow_path.lua); two more, usually balance and held; place of the account in
 --                  keys that these two belong to (0: in none)
---    8 needs       what is missing here before the rest can be decided: 'a', account, 'i', hold id, …
+--    8 needs       what is missing here before the rest can be decided: 'a', account, 'i', hold id, 'k', claim, 'l', id
+--                  of calls that were left, …
 --    9 api_ends    five texts for each end of an API hold: place of the operation (from 0), captured, released,
 --                  account, route
+--   10 claimed     two texts for each hold whose claim another call has: place of the operation (from 0), hold of that
+--                  call
 --
 -- The stream gets an entry "<number of the epoch>-<seq>" with the field b: the head, a newline, ARGV[2]. The head
 -- is "time ttl codes", with an outcome code for each operation that was decided: h or c, it took effect as asked;
@@ -75,7 +79,7 @@ local CAPTURED = 3 -- a verdict of slow_path.lua
 -- An account in a batch is an array: whether the batch has changed it, its key, its place in `keys` (0: none), and
 -- then the values of STORED.
 local CHANGED, KEY, PLACE, BALANCE, HELD, GRANTS, SEQ = 1, 2, 3, 4, 5, 6, 7
-local OLD, BORDER, NEW, EXISTS, FROZEN = 8, 9, 10, 11, 12
+local OLD, BORDER, NEW, EXISTS, FROZEN, DIGEST = 8, 9, 10, 11, 12, 14
 
 local asked = cmsgpack.unpack(ARGV[1])
 local owner, heard, cap, usual_ttl, oldest = asked[1], asked[2], asked[3], asked[4], asked[5]
@@ -86,8 +90,6 @@ local n, usual_kinds = #ids, #terms
 local seq, durable = meta[3] + 0, meta[4] + 0
 if heard > durable then
     durable = heard
-    -- Memory is freed first: a Redis that is full refuses every other write.
-    call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. format('%d', durable))
     call('HSET', META, 'durable', format('%d', durable))
 end
 
@@ -209,10 +211,11 @@ while decided < n do
             batch = {
                 ledger = ledger, account_in = account_in,
                 owner = owner, cap = cap, usual_ttl = usual_ttl,
-                ids = ids, kinds = kinds, terms = terms, keys = keys, lines = lines,
+                ids = ids, kinds = kinds, terms = terms, keys = keys, lines = lines, claims = asked[13],
                 live = live, past = past, accounts = accounts,
                 changed = changed, granted = granted, ended = ended, gone = gone,
-                codes = codes, decisions = decisions, noted = {}, needs = {}, api_ends = {}, moved = false,
+                codes = codes, decisions = decisions, noted = {}, needs = {}, api_ends = {}, claimed = {},
+                moved = false,
             }
             slow_path = (function(...) -- luacheck: ignore 212
                 --@slow_path.lua
@@ -246,12 +249,13 @@ end
 if granted[1] then call('HSET', LIVE, unpack(granted)) end
 if ended[1] then call('HSET', NEWER, unpack(ended)) end
 if gone[1] then call('HDEL', LIVE, unpack(gone)) end
+if slow_path then slow_path.write_claims() end
 if #changed > 0 then
     local values = {}
     for c = 1, #changed do
         local a = changed[c]
         values[2 * c - 1], values[2 * c] = a[KEY], struct.pack(STORED, a[BALANCE], a[HELD], a[GRANTS], seq,
-            a[OLD], a[BORDER], a[NEW], a[EXISTS], a[FROZEN], now)
+            a[OLD], a[BORDER], a[NEW], a[EXISTS], a[FROZEN], now, a[DIGEST])
     end
     call('MSET', unpack(values))
 end
@@ -273,5 +277,5 @@ end
 
 local replicas = find(ledger.info, 'connected_slaves:0', 1, true) and 0 or 1
 if not decisions and decided == n then return { seq, durable, replicas, head, balances } end
-local needs, api_ends = batch and batch.needs or {}, batch and batch.api_ends or {}
-return { seq, durable, replicas, head, balances, decided, decisions or {}, needs, api_ends }
+if not batch then return { seq, durable, replicas, head, balances, decided, decisions, {}, {}, {} } end
+return { seq, durable, replicas, head, balances, decided, decisions, batch.needs, batch.api_ends, batch.claimed }

@@ -17,6 +17,8 @@ pub(crate) struct Info {
     pub version: String,
     /// The memory in use, in bytes.
     pub used_memory: i64,
+    /// The most memory that it may use, in bytes; 0 for no limit.
+    pub max_memory: i64,
     /// The number of replicas that are connected.
     pub replicas: i64,
     /// The replication id, which changes whenever the server becomes a master.
@@ -42,6 +44,7 @@ impl Info {
                 // is compatible with.
                 "valkey_version" => self.name = format!("valkey {value}"),
                 "maxmemory_policy" => self.eviction = value.to_owned(),
+                "maxmemory" => self.max_memory = value.parse().unwrap_or(0),
                 "used_memory" => self.used_memory = value.parse().unwrap_or(0),
                 "master_replid" => self.replication_id = value.to_owned(),
                 "run_id" => self.run_id = value.to_owned(),
@@ -50,6 +53,11 @@ impl Info {
                 _ => {}
             }
         }
+    }
+
+    /// True where nine tenths of the memory are in use.
+    pub fn is_nearly_full(&self) -> bool {
+        self.max_memory > 0 && self.used_memory >= self.max_memory / 10 * 9
     }
 
     /// The identity of a Redis with its data. It differs between two servers, and changes when a

@@ -1,4 +1,7 @@
-//! One connection to Redis, and whether commands on it are answered.
+//! A connection to Redis, and whether commands on it are answered.
+//!
+//! A gateway has two of them, a [`Line::pair`], which must lead to one server. Where one finds a replica, both are
+//! opened anew: the other may have had no command since the master was demoted.
 //!
 //! fred keeps a command until it has a connection again and then sends it, however long ago the
 //! caller gave up. So a command is handed to fred only while the connection stands and the newest
@@ -29,6 +32,8 @@ const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Line {
     client: WithOptions<Client>,
     state: Arc<State>,
+    /// The state of the other line of the pair.
+    other: Arc<State>,
     /// The tasks that keep the connection up. They end with the last clone.
     _tasks: Arc<JoinSet<()>>,
 }
@@ -40,22 +45,37 @@ struct State {
     is_silent: AtomicBool,
     /// Whether the server is a replica.
     is_demoted: AtomicBool,
+    /// The connection is to be opened anew, even to a master that answers.
+    must_reopen: AtomicBool,
+}
+
+impl State {
+    fn note_demoted(&self) {
+        self.is_demoted.store(true, Ordering::Relaxed);
+        self.is_silent.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Line {
-    /// Begins to connect, and goes on trying.
-    pub fn new(client: Client) -> Self {
+    /// Two lines to one server. They begin to connect, and keep trying.
+    pub fn pair(clients: [Client; 2]) -> [Self; 2] {
+        let [one, two] = [Arc::default(), Arc::default()];
+        let [first, second] = clients;
+        [Self::new(first, &one, &two), Self::new(second, &two, &one)]
+    }
+
+    fn new(client: Client, state: &Arc<State>, other: &Arc<State>) -> Self {
         let options = Options {
             max_attempts: Some(1),
             timeout: Some(COMMAND_LIMIT),
             fail_fast: true,
             ..Options::default()
         };
-        let state = Arc::new(State::default());
+        let (state, other) = (state.clone(), other.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(stay_connected(client.clone()));
-        tasks.spawn(try_while_silent(client.clone(), state.clone()));
-        Self { client: client.with_options(&options), state, _tasks: Arc::new(tasks) }
+        tasks.spawn(try_while_silent(client.clone(), state.clone(), other.clone()));
+        Self { client: client.with_options(&options), state, other, _tasks: Arc::new(tasks) }
     }
 
     /// The client. Commands for [`Line::run`] are made with it.
@@ -78,10 +98,19 @@ impl Line {
         self.state.is_demoted.load(Ordering::Relaxed)
     }
 
-    /// Records that the server is a replica.
+    /// Notes that the server is a replica, which decides nothing: both lines of the pair are opened anew, since the
+    /// address may lead to the master by now.
     pub fn note_demoted(&self) {
-        self.state.is_demoted.store(true, Ordering::Relaxed);
-        self.state.is_silent.store(true, Ordering::Relaxed);
+        self.state.note_demoted();
+        self.other.note_demoted();
+    }
+
+    /// Opens the connections of both lines anew.
+    pub fn reopen(&self) {
+        for state in [&self.state, &self.other] {
+            state.must_reopen.store(true, Ordering::Relaxed);
+            state.is_silent.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Runs a command within [`COMMAND_LIMIT`]. fred's own limit does not count the time in which
@@ -124,14 +153,19 @@ fn is_of_a_replica(error: &Error) -> bool {
     error.details().starts_with("READONLY")
 }
 
-/// Asks a silent line for the server's role until a master answers. A connection that stays silent
-/// is opened anew, because the network may have lost it without notice. A connection to a replica
-/// is opened anew, because the address may lead to the master by now.
-async fn try_while_silent(client: Client, state: Arc<State>) {
+/// Asks a silent line for the server's role until a master answers. A connection that stays silent is opened anew, since
+/// the network may have lost it without a word; and so is one to a replica, since the address may lead to the master by
+/// now.
+async fn try_while_silent(client: Client, state: Arc<State>, other: Arc<State>) {
     let mut reconnected: Option<Instant> = None;
     loop {
         tokio::time::sleep(TRY_EVERY).await;
         if !state.is_silent.load(Ordering::Relaxed) || !client.is_connected() {
+            continue;
+        }
+        if state.must_reopen.swap(false, Ordering::Relaxed) {
+            open_anew(&client).await;
+            reconnected = Some(Instant::now());
             continue;
         }
         let info = client.info::<String>(Some(InfoKind::Replication));
@@ -142,7 +176,11 @@ async fn try_while_silent(client: Client, state: Arc<State>) {
                 continue;
             }
             Ok(Ok(_)) => {
-                if !state.is_demoted.swap(true, Ordering::Relaxed) || reconnected.is_none() {
+                let is_news = !state.is_demoted.swap(true, Ordering::Relaxed);
+                if is_news {
+                    other.note_demoted();
+                }
+                if is_news || reconnected.is_none() {
                     tracing::warn!(
                         "this Redis is a replica, which decides nothing; the gateway connects anew, to find the \
                          master"
@@ -153,15 +191,19 @@ async fn try_while_silent(client: Client, state: Arc<State>) {
         }
         if reconnected.is_none_or(|at| at.elapsed() >= RECONNECT_EVERY) {
             reconnected = Some(Instant::now());
-            let again = tokio::time::timeout(COMMAND_LIMIT, client.force_reconnection()).await;
-            if let Ok(Err(error)) = again {
-                tracing::debug!(%error, "the connection to Redis is not opened anew");
-            }
+            open_anew(&client).await;
         }
     }
 }
 
-/// fred's own task. It is aborted on drop, because it would outlive its client.
+async fn open_anew(client: &Client) {
+    let again = tokio::time::timeout(COMMAND_LIMIT, client.force_reconnection()).await;
+    if let Ok(Err(error)) = again {
+        tracing::debug!(%error, "the connection to Redis is not opened anew");
+    }
+}
+
+/// fred's own task. It would outlive its client, so it is aborted on drop.
 struct Connecting(ConnectHandle);
 
 impl Drop for Connecting {

@@ -16,12 +16,13 @@ local meta, now, NUMBER, STORED = ledger.meta, ledger.now, ledger.NUMBER, ledger
 local META, OUT, LIVE, ALIVE = ledger.META, ledger.OUT, ledger.LIVE, ledger.ALIVE
 local NEWER, OLDER = ledger.NEWER, ledger.OLDER
 local ACCOUNT, NONCE, LET_GO = ledger.ACCOUNT, ledger.NONCE, ledger.LET_GO
+local CLAIM, LEFT = ledger.CLAIM, ledger.LEFT
 
 -- Places of the values of STORED.
-local BALANCE, HELD, GRANTS, SEQ, OLD, BORDER, NEW, EXISTS, FROZEN, TOUCHED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+local BALANCE, HELD, GRANTS, SEQ, OLD, BORDER, NEW, EXISTS, FROZEN, TOUCHED, DIGEST = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 local function put_account(key, a)
     call('SET', key, struct.pack(STORED, a[BALANCE], a[HELD], a[GRANTS], a[SEQ], a[OLD], a[BORDER], a[NEW],
-        a[EXISTS], a[FROZEN], a[TOUCHED]))
+        a[EXISTS], a[FROZEN], a[TOUCHED], a[DIGEST]))
 end
 
 -- The commands by their names, and for each command with a list, the place in ARGV where the list
@@ -52,19 +53,23 @@ function commands.announce_read(nonce)
     return is_readable
 end
 
--- nonce, account, exists, balance, grants, frozen, (hold id, ms to live, rest of its record)…: stores
--- an account as Postgres has it, with its live holds. Returns 0 where the account changed after the
--- nonce was stored, otherwise 1.
-list_from.warm_account = 8
-function commands.warm_account(nonce, account, exists, balance, grants, frozen)
+-- nonce, account, exists, balance, grants, frozen, digest, (hold id, ms to live, rest of its record, claim or '')…:
+-- stores an account as Postgres has it, with its live holds and their claims ("id ms value"). Returns 0 where the
+-- account changed after the nonce was stored, otherwise 1.
+list_from.warm_account = 9
+function commands.warm_account(nonce, account, exists, balance, grants, frozen, digest)
     if call('HEXISTS', NONCE .. 'a:' .. account, nonce) == 0 then return 0 end
     if call('EXISTS', ACCOUNT .. account) == 1 then return 0 end
     local held, some, n = 0, {}, 0
-    for i = list_from.warm_account, #ARGV, 3 do
+    for i = list_from.warm_account, #ARGV, 4 do
         held = held + tonumber(sub(ARGV[i + 2], 1, 16))
         some[n + 1], some[n + 2] = ARGV[i], format('%d', now + tonumber(ARGV[i + 1])) .. ' ' .. ARGV[i + 2]
         n = n + 2
-        if n >= AT_ONCE or i + 3 > #ARGV then
+        if ARGV[i + 3] ~= '' then
+            local claim, ms, value = match(ARGV[i + 3], '^(%x+) (%d+) (.*)$')
+            call('SET', CLAIM .. claim, value, 'PX', ms)
+        end
+        if n >= AT_ONCE or i + 4 > #ARGV then
             call('HSET', LIVE, unpack(some, 1, n))
             n = 0
         end
@@ -72,7 +77,7 @@ function commands.warm_account(nonce, account, exists, balance, grants, frozen)
     put_account(ACCOUNT .. account, {
         [BALANCE] = tonumber(balance), [HELD] = held, [GRANTS] = tonumber(grants), [SEQ] = 0,
         [OLD] = 0, [BORDER] = 0, [NEW] = 0,
-        [EXISTS] = tonumber(exists), [FROZEN] = tonumber(frozen), [TOUCHED] = now,
+        [EXISTS] = tonumber(exists), [FROZEN] = tonumber(frozen), [TOUCHED] = now, [DIGEST] = digest,
     })
     call('DEL', NONCE .. 'a:' .. account, LET_GO .. 'a:' .. account)
     return 1
@@ -88,11 +93,42 @@ function commands.warm_ended(nonce, id, record)
     return call('HSET', NEWER, id, record)
 end
 
--- account, number, amount, frozen: applies what Postgres decided about an account (a grant, a refund, a
--- freeze), in the order of its numbers. Returns 1 where the decision is applied now, was applied
--- before, or will come with the account when it is loaded from Postgres. Returns 0 where an earlier
--- number is missing.
-function commands.deliver(account, number, amount, frozen)
+-- (claim, ms, value)…: stores claims as Postgres has them, each for so many ms, where Redis knows nothing of it. No
+-- nonce is needed: a charged claim stays as it is until its time is up, and other changes are made here.
+list_from.warm_claims = 2
+function commands.warm_claims()
+    for i = list_from.warm_claims, #ARGV, 3 do
+        call('SET', CLAIM .. ARGV[i], ARGV[i + 2], 'PX', ARGV[i + 1], 'NX')
+    end
+    return 1
+end
+
+-- (id, ms, value)…: the same for the calls that were left with an id.
+list_from.warm_left = 2
+function commands.warm_left()
+    for i = list_from.warm_left, #ARGV, 3 do
+        call('SET', LEFT .. ARGV[i], ARGV[i + 2], 'PX', ARGV[i + 1], 'NX')
+    end
+    return 1
+end
+
+-- Returns 1 while Postgres may have claims that Redis does not know, otherwise 0.
+function commands.are_claims_cold()
+    return now < tonumber(call('HGET', META, 'claims') or 0) and 1 or 0
+end
+
+-- Notes that Redis has every claim that Postgres had when the epoch began.
+function commands.claims_are_warm()
+    return call('HSET', META, 'claims', '0')
+end
+
+-- account, number, amount, frozen, before, digest: applies what Postgres decided about an account (a grant, a
+-- refund, a freeze), in the order of its numbers. The digests are of all decisions up to the one before this one,
+-- and up to this one; both are empty where an earlier version made the decision. Returns 1 where the decision is
+-- applied now, was applied before, or will come with the account when it is loaded from Postgres; 0 where an earlier
+-- number is missing; 2 where another decision was applied under this number, or under one before; 3 where later
+-- numbers were applied, so that Postgres may have lost some.
+function commands.deliver(account, number, amount, frozen, before, digest)
     local value = call('GET', ACCOUNT .. account)
     if not value then
         -- A gateway that is loading the account may have read Postgres before this decision.
@@ -101,8 +137,11 @@ function commands.deliver(account, number, amount, frozen)
     end
     local a = { struct.unpack(STORED, value) }
     number = tonumber(number)
-    if number <= a[GRANTS] then return 1 end
+    if number < a[GRANTS] then return 3 end
+    if number == a[GRANTS] then return (digest == '' or digest == a[DIGEST]) and 1 or 2 end
     if number > a[GRANTS] + 1 then return 0 end
+    if before ~= '' and before ~= a[DIGEST] then return 2 end
+    if digest ~= '' then a[DIGEST] = digest end
     a[BALANCE], a[GRANTS] = a[BALANCE] + tonumber(amount), number
     a[EXISTS], a[FROZEN] = 1, tonumber(frozen)
     put_account(ACCOUNT .. account, a)
@@ -120,7 +159,7 @@ function commands.due(owner, grace, limit, cursor)
         local id, record = fields[i], fields[i + 1]
         local expires = tonumber(sub(record, 1, 13))
         if expires and expires <= now then
-            local amount, origin, owned_by = match(record, '^%d+ (%S+) (%a) %S+ ?(%S*)')
+            local amount, origin, owned_by = match(record, '^%d+ (%S+) (%a) %S+ ?(%d*)')
             if amount == 'T' then
                 call('HDEL', LIVE, id)
             elseif origin ~= 'c' or owned_by == owner or now - expires > tonumber(grace) then
@@ -167,8 +206,6 @@ end
 -- seq, owner: notes that Postgres has the batches up to seq, and that this gateway lives. Returns the newest batch
 -- and the newest durable one.
 function commands.durable(seq, owner)
-    -- Memory is freed first: a Redis that is full refuses every other write.
-    call('XTRIM', OUT, 'MINID', NUMBER .. '-' .. seq)
     call('HSET', ALIVE, owner, format('%d', now))
     local newest, durable = tonumber(meta[3]), tonumber(meta[4])
     if tonumber(seq) > durable then

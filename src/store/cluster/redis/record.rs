@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::operation::{Ending, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of, unescape};
 
@@ -19,13 +20,15 @@ pub(crate) struct HotAccount {
     pub grant_seq: i64,
     pub exists: bool,
     pub frozen: bool,
+    /// The digest of these decisions (`postgres/deliveries.rs`).
+    pub digest: [u8; 8],
 }
 
 impl HotAccount {
     /// Reads the value of an account's key; `None` for a value that no script wrote.
     pub fn parse(value: &[u8]) -> Option<Self> {
-        // Seven numbers of eight bytes, two flags, one number: `STORED` in layout.lua.
-        const BYTES: usize = 66;
+        // Seven numbers of eight bytes, two flags, one number, a digest: `STORED` in layout.lua.
+        const BYTES: usize = 74;
         if value.len() != BYTES {
             return None;
         }
@@ -37,6 +40,7 @@ impl HotAccount {
             grant_seq: number(16)?,
             exists: flag(56)?,
             frozen: flag(57)?,
+            digest: value.get(66..74)?.try_into().ok()?,
         })
     }
 }
@@ -57,16 +61,20 @@ pub(crate) fn route_of(record: &str) -> Arc<str> {
     record.splitn(6, ' ').nth(5).map_or_else(|| "".into(), unescape)
 }
 
-/// The record of a live hold, without its deadline.
+/// The record of a live hold without its deadline. The claim of its call follows the owner.
 pub(crate) fn live_record(
     amount: Credits,
     origin: Origin,
     account: &AccountId,
     owner: i64,
+    claim: Option<ClaimId>,
     route: &str,
 ) -> String {
     let (amount, origin, route) = (amount.micros(), letter_of(origin), escape(route));
-    format!("{amount:016} {origin} {account} {owner} {route}")
+    match claim {
+        Some(claim) => format!("{amount:016} {origin} {account} {owner}/{claim} {route}"),
+        None => format!("{amount:016} {origin} {account} {owner} {route}"),
+    }
 }
 
 /// The record of a hold that was captured. The scripts do not read the origin in it, so it is
@@ -109,9 +117,12 @@ mod tests {
     #[test]
     fn a_record_of_a_live_hold_reads_back() {
         let amount = Credits::from_micros(5_000_000).unwrap();
-        let rest = live_record(amount, Origin::Call, &"alice".parse().unwrap(), 7, "/a\nb");
-        let record = format!("1795412683123 {rest}");
-        assert_eq!(live_hold(&record), Some((5_000_000, "alice".to_owned())));
-        assert_eq!(&*route_of(&record), "/a\nb");
+        for claim in [None, Some(ClaimId::new([7; 32]))] {
+            let alice = "alice".parse().unwrap();
+            let rest = live_record(amount, Origin::Call, &alice, 7, claim, "/a\nb");
+            let record = format!("1795412683123 {rest}");
+            assert_eq!(live_hold(&record), Some((5_000_000, "alice".to_owned())));
+            assert_eq!(&*route_of(&record), "/a\nb");
+        }
     }
 }

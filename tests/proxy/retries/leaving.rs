@@ -1,0 +1,117 @@
+//! Calls with a key whose client leaves.
+
+use std::time::Duration;
+
+use super::{Counting, PATH, ROUTE, ask, gateway};
+use crate::support::wire::{RawUpstream, Wire, post};
+use crate::support::{TestGateway, config_text, eventually};
+
+fn request(key: &str, body: &str) -> String {
+    post(PATH, "alice", body).replace("host:", &format!("idempotency-key: {key}\r\nhost:"))
+}
+
+/// Waits until nothing of alice's is held.
+async fn settled(gateway: &TestGateway) -> i64 {
+    gateway.settled_balance("alice").await
+}
+
+#[tokio::test]
+async fn a_call_that_was_left_is_read_to_its_end_and_kept_for_the_retry() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    assert!(eventually(async || counting.calls() == 1).await);
+    drop(client);
+    // The gateway notices, and goes on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(gateway.balance("alice").await["held"], 5);
+    ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_IN_PROGRESS");
+    counting.answer_one();
+    assert_eq!(settled(&gateway).await, 95);
+    let retry = ask(&gateway, "once", "{}").await;
+    assert_eq!((retry.status.as_u16(), retry.header("idempotent-replayed")), (200, "true"));
+    assert_eq!(retry.text, "the secret words of call 1 for 2 bytes");
+    assert_eq!(retry.header("x-credits-cost"), "5");
+    assert_eq!((counting.calls(), settled(&gateway).await), (1, 95));
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_left_in_its_middle_is_replayed_whole() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let _ = wire.try_send("6\r\n, then\r\n0\r\n\r\n").await;
+    })
+    .await;
+    let gateway = TestGateway::start(&config_text(upstream.address, ROUTE)).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    client.up_to("first").await.unwrap();
+    drop(client);
+    assert_eq!(settled(&gateway).await, 95);
+    let retry = ask(&gateway, "once", "{}").await;
+    assert_eq!((retry.header("idempotent-replayed"), &*retry.text), ("true", "first, then"));
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_call_that_was_left_and_then_failed_costs_nothing_and_runs_again() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    assert!(eventually(async || counting.calls() == 1).await);
+    drop(client);
+    counting.statuses.lock().unwrap().push_back(503);
+    counting.answer_one();
+    assert_eq!(settled(&gateway).await, 100);
+    counting.answer_one();
+    let retry = ask(&gateway, "once", "{}").await;
+    assert_eq!((retry.status.as_u16(), retry.header("x-call")), (200, "2"));
+    assert_eq!(settled(&gateway).await, 95);
+}
+
+#[tokio::test]
+async fn where_leaving_is_free_the_retry_runs() {
+    let counting = Counting::slow().await;
+    let route = ROUTE.replace("credits = 5", "credits = 5\non_client_abort = \"release\"");
+    let gateway = TestGateway::start(&config_text(counting.upstream.address, &route)).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    assert!(eventually(async || counting.calls() == 1).await);
+    drop(client);
+    assert_eq!(settled(&gateway).await, 100);
+    counting.permits.add_permits(2);
+    assert_eq!(ask(&gateway, "once", "{}").await.header("x-call"), "2");
+    assert_eq!(settled(&gateway).await, 95);
+}
+
+#[tokio::test]
+async fn an_answer_too_large_to_keep_is_not_read_for_a_client_that_left() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        if wire.try_send(head).await.is_err() {
+            return;
+        }
+        // Without an end.
+        while wire.try_send(format!("400\r\n{}\r\n", "y".repeat(1024))).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+    let more = [ROUTE, "[idempotency]\nmax_answer = \"64 KiB\""].concat();
+    let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    client.up_to("yyyy").await.unwrap();
+    drop(client);
+    assert_eq!(settled(&gateway).await, 95, "left late, it is charged");
+    ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_NOT_KEPT");
+}

@@ -1,0 +1,141 @@
+//! The retries of the official SDKs, which say which attempt they are and have no key.
+
+use std::time::Duration;
+
+use super::{Counting, PATH, assert_replays, gateway};
+use crate::support::http::Answer;
+use crate::support::wire::{Wire, post};
+use crate::support::{TestGateway, eventually, token};
+
+/// A call of alice's SDK, after so many attempts.
+fn attempt(gateway: &TestGateway, before: u32, body: &'static str) -> reqwest::RequestBuilder {
+    let request = gateway.client.post(gateway.url(PATH)).bearer_auth(token("alice"));
+    request.header("x-stainless-retry-count", before).body(body)
+}
+
+/// Begins the first attempt of a call, waits until the upstream has it, and leaves.
+async fn leave(gateway: &TestGateway, counting: &Counting, body: &str) {
+    let calls = counting.calls();
+    let mut client = Wire::connect(gateway.public()).await;
+    let request = post(PATH, "alice", body);
+    client.send(request.replace("host:", "x-stainless-retry-count: 0\r\nhost:")).await;
+    assert!(eventually(async || counting.calls() > calls).await);
+    drop(client);
+    // The gateway notices, and goes on.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn the_retry_of_a_call_that_was_left_gets_its_answer_once() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    leave(&gateway, &counting, "{}").await;
+    let impatient = attempt(&gateway, 1, "{}").timeout(Duration::from_millis(200)).send().await;
+    assert!(impatient.unwrap_err().is_timeout(), "it waits for the first call");
+    let retry = tokio::spawn(Answer::of(attempt(&gateway, 2, "{}")));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    counting.answer_one();
+    let retry = retry.await.unwrap();
+    assert_eq!((retry.status.as_u16(), retry.header("idempotent-replayed")), (200, "true"));
+    assert_eq!(retry.header("x-call"), "1");
+    assert_eq!((counting.calls(), gateway.settled_balance("alice").await), (1, 95));
+    counting.answer_one();
+    let next = Answer::of(attempt(&gateway, 1, "{}")).await;
+    assert_eq!(next.header("x-call"), "2", "an answer serves one retry");
+    assert_eq!(gateway.settled_balance("alice").await, 90);
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn equal_calls_in_parallel_are_calls_of_their_own() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    let calls = [(); 2].map(|()| tokio::spawn(Answer::of(attempt(&gateway, 0, "{}"))));
+    assert!(eventually(async || counting.calls() == 2).await);
+    // The retry of a call that was answered with an error by somebody else meets none of the two.
+    let third = tokio::spawn(Answer::of(attempt(&gateway, 1, "{}")));
+    assert!(eventually(async || counting.calls() == 3).await);
+    counting.permits.add_permits(3);
+    let mut seen = Vec::new();
+    for call in calls.into_iter().chain([third]) {
+        let answer = call.await.unwrap();
+        assert!(!answer.headers.contains_key("idempotent-replayed"));
+        seen.push(answer.header("x-call").to_owned());
+    }
+    seen.sort();
+    assert_eq!(seen, ["1", "2", "3"]);
+    assert_eq!(gateway.settled_balance("alice").await, 85);
+}
+
+#[tokio::test]
+async fn each_of_two_equal_calls_that_were_left_has_one_retry() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    leave(&gateway, &counting, "{}").await;
+    leave(&gateway, &counting, "{}").await;
+    counting.permits.add_permits(2);
+    assert_eq!(gateway.settled_balance("alice").await, 90);
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let retry = Answer::of(attempt(&gateway, 1, "{}")).await;
+        assert_eq!(retry.header("idempotent-replayed"), "true", "{}", retry.text);
+        seen.push(retry.header("x-call").to_owned());
+    }
+    seen.sort();
+    assert_eq!(seen, ["1", "2"]);
+    assert_eq!((counting.calls(), gateway.settled_balance("alice").await), (2, 90));
+}
+
+#[tokio::test]
+async fn a_retry_of_another_request_or_sender_is_a_call_of_its_own() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    gateway.grant("bob", 100).await;
+    leave(&gateway, &counting, "{}").await;
+    counting.permits.add_permits(10);
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+    assert_eq!(Answer::of(attempt(&gateway, 1, "[]")).await.header("x-call"), "2");
+    let bob = gateway.client.post(gateway.url(PATH)).bearer_auth(token("bob"));
+    let bob = bob.header("x-stainless-retry-count", 1).body("{}");
+    assert_eq!(Answer::of(bob).await.header("x-call"), "3");
+    // The first attempt of another call is no retry.
+    assert_eq!(Answer::of(attempt(&gateway, 0, "{}")).await.header("x-call"), "4");
+    assert_eq!(Answer::of(attempt(&gateway, 1, "{}")).await.header("x-call"), "1");
+}
+
+#[tokio::test]
+async fn a_call_that_failed_after_it_was_left_runs_again() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    leave(&gateway, &counting, "{}").await;
+    let retry = tokio::spawn(Answer::of(attempt(&gateway, 1, "{}")));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    counting.statuses.lock().unwrap().push_back(500);
+    counting.permits.add_permits(2);
+    let retry = retry.await.unwrap();
+    assert_eq!((retry.status.as_u16(), retry.header("x-call")), (200, "2"));
+    assert_eq!(gateway.settled_balance("alice").await, 95);
+}
+
+#[tokio::test]
+async fn where_it_is_turned_off_a_retry_is_a_call_of_its_own() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "[idempotency]\nsdk_retries = false").await;
+    leave(&gateway, &counting, "{}").await;
+    assert_eq!(gateway.settled_balance("alice").await, 95, "charged when it was left");
+    counting.permits.add_permits(2);
+    assert_eq!(Answer::of(attempt(&gateway, 1, "{}")).await.header("x-call"), "2");
+    assert_eq!(gateway.settled_balance("alice").await, 90);
+}
+
+#[tokio::test]
+async fn a_key_goes_before_the_count_of_attempts() {
+    let counting = Counting::quick().await;
+    let gateway = gateway(&counting, "").await;
+    let send = |before| Answer::of(attempt(&gateway, before, "{}").header("idempotency-key", "k"));
+    let first = send(0).await;
+    for before in [0, 1, 1] {
+        assert_replays(&first, &send(before).await);
+    }
+    assert_eq!(counting.calls(), 1);
+}

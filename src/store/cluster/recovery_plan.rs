@@ -45,7 +45,7 @@ pub struct RecoveryPlan {
     /// The batches that neither a store nor a gateway has any more; empty if nothing is lost.
     pub lost: Vec<String>,
     /// Accounts whose balance after the recovery would differ from their balance in Redis now. At
-    /// most [`NAMED`] are listed.
+    /// most 50 are listed.
     pub accounts: Vec<ChangedAccount>,
     /// The number of all such accounts, including those that are not listed.
     pub changed: usize,

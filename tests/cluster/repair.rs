@@ -22,10 +22,10 @@ fn key_of(cluster: &Cluster, account: &str) -> String {
 
 /// Changes the nth number of an account as Redis has it.
 fn damage(cluster: &Cluster, account: &str, number: usize, by: i64) {
-    const CHANGE: &str = "local form = '<i8i8i8i8i8i8i8BBi8' \
+    const CHANGE: &str = "local form = '<i8i8i8i8i8i8i8BBi8c8' \
         local numbers = { struct.unpack(form, redis.call('GET', KEYS[1])) } \
         numbers[tonumber(ARGV[1])] = numbers[tonumber(ARGV[1])] + ARGV[2] \
-        return redis.call('SET', KEYS[1], struct.pack(form, unpack(numbers, 1, 10)))";
+        return redis.call('SET', KEYS[1], struct.pack(form, unpack(numbers, 1, 11)))";
     let key = key_of(cluster, account);
     let (number, by) = (number.to_string(), by.to_string());
     assert_eq!(cluster.redis.ask(&["EVAL", CHANGE, "1", &key, &number, &by]), "OK");

@@ -40,7 +40,7 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 
 .PHONY: test test-quick
 test-quick: setup-quick ## Unit tests, the embedded ledger and the proxy (first build: 6 min; then 1.5 min)
-	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((6 * $$(nproc))) \
+	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc))) \
 		--lib --test ledger --test proxy -E 'not (binary(ledger) and test(/redis|cluster|without_postgres|layouts/))'
 test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 15 min)
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
@@ -77,7 +77,7 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 .PHONY: test-rust test-orders test-screens test-doc test-sdk test-litellm stripe-venv screens-node
 test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
-		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((6 * $$(nproc)))
+		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc)))
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'

@@ -105,15 +105,16 @@ pub(crate) async fn make_partition(
     Ok(())
 }
 
-/// True if the schema has a table of this name.
+/// True if the schema has a table of this name. The catalogue is read as this statement sees it: `to_regclass` may
+/// answer from before a lock that was waited for, if it was asked in this transaction already.
 pub(crate) async fn has_table(
     store: &Store,
     name: &str,
     on: &mut PgConnection,
 ) -> Result<bool, LedgerError> {
-    let found = store
-        .query("SELECT to_regclass($1) IS NOT NULL AS found")
-        .bind(format!("{}.{name}", store.schema()));
+    let sql = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
+         ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2) AS found";
+    let found = store.query(sql).bind(store.schema()).bind(name);
     Ok(found.fetch_one(on).await?.try_get("found")?)
 }
 

@@ -51,7 +51,7 @@ END $$;
 -- The gateway that folds, and writes what Redis decided into the tables; the others only read how far it has come.
 CREATE TABLE syncers (
     shard  INTEGER PRIMARY KEY,
-    -- Its incarnation.
+    -- The incarnation of that gateway.
     syncer BIGINT      NOT NULL,
     -- By this database's clock.
     until  TIMESTAMPTZ NOT NULL

@@ -60,7 +60,7 @@ pub(super) enum AdminClient {
 }
 
 /// The name of a member that [`AdminClient::send`] adds to a response which repeats an earlier one.
-/// Its value is true.
+/// The value of this member is true.
 pub(super) const REPEATED: &str = "repeated";
 
 /// A folder that is removed with its files when this is dropped.

@@ -37,10 +37,4 @@ pub trait Answers: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where the store cannot read.
     async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError>;
-
-    /// Forgets the answer of a call that is not charged after all.
-    ///
-    /// # Errors
-    /// Where the store cannot write; the answer then goes when its time is up.
-    async fn forget(&self, call: &HoldId) -> Result<(), LedgerError>;
 }

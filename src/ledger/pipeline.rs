@@ -241,7 +241,7 @@ impl<B: Backend> Worker<B> {
     fn note_committed(&mut self, left: Result<Vec<Operation>, JoinError>) {
         match left {
             Ok(left) => self.unsettled.extend(left),
-            // Its callers have heard that the ledger is unavailable.
+            // The callers of this batch have heard that the ledger is unavailable.
             Err(error) => tracing::error!(%error, "a batch was not answered"),
         }
     }

@@ -95,7 +95,7 @@ impl Route {
     }
 
     /// The model that `path` names, decoded, if the rule's path has `{model}` and matches `path`.
-    /// It is not checked, so it may not be a valid name of a model.
+    /// The part is not checked, so it may not be a valid name of a model.
     pub fn model_in<'p>(&self, path: &'p CanonicalPath) -> Option<Cow<'p, str>> {
         let model = path.as_str().get(self.pattern.model_in(path)?)?;
         // A canonical path is always UTF-8 once it is decoded.

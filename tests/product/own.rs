@@ -4,9 +4,11 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::http::{Answer, admin, ask, get, pages, post};
+use crate::support::packs::two_packs;
 use crate::support::{TestGateway, Upstream, token};
 
-const PACKS: &str = r#"
+const PACKS: &str = concat!(
+    r#"
 [[routes]]
 path = "/api/ai/generate/hd"
 upstream = "ai"
@@ -17,20 +19,9 @@ path = "/free"
 methods = ["GET"]
 upstream = "ai"
 credits = 0
-
-[[packs]]
-id = "pack-100"
-name = "Pack 100"
-credits = 100
-price = "19.00 EUR"
-
-[[packs]]
-id = "pack-500"
-name = "Pack 500"
-credits = 500
-price = "79.00 EUR"
-best_value = true
-"#;
+"#,
+    two_packs!(),
+);
 
 async fn shop() -> (Upstream, TestGateway) {
     let upstream = Upstream::canned().await;

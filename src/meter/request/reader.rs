@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
             }
             (_, list) if here.is_list => match list.element() {
                 Place::Data => Place::Data,
-                // None of the known lists is inside another list.
+                // A list that the reader knows is never inside another list.
                 _ if !is_object => Place::Any,
                 element => element,
             },

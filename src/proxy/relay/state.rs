@@ -99,7 +99,7 @@ pub(super) enum Event<'a> {
     ClientFlushed(Result<()>),
     /// The upstream took all written bytes, or cannot take them.
     UpstreamFlushed(std::io::Result<()>),
-    /// It is time to check the deadlines.
+    /// The deadlines are to be checked now.
     Time,
 }
 

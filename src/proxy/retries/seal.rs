@@ -29,7 +29,7 @@ impl Seal {
     /// The seal of the answer of `call`.
     ///
     /// # Errors
-    /// None is known: the lengths are right.
+    /// No error is expected, because all lengths are fixed and right.
     pub fn new(
         secret: &[u8; 32],
         key: &[u8],

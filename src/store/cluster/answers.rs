@@ -84,11 +84,6 @@ impl Answers for ClusterAnswers {
         let _place = self.reads.acquire().await.map_err(|_| away())?;
         postgres::read_answer(&self.store, call, wall_ms()).await
     }
-
-    async fn forget(&self, call: &HoldId) -> Result<(), LedgerError> {
-        let _place = self.reads.acquire().await.map_err(|_| away())?;
-        postgres::forget_answer(&self.store, call).await
-    }
 }
 
 /// An answer that waits to be written. The channel closes without a reply where it could not be.

@@ -41,7 +41,7 @@ struct Silence {
     heard_ms: Option<i64>,
 }
 
-/// What the stores know of a gateway without a lease.
+/// The stores' knowledge about a gateway without a lease.
 #[derive(Clone, Copy, Debug)]
 struct Heard {
     incarnation: i64,

@@ -193,7 +193,7 @@ impl Planner {
         let is_ours = meta.ledger == postgres::ledger_id(&self.store).await?;
         let survived = self.survived(&scripts, is_ours).await?;
         let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
-        // Of two batches with one number the later of these counts.
+        // If two batches have the same number, the one that comes later in this list counts.
         let of_epoch = |batch| StreamBatch { epoch: checkpoint.epoch, batch };
         let all = handed.iter().cloned().map(of_epoch).chain(survived.iter().cloned());
         let all: Vec<_> = all.chain(appended.iter().cloned().map(of_epoch)).collect();

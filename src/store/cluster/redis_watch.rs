@@ -1,4 +1,4 @@
-//! What is known of the Redis that this gateway reaches: its identity, and the time on its clock.
+//! Knowledge about the Redis that this gateway reaches: its identity, and the time on its clock.
 //! `redis_look` finds both out.
 //!
 //! The ids of calls use Redis's clock, because the scripts compare the ids' times with it. If a

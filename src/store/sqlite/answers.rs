@@ -96,16 +96,6 @@ impl SqliteAnswers {
         tokio::spawn(file.run(requests, reader.clone()));
         Ok(Self { secret, writer, reader })
     }
-
-    async fn ask<T>(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, sqlx::Error>>) -> Request,
-    ) -> Result<T, LedgerError> {
-        let (reply, replied) = oneshot::channel();
-        let closed = || LedgerError::from(sqlx::Error::WorkerCrashed);
-        self.writer.send(request(reply)).await.map_err(|_| closed())?;
-        Ok(replied.await.map_err(|_| closed())??)
-    }
 }
 
 #[async_trait]
@@ -115,8 +105,11 @@ impl Answers for SqliteAnswers {
     }
 
     async fn keep(&self, call: &HoldId, sealed: Bytes, until_ms: i64) -> Result<Kept, LedgerError> {
-        let call = call.clone();
-        self.ask(|reply| Request::Keep { call, sealed, until_ms, reply }).await
+        let (reply, replied) = oneshot::channel();
+        let closed = || LedgerError::from(sqlx::Error::WorkerCrashed);
+        let request = Request { call: call.clone(), sealed, until_ms, reply };
+        self.writer.send(request).await.map_err(|_| closed())?;
+        replied.await.map_err(|_| closed())
     }
 
     async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError> {
@@ -125,41 +118,14 @@ impl Answers for SqliteAnswers {
         let sealed = row.map(|row| row.try_get::<Vec<u8>, _>("sealed")).transpose()?;
         Ok(sealed.map(Bytes::from))
     }
-
-    async fn forget(&self, call: &HoldId) -> Result<(), LedgerError> {
-        let call = call.clone();
-        self.ask(|reply| Request::Forget { call, reply }).await
-    }
 }
 
-/// A request of the task that writes.
-enum Request {
-    Keep {
-        call: HoldId,
-        sealed: Bytes,
-        until_ms: i64,
-        reply: oneshot::Sender<Result<Kept, sqlx::Error>>,
-    },
-    Forget {
-        call: HoldId,
-        reply: oneshot::Sender<Result<(), sqlx::Error>>,
-    },
-}
-
-/// What a request came to, once its commit is durable.
-enum Done {
-    Kept(Kept, oneshot::Sender<Result<Kept, sqlx::Error>>),
-    Forgotten(oneshot::Sender<Result<(), sqlx::Error>>),
-}
-
-impl Done {
-    /// Replies. The caller may be gone.
-    fn reply(self) {
-        match self {
-            Self::Kept(kept, reply) => drop(reply.send(Ok(kept))),
-            Self::Forgotten(reply) => drop(reply.send(Ok(()))),
-        }
-    }
+/// An answer that waits to be written. The channel closes without a reply if it could not be.
+struct Request {
+    call: HoldId,
+    sealed: Bytes,
+    until_ms: i64,
+    reply: oneshot::Sender<Kept>,
 }
 
 /// The file, as the task that writes has it.
@@ -203,52 +169,37 @@ impl File {
     /// and the callers hear so because their channels close.
     async fn write(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), sqlx::Error> {
         let requests: Vec<_> = requests.collect();
-        let wanted = requests.iter().map(|request| match request {
-            Request::Keep { sealed, .. } => size(sealed.len()),
-            Request::Forget { .. } => 0,
-        });
+        let wanted = requests.iter().map(|request| size(request.sealed.len()));
         if self.total.saturating_add(wanted.sum()) > self.max_total {
             self.purge().await?;
         }
         let mut total = self.total;
         let mut done = Vec::with_capacity(requests.len());
         let mut transaction = self.writer.get().await?.begin_with("BEGIN IMMEDIATE").await?;
-        for request in requests {
-            match request {
-                Request::Keep { call, sealed, until_ms, reply } => {
-                    let with = total.saturating_add(size(sealed.len()));
-                    if with > self.max_total {
-                        let kept =
-                            sqlx::query("SELECT EXISTS (SELECT 1 FROM answers WHERE call = ?)");
-                        let kept = kept.bind(call.as_str()).fetch_one(&mut *transaction).await?;
-                        let kept = if kept.try_get(0)? { Kept::Yes } else { Kept::NoRoom };
-                        done.push(Done::Kept(kept, reply));
-                        continue;
-                    }
-                    let added = sqlx::query(
-                        "INSERT INTO answers (call, sealed, until) VALUES (?, ?, ?) \
-                         ON CONFLICT (call) DO NOTHING",
-                    );
-                    let added = added.bind(call.as_str()).bind(&sealed[..]).bind(until_ms);
-                    if added.execute(&mut *transaction).await?.rows_affected() > 0 {
-                        total = with;
-                    }
-                    done.push(Done::Kept(Kept::Yes, reply));
-                }
-                Request::Forget { call, reply } => {
-                    let gone =
-                        sqlx::query("DELETE FROM answers WHERE call = ? RETURNING length(sealed)");
-                    let gone = gone.bind(call.as_str()).fetch_optional(&mut *transaction).await?;
-                    if let Some(row) = gone {
-                        total = total.saturating_sub(size(row.try_get::<i64, _>(0)? as usize));
-                    }
-                    done.push(Done::Forgotten(reply));
-                }
+        for Request { call, sealed, until_ms, reply } in requests {
+            let with = total.saturating_add(size(sealed.len()));
+            if with > self.max_total {
+                let kept = sqlx::query("SELECT EXISTS (SELECT 1 FROM answers WHERE call = ?)");
+                let kept = kept.bind(call.as_str()).fetch_one(&mut *transaction).await?;
+                done.push((reply, if kept.try_get(0)? { Kept::Yes } else { Kept::NoRoom }));
+                continue;
             }
+            let added = sqlx::query(
+                "INSERT INTO answers (call, sealed, until) VALUES (?, ?, ?) \
+                 ON CONFLICT (call) DO NOTHING",
+            );
+            let added = added.bind(call.as_str()).bind(&sealed[..]).bind(until_ms);
+            if added.execute(&mut *transaction).await?.rows_affected() > 0 {
+                total = with;
+            }
+            done.push((reply, Kept::Yes));
         }
         transaction.commit().await?;
         self.total = total;
-        done.into_iter().for_each(Done::reply);
+        for (reply, kept) in done {
+            // The caller may be gone.
+            let _ = reply.send(kept);
+        }
         Ok(())
     }
 

@@ -66,7 +66,7 @@ pub(crate) enum Undo {
     Hold(HoldId, Option<LiveHold>),
     /// An early release that was added.
     EarlyRelease(HoldId),
-    /// What memory knew of a claim before.
+    /// A claim, and the slot that memory had for it before.
     Claim(ClaimId, Slot),
     /// The record of a call that was left, before; `None` for a new one.
     Left(HoldId, Option<LeftCall>),

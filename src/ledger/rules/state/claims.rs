@@ -79,7 +79,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// What memory knows of a claim.
+    /// The claim under an id, as far as memory knows it (see [`Slot`]).
     pub fn get(&self, id: &ClaimId) -> Option<Option<&KeyClaim>> {
         self.by_id.get(id).map(Option::as_ref)
     }

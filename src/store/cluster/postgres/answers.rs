@@ -168,17 +168,6 @@ pub(crate) async fn read_answer(
     Ok(sealed.map(Bytes::from))
 }
 
-/// Deletes the answer of a call. Its bytes count until its time is up.
-pub(crate) async fn forget_answer(store: &Store, call: &HoldId) -> Result<(), LedgerError> {
-    store
-        .transact(async |on| {
-            let sql = "DELETE FROM {s}.answers WHERE call = $1";
-            store.query(sql).bind(call.as_str()).execute(on).await?;
-            Ok(())
-        })
-        .await
-}
-
 /// A day of the calendar, in UTC: the days since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Day(i64);

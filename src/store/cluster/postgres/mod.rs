@@ -34,8 +34,7 @@ mod tally;
 mod transaction;
 
 pub(crate) use answers::{
-    NewAnswer, forget_answer, keep_answers, make_answer_partitions, purge_answers, read_answer,
-    secret,
+    NewAnswer, keep_answers, make_answer_partitions, purge_answers, read_answer, secret,
 };
 pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};

@@ -51,7 +51,7 @@ pub(crate) enum Verdict {
     Mismatch,
     /// The claim is marked, or is not this hold's.
     Marked,
-    /// It is recorded that the client left, where the call may be charged.
+    /// The departure of the client is recorded, if the call may still be charged.
     Left,
 }
 
@@ -182,7 +182,7 @@ impl Decision {
     }
 }
 
-/// What must be loaded into Redis before the rest of a batch can be decided.
+/// The data that must be loaded into Redis before the rest of a batch can be decided.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     pub accounts: Vec<AccountId>,

@@ -238,8 +238,8 @@ impl Cluster {
     async fn everybody_says(&self, account: &str, balance: i64) -> Result<(), String> {
         for Member { process, .. } in &self.members {
             let own = process.client.get(process.url("/credits/balance"));
-            let own = Answer::of(own.bearer_auth(token(account))).await;
-            for shown in [own.json(), show(process, account).await?] {
+            let own = answered(Answer::of(own.bearer_auth(token(account))).await)?;
+            for shown in [own, show(process, account).await?] {
                 if micros(&shown["balance"]) != balance {
                     return Err(format!("{account}: the entries say {balance}, a gateway {shown}"));
                 }
@@ -276,11 +276,15 @@ impl Cluster {
     }
 }
 
-/// The operator's view. A gateway may refuse for a moment: it first has to notice that a
+/// The body of an answer that is 200. A gateway may refuse for a moment: it first has to notice that a
 /// connection of before a fault is gone.
-async fn ask(process: &Process, path: &str) -> Result<Value, String> {
-    let answer = process.admin(http::Method::GET, path, "").await;
+fn answered(answer: Answer) -> Result<Value, String> {
     if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
+}
+
+/// The operator's view.
+async fn ask(process: &Process, path: &str) -> Result<Value, String> {
+    answered(process.admin(http::Method::GET, path, "").await)
 }
 
 async fn show(process: &Process, account: &str) -> Result<Value, String> {

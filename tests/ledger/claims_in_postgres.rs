@@ -1,9 +1,10 @@
-//! What Postgres keeps of claims and answers, and how it finds them.
+//! Claims and answers in Postgres: the rows that it keeps, and how it finds them.
 
 use bytes::Bytes;
 use farebox::ledger::{Answers as _, Backend as _, Claim, ClaimState, Kept, Operation};
 
-use crate::claims_cluster::{KEEP_MS, held, id, is_charged, key, mark, stands};
+use crate::claiming::{KEEP_MS, claim_id, held, key, mark};
+use crate::claims_cluster::{is_charged, stands};
 use crate::test_ledger::{
     Kind, TestLedger, credits, eventually, grant, hold_id, on_cluster_ledgers,
 };
@@ -69,7 +70,7 @@ async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     let from = TestLedger::new(Kind::EmbeddedStrict);
     let ledger = from.open_with("10").await;
     held(&ledger, key(1)).await.capture(credits("1"));
-    let unmarked = Claim::Key { id: id(2), mark: None, keep_ms: KEEP_MS };
+    let unmarked = Claim::Key { id: claim_id(2), mark: None, keep_ms: KEEP_MS };
     held(&ledger, unmarked).await.capture(credits("1"));
     held(&ledger, key(3)).await.release();
     is_charged(&ledger, "two are charged", "8", "0").await;
@@ -79,7 +80,7 @@ async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     drop(embedded);
     farebox::store::import(&fixture.config("import"), &from.path()).await.unwrap();
     let ledger = fixture.open().await;
-    let other = Claim::Key { id: id(1), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    let other = Claim::Key { id: claim_id(1), mark: Some(mark(2)), keep_ms: KEEP_MS };
     assert_eq!(stands(&ledger, other).await, Some(ClaimState::Conflict));
     for (n, expected) in [(1, Some(ClaimState::Charged)), (2, Some(ClaimState::Charged)), (3, None)]
     {
@@ -90,7 +91,7 @@ async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// By the plans of the very statements that the gateway runs, as Postgres itself logs them.
+/// Postgres logs the plan of each statement that the gateway runs. No plan may scan the table.
 async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
     let mut before = fixture.gateway("before").await.unwrap();
     before.apply(&[Operation::Post(grant("g", "alice", "100"))]).await;
@@ -119,19 +120,20 @@ async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
     let ledger = fixture.open().await;
     let (marked, charged) = (held(&ledger, key(1)).await, held(&ledger, key(2)).await);
     ledger.reconciles().await;
-    let unmarked = held(&ledger, Claim::Key { id: id(3), mark: None, keep_ms: KEEP_MS }).await;
+    let unmarked =
+        held(&ledger, Claim::Key { id: claim_id(3), mark: None, keep_ms: KEEP_MS }).await;
     ledger.reconciles().await;
     unmarked.mark_claim(mark(1)).await.unwrap();
-    marked.leave(id(9)).await.unwrap();
+    marked.leave(claim_id(9)).await.unwrap();
     charged.capture(credits("1"));
     ledger.reconciles().await;
     fixture.cluster().redis.flush_all();
     assert_eq!(stands(&ledger, key(2)).await, Some(ClaimState::Charged));
-    assert_eq!(stands(&ledger, Claim::Retry { id: id(9) }).await, Some(ClaimState::Running));
+    assert_eq!(stands(&ledger, Claim::Retry { id: claim_id(9) }).await, Some(ClaimState::Running));
     marked.capture(credits("1"));
     unmarked.release();
     is_charged(&ledger, "both are charged", "98", "0").await;
-    assert_eq!(stands(&ledger, Claim::Retry { id: id(9) }).await, Some(ClaimState::Charged));
+    assert_eq!(stands(&ledger, Claim::Retry { id: claim_id(9) }).await, Some(ClaimState::Charged));
     let redis = &fixture.cluster().redis;
     eventually("every claim is in Redis", async || {
         redis.ask(&["HGET", "{s00}:meta", "claims"]) == "0"

@@ -349,8 +349,8 @@ start_wrk() { # NAME CONNECTIONS SECONDS
         -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$path"
 }
 
-# turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, p50, p99. Of two
-# gateways each has half of the connections; the slower one's latency counts.
+# turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, p50, p99. Where there
+# are two gateways, each has half of the connections, and the slower one's latency counts.
 turn() {
     local system=$1 conns=$2 before redis_before='' name line requests=0 duration=0 sampler=''
     local -a gateways one
@@ -396,7 +396,7 @@ turn() {
 
 per() { awk -v a="$1" -v b="$2" -v digits="$3" -v times="${4:-1}" 'BEGIN { printf "%.*f", digits, a / b * times }'; }
 
-# What Farebox says an account has; once nothing is held any more.
+# Prints the balance of the account once no credits are held any more.
 farebox_balance() { # SYSTEM
     local answer held tries
     for ((tries = 0; tries < 100; tries++)); do

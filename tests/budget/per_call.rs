@@ -12,7 +12,7 @@ const WARM_UP: usize = 300;
 /// Calls that are counted.
 const CALLS: usize = 2000;
 
-/// What one call may allocate at most. Three quarters of the bytes are Pingora's buffer for the body of an answer, of
+/// The most that one call may allocate. Three quarters of the bytes are Pingora's buffer for the body of an answer, of
 /// 64 KiB.
 #[derive(Clone, Copy, Debug)]
 struct Budget {

@@ -131,7 +131,7 @@ async fn all_answers_together_have_a_bound_and_old_ones_make_room() {
     assert_eq!(answers.keep(&ids[9], sealed(1, 10_000), now_ms()).await.unwrap(), Kept::Yes);
     assert_eq!(answers.keep(&ids[10], sealed(1, 10_000), until).await.unwrap(), Kept::Yes);
     drop((answers, ledger));
-    // What is bounded is the disk: the file does not grow with what came and went.
+    // The limit is on the disk: the file does not grow with answers that were deleted again.
     age(&fixture, &ids[10]).await;
     let (_ledger, answers) = opened(&fixture, 100_000).await;
     for _ in 0..100 {

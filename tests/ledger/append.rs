@@ -1,5 +1,5 @@
-//! `strict` on the cluster ledger: a call is answered once the text of its batch is in Postgres (appended). Its rows are
-//! written later (folded), by a transaction that has the shard's row locked.
+//! `strict` on the cluster ledger: a call is answered once the text of its batch is in Postgres (appended). The rows of
+//! the batch are written later (folded), by a transaction that has the shard's row locked.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ use crate::test_ledger::{
 };
 use crate::without_postgres::with_a_line;
 
-/// Less than a transaction may take.
+/// A limit for what must not wait; shorter than a transaction may take.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Nobody can fold while this is open.
+/// Locks the shard's row: no gateway can fold while the transaction is open.
 const SHARDS_ROW: &str = "SELECT 1 FROM shards FOR UPDATE";
 
 /// An open transaction that has run this statement.
@@ -198,7 +198,7 @@ async fn strict_a_recovery_waits_for_an_append_that_is_under_way_and_counts_it()
     ledger.stop().await;
 }
 
-/// Where a commit takes long, the next batch is decided meanwhile, and no third one.
+/// While a commit takes long, the next batch is decided, and no third one.
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_two_batches_are_in_flight_at_most() {
     const GATE: i64 = 4711;

@@ -105,7 +105,7 @@ async fn films_sound_and_documents_that_are_elsewhere_are_input_without_a_bound(
 async fn an_upstream_reads_json_whatever_the_client_calls_its_body() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
     let gateway = shop(&ai, "", 100).await;
-    // To a reader of forms this asks for another model, and so it does in UTF-7.
+    // A reader of forms, or of UTF-7, would find another model in this body.
     let request = r#"{"model":"m","messages":[],"x":"&model=other&x=","+AG0-odel":"other"}"#;
     let kinds = ["application/x-www-form-urlencoded", "application/json; charset=utf-7"];
     for kind in kinds {
@@ -217,7 +217,7 @@ async fn an_answer_that_cannot_be_read_costs_no_less_than_its_text() {
             Ai::answering(Reply::whole(200, "content-type: application/json\r\n", &unread)).await;
         let gateway = shop(&ai, "", 100).await;
         ask(&gateway, MESSAGES, &body(&json!({ "max_tokens": 8000 }))).await.expect(200);
-        // No more than the request allows.
+        // The charge is no more than the request allows.
         assert_eq!(balance(&gateway).await, "91.95");
     }
 }
@@ -255,7 +255,8 @@ async fn a_member_that_the_price_names_is_no_list() {
     assert_eq!(ai.asked().len(), 0);
 }
 
-/// A page of a PDF without text takes a hundred bytes, and some 2 000 tokens. What the model may read is believed.
+/// A page of a PDF without text takes a hundred bytes, and some 2 000 tokens. A report of usage up to
+/// the size of the model's input is believed.
 #[tokio::test]
 async fn images_and_documents_of_many_tokens_are_charged_by_their_usage() {
     let data = |kind: &str, media: &str| {

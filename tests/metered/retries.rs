@@ -223,7 +223,7 @@ async fn refusals_come_in_the_shape_of_anthropic_where_that_is_the_meter() {
 
 #[tokio::test]
 async fn what_was_paid_for_is_answered_whatever_is_left_but_not_to_a_frozen_account() {
-    // Of 0.55 credits 0.55 are held and used.
+    // The account has 0.55 credits. All of them are held and used.
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 500)))).await;
     let gateway = shop(&ai, "", 0).await;
     let grant = json!({ "credits": 0.55, "id": "some", "reason": "test" });

@@ -65,7 +65,7 @@ async fn fuzz(tls: bool, mut random: Random, until: Instant) {
 /// One client: a connection after the other.
 async fn client(side: Arc<Side>, mut random: Random, number: u64, until: Instant) -> Received {
     let mut received = Received::default();
-    // No nonce is sent twice.
+    // Each nonce is sent once, so each client has a range of its own.
     let mut nonce = number * 100_000_000;
     while Instant::now() < until {
         match &side.certificate {

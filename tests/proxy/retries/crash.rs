@@ -47,7 +47,8 @@ async fn after_a_restart_the_key_is_still_the_first_call_s() {
     assert_eq!((counting.calls(), gateway.settled_balance("alice").await), (1, 95));
 }
 
-/// Whatever the moment: afterwards the key is the first call's and its answer is there, or it runs anew.
+/// A gateway is killed at any moment of a call. Afterwards the key is that call's and its answer is there,
+/// or a retry runs anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_a_key_is_still_the_first_call_s_or_runs_anew() {
     let counting = Counting::quick().await;

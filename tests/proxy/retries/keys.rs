@@ -190,7 +190,7 @@ async fn an_answer_that_was_not_charged_is_forgotten() {
         assert!(!failed.headers.contains_key("idempotent-replayed"));
         assert_eq!(gateway.settled_balance("alice").await, 100);
     }
-    // After a call that cost nothing the key may even be used for another request.
+    // After a call that cost nothing, the key may be used for another request.
     let first = ask(&gateway, "once", "other").await;
     assert_eq!((first.status.as_u16(), first.header("x-call")), (200, "4"));
     assert_replays(&first, &ask(&gateway, "once", "other").await);

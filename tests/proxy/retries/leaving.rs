@@ -99,7 +99,7 @@ async fn an_answer_too_large_to_keep_is_not_read_for_a_client_that_left() {
         if wire.try_send(head).await.is_err() {
             return;
         }
-        // Without an end.
+        // The answer never ends.
         while wire.try_send(format!("400\r\n{}\r\n", "y".repeat(1024))).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

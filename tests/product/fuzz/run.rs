@@ -10,7 +10,7 @@ use super::{http1, http2};
 use crate::support::random::{Random, seed};
 
 /// How long one round takes, after which everything is looked at. A plain test run has one.
-const ROUND: Duration = Duration::from_secs(30);
+const ROUND: Duration = Duration::from_secs(20);
 
 /// Clients at a time, for each gateway.
 const CLIENTS: usize = 12;

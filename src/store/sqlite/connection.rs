@@ -101,3 +101,19 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sqlite_is_compiled_with_the_flags_of_this_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = connect(&dir.path().join("ledger.db")).await.unwrap();
+        let options = sqlx::query_scalar("PRAGMA compile_options");
+        let options: Vec<String> = options.fetch_all(&mut connection).await.unwrap();
+        // The one flag of `.cargo/config.toml` that SQLite tells of; `HAVE_FDATASYNC` is beside it.
+        let told = options.iter().any(|option| option == "ENABLE_MEMORY_MANAGEMENT");
+        assert!(!told, "LIBSQLITE3_FLAGS of .cargo/config.toml did not reach SQLite: {options:?}");
+    }
+}

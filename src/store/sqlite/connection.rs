@@ -42,6 +42,16 @@ pub(crate) fn writing(path: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "67108864")
 }
 
+/// Sets whether the next commits wait until they are on disk.
+pub(crate) async fn sync_commits(
+    connection: &mut SqliteConnection,
+    sync: bool,
+) -> Result<(), sqlx::Error> {
+    let pragma = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+    // SQLite obeys this pragma when it prepares it, so a statement that is kept prepared would do nothing.
+    sqlx::raw_sql(pragma).execute(connection).await.map(drop)
+}
+
 /// Checks that SQLite is new enough.
 ///
 /// # Errors

@@ -322,7 +322,12 @@ impl SqliteLedger {
             return false;
         }
         let unwritten = std::mem::take(&mut self.unwritten);
-        let written = self.commit(&unwritten, self.now(), Log::Emptied).await;
+        let log = match self.durability {
+            // The log has all of these changes.
+            Durability::Strict => Log::Emptied,
+            Durability::Relaxed => Log::Stays,
+        };
+        let written = self.commit(&unwritten, self.now(), log).await;
         if written {
             self.forget_unwritten();
         } else {

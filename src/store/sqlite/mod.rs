@@ -23,5 +23,6 @@ pub(crate) mod read;
 mod reconcile;
 pub(crate) mod repair;
 mod rewrite;
+mod whole_file;
 mod write;
 mod written;

@@ -163,6 +163,11 @@ impl Repeatable {
         self.request.is_some()
     }
 
+    /// Whether the call is an SDK's retry without a key.
+    pub fn is_known_by_its_request(&self) -> bool {
+        self.is_retry && self.key.is_none()
+    }
+
     /// Whether the call may be answered although the account cannot pay for it.
     pub fn may_be_answered(&self) -> bool {
         self.key.is_some() || self.is_retry

@@ -1,7 +1,9 @@
 //! Claims and answers in Postgres: the rows that it keeps, and how it finds them.
 
 use bytes::Bytes;
-use farebox::ledger::{Answers as _, Backend as _, Claim, ClaimState, Kept, Operation};
+use farebox::ledger::{
+    Answers as _, Backend as _, Claim, ClaimState, Kept, Operation, Reader as _,
+};
 
 use crate::claiming::{KEEP_MS, claim_id, held, key, mark};
 use crate::claims_cluster::{is_charged, stands};
@@ -11,6 +13,7 @@ use crate::test_ledger::{
 
 on_cluster_ledgers!("multi_thread":
     answers_are_kept_for_every_gateway_up_to_their_limit,
+    replays_of_every_gateway_are_added_up_and_forgotten_after_a_year,
     an_embedded_ledger_is_moved_with_its_claims,
     claims_are_found_by_their_indexes,
 );
@@ -64,6 +67,36 @@ async fn answers_are_kept_for_every_gateway_up_to_their_limit(fixture: TestLedge
     assert_eq!(answers.secret(), one.secret());
     assert_eq!(answers.read(&call(0)).await.unwrap(), None);
     assert_eq!(answers.read(&call(7)).await.unwrap(), Some(sealed(7)));
+}
+
+async fn replays_of_every_gateway_are_added_up_and_forgotten_after_a_year(fixture: TestLedger) {
+    let mut first = fixture.gateway("first").await.unwrap();
+    let mut second = fixture.gateway("second").await.unwrap();
+    let (one, other) = (first.answers(5000).await.unwrap(), second.answers(5000).await.unwrap());
+    let calls: Vec<_> = (0..50).map(|n| hold_id(&format!("call-{n}"))).collect();
+    for round in 0..40 {
+        // Both write the same rows, in opposite orders.
+        calls.iter().for_each(|call| one.count_replay(call));
+        calls.iter().rev().for_each(|call| other.count_replay(call));
+        if round % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let read = async || second.reader().replays(&calls).await.unwrap();
+    eventually("all replays are written", async || {
+        let replays = read().await;
+        replays.len() == calls.len() && replays.values().all(|replays| replays.times == 80)
+    })
+    .await;
+    let unknown = second.reader().replays(&[hold_id("never")]).await.unwrap();
+    assert!(unknown.is_empty());
+    let aged = "UPDATE replays SET last = last - 401 * 86400000::int8 WHERE call <> 'call-7'";
+    fixture.execute(aged).await.unwrap();
+    // An answer for which there is no room has old ones deleted, as the janitor does every minute.
+    let too_large = Bytes::from(vec![1; 6000]);
+    let kept = one.keep(&calls[0], too_large, now_ms() + 3_600_000).await.unwrap();
+    assert_eq!((kept, read().await.len()), (Kept::NoRoom, 1));
+    assert!(first.close().await && second.close().await);
 }
 
 async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {

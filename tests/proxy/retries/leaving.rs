@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use super::{Counting, PATH, ROUTE, ask, gateway};
+use crate::support::h2::{HOST, TLS, http2, read, write_certificate};
 use crate::support::wire::{RawUpstream, Wire, post};
-use crate::support::{TestGateway, config_text, eventually};
+use crate::support::{TestGateway, config_text, config_with, eventually, token};
 
 fn request(key: &str, body: &str) -> String {
     post(PATH, "alice", body).replace("host:", &format!("idempotency-key: {key}\r\nhost:"))
@@ -114,4 +117,48 @@ async fn an_answer_too_large_to_keep_is_not_read_for_a_client_that_left() {
     drop(client);
     assert_eq!(settled(&gateway).await, 95, "left late, it is charged");
     ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_NOT_KEPT");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_of_http_2_has_left() {
+    let counting = Counting::slow().await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path());
+    let text = config_with(counting.upstream.address, TLS, "", ROUTE);
+    let gateway = TestGateway::start_in(folder, &text).await;
+    gateway.grant("alice", 100).await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let mut begin = |name: &str, value: &str| {
+        let request = http::Request::post(format!("https://{HOST}{PATH}"))
+            .header("authorization", format!("Bearer {}", token("alice")))
+            .header(name, value);
+        let (answer, mut sent) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        sent.send_data(bytes::Bytes::from_static(b"{}"), true).unwrap();
+        (answer, sent)
+    };
+    for (calls, name, first, retry) in
+        [(1, "idempotency-key", "once", "once"), (2, "x-stainless-retry-count", "0", "1")]
+    {
+        let (answer, mut sent) = begin(name, first);
+        assert!(eventually(async || counting.calls() == calls).await);
+        sent.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        // The gateway notices, and goes on.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        counting.answer_one();
+        let charged = eventually(async || {
+            let account = gateway.admin(Method::GET, "/admin/accounts/alice", None).await;
+            account["held"] == 0 && account["balance"] == 100 - 5 * calls
+        });
+        assert!(charged.await, "{name}");
+        let (answer, _sent) = begin(name, retry);
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["idempotent-replayed"]),
+            (200, &http::HeaderValue::from_static("true"))
+        );
+        let text = String::from_utf8(read(&mut body).await.unwrap()).unwrap();
+        assert_eq!(text, format!("the secret words of call {calls} for 2 bytes"));
+        assert_eq!(counting.calls(), calls);
+    }
 }

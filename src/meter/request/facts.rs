@@ -3,7 +3,7 @@
 use super::edit::{Limit, Places, StreamOptions};
 use super::mistake::BodyMistake;
 use super::outcome::{ReadRequest, UsageChunk};
-use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
+use crate::meter::json::{Span, Text, Token};
 use crate::usage::{Limits, MeterKind, RequestFacts, Scalar};
 
 /// The largest count or limit.
@@ -208,7 +208,7 @@ pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMis
 /// or describes the background of an image.
 pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     let is_colour = |text: Text<'_>| {
-        let mut buffer = [0; SHORT_BYTES];
+        let mut buffer = None;
         matches!(text.short(&mut buffer), Some(b"transparent" | b"opaque" | b"auto"))
     };
     match token {

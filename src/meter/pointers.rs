@@ -197,6 +197,11 @@ impl Meter for Pointers {
     fn text_bytes(&self) -> u64 {
         self.text_bytes
     }
+
+    fn running_output(&self) -> u64 {
+        let told = if self.is_final { None } else { self.so_far().usage };
+        told.map_or(0, |usage| usage.output_tokens())
+    }
 }
 
 impl Pointers {

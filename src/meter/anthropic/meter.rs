@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use super::shape::{AnthropicCounts, Member, Node, child, member, usage};
+use super::shape::{AnthropicCounts, Field, Member, Node, child, member, usage};
 use crate::meter::counts::whole;
 use crate::meter::document::{AnswerUsage, Event, Meter};
 use crate::meter::json::{Path, Sink, Span, Text, Token};
@@ -156,5 +156,9 @@ impl Meter for Anthropic {
 
     fn text_bytes(&self) -> u64 {
         self.text_bytes
+    }
+
+    fn running_output(&self) -> u64 {
+        if self.is_final { 0 } else { self.counts.or_zero(Field::Output as usize) }
     }
 }

@@ -256,4 +256,9 @@ impl Meter for OpenAi {
     fn text_bytes(&self) -> u64 {
         self.text_bytes
     }
+
+    fn running_output(&self) -> u64 {
+        let counts = self.counts.as_ref().filter(|_| !self.is_final);
+        counts.map_or(0, |counts| usage(counts, 0, 0, 0).0.output_tokens())
+    }
 }

@@ -159,6 +159,8 @@ const TOP: Members = Members::of(&[
     known("content_policy_fallbacks", "contentpolicyfallbacks", Role::OtherModels),
     known("model_list", "modellist", Role::OtherModels),
     known("extra_body", "extrabody", Role::OtherModels),
+    // LiteLLM's: a whole router, with a `model_list` of its own.
+    known("user_config", "userconfig", Role::OtherModels),
     known("background", "background", Role::Background),
     known("modalities", "modalities", Role::Open(Place::Modalities)),
     known("audio", "audio", Role::AsksForAudio),

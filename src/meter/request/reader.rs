@@ -216,6 +216,10 @@ impl<'a> Reader<'a> {
     ) -> Result<Place, BodyMistake> {
         let within = if let Place::Part(within) = parent { Some(within) } else { None };
         let wanted = match next.role {
+            Role::Open(Place::Prompt) if is_object => {
+                self.facts.has_stored_prompt = true;
+                Place::Prompt
+            }
             Role::Open(Place::Source(_)) => Place::Source(within.unwrap_or(Within::Output)),
             Role::Open(place) => place,
             Role::ImageUrl => Place::ImageUrl(within.unwrap_or(Within::Output)),

@@ -351,9 +351,9 @@ mod tests {
 
     #[test]
     fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
-        let ago = |took: u64, ms: u64| Pace {
-            began: Instant::now() - Duration::from_millis(ms),
-            took: Duration::from_millis(took),
+        let ago = |took: u64, secs: u64| Pace {
+            began: Instant::now() - Duration::from_secs(secs),
+            took: Duration::from_secs(took),
         };
         // Two callers, and the end of a call that has had its answer.
         let inbox = [request_of_caller(), request(), request_of_caller()];

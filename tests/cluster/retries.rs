@@ -7,7 +7,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Durability, PRICE, ROUTE, in_both_modes};
-use crate::metered::{CHAT, StreamEnd, Used, micros};
+use crate::metered::{StreamEnd, Used, micros};
+use crate::support::metered::CHAT;
 use crate::support::token;
 
 in_both_modes!(

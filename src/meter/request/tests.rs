@@ -63,6 +63,12 @@ fn the_output_limit_is_the_largest_wherever_it_stands() {
         (r#"{"input":"a","max_tokens":5}"#, None),
         (r#"{"prompt":"a","max_tokens":5}"#, Some(5)),
         (r#"{"prompt":"a","max_output_tokens":5}"#, None),
+        (r#"{"prompt":"a","messages":[],"max_completion_tokens":5}"#, None),
+        (r#"{"prompt":"a","messages":[],"max_tokens":5}"#, Some(5)),
+        (r#"{"prompt":["a"],"input":"a","max_output_tokens":5}"#, None),
+        (r#"{"prompt":"a","input":"a","max_tokens":4,"max_output_tokens":5}"#, Some(5)),
+        (r#"{"prompt":{"id":"pmpt_1"},"max_output_tokens":5}"#, Some(5)),
+        (r#"{"prompt":{"id":"pmpt_1"},"max_tokens":5}"#, None),
         // Many parsers read 0 as no limit.
         (r#"{"max_tokens":0}"#, None),
         (r#"{"max_tokens":0,"max_completion_tokens":4}"#, Some(4)),

@@ -180,6 +180,9 @@ impl Relay<'_> {
         state.answer = Answer::CutShort;
         let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
         let event = metered.error_event(self.about.language);
+        if let Some(repeatable) = self.call.repeatable.as_mut().filter(|_| event.is_none()) {
+            repeatable.give_up();
+        }
         settle::cut_short(self.call, self.about, self.figures);
         match event {
             Some(event) => self.deliver(&event, true, state),

@@ -237,6 +237,11 @@ impl Repeatable {
         self.recording.is_possible()
     }
 
+    /// Gives up the record of an answer that was broken off. A retry must not take it for a whole one.
+    pub fn give_up(&mut self) {
+        self.recording = Recording::GivenUp;
+    }
+
     /// Whether the answer can still be kept whole.
     pub fn can_be_kept(&self) -> bool {
         self.recording.is_possible()

@@ -162,3 +162,35 @@ async fn a_client_that_resets_its_stream_of_http_2_has_left() {
         assert_eq!(counting.calls(), calls);
     }
 }
+
+/// A client that does not read makes its upstream give up. It pays for what came, and a retry is told that it was not
+/// kept: a part of an answer does not pass for a whole one.
+#[tokio::test]
+async fn an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        let part = format!("10000\r\n{}\r\n", "y".repeat(1 << 16));
+        let send = async {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let mut sent = wire.try_send(head).await;
+            while sent.is_ok() {
+                sent = wire.try_send(&part).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(2500), send).await;
+    })
+    .await;
+    let more = [ROUTE, "[idempotency]\nmax_answer = \"64 MiB\""].concat();
+    let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    client.head().await.unwrap();
+    // Nothing is read until the upstream has given up.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let read = client.rest().await;
+    assert!(!read.ends_with("0\r\n\r\n"), "{} bytes", read.len());
+    assert_eq!(settled(&gateway).await, 95);
+    ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_NOT_KEPT");
+    assert_eq!((upstream.seen().len(), settled(&gateway).await), (1, 95));
+}

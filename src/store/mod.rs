@@ -6,8 +6,10 @@
 mod addresses;
 pub(crate) mod cluster;
 mod error;
+mod postgres_address;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
+mod tls_files;
 
 pub use addresses::{check_addresses, warn_of_addresses};
 pub use cluster::answers::ClusterAnswers;

@@ -32,6 +32,7 @@ mod clock;
 mod failover;
 mod field;
 mod history;
+mod hosts;
 mod import;
 mod interleavings;
 mod keys;

@@ -14,6 +14,7 @@ mod entries;
 mod fold;
 mod grants;
 mod holds;
+mod hosts;
 mod leases;
 mod lookup;
 mod migrate;

@@ -31,6 +31,7 @@ mod away;
 mod clock;
 mod failover;
 mod field;
+mod growth;
 mod history;
 mod hosts;
 mod import;

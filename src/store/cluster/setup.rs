@@ -25,7 +25,7 @@ const LOG_EVERY: Duration = Duration::from_secs(3);
 /// # Errors
 /// Fails if Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
-    retry_outages(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
+    retry_outages(|| async { make_partitions(&migrate(config).await?).await }).await
 }
 
 /// Opens the database for an import, after a check that there is a Redis to serve the ledger.
@@ -40,8 +40,13 @@ pub(crate) async fn import_target(config: &LedgerConfig) -> Result<Store, Ledger
 pub(crate) async fn open_database(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let store = migrate(config).await?;
     postgres::agree_on_settings(&store, config.durability).await?;
-    postgres::make_partitions(&store).await?;
+    make_partitions(&store).await?;
     Ok(store)
+}
+
+async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
+    postgres::make_partitions(store).await?;
+    postgres::make_call_partitions(store).await
 }
 
 async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {

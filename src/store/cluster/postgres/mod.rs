@@ -7,6 +7,7 @@
 mod answers;
 mod append;
 mod batches;
+mod calls;
 mod claims;
 mod compare;
 mod deliveries;
@@ -39,6 +40,7 @@ pub(crate) use answers::{
 };
 pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use calls::{forget_calls, make_call_partitions};
 pub(crate) use claims::{
     ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
 };

@@ -41,6 +41,7 @@ mod kills;
 mod last_credit;
 mod lines;
 mod metered;
+mod outage_times;
 mod outages;
 mod partitions;
 mod plans;

@@ -127,6 +127,11 @@ MINUTES ?= 10
 torture: setup-test ## Faults in a whole cluster at random for MINUTES (10), then everything is checked
 	FAREBOX_TORTURE_MINUTES=$(MINUTES) cargo test --locked --test cluster -- torture:: --nocapture
 
+.PHONY: outages
+REPEATS ?= 10
+outages: setup-test ## How long each fault of Redis and Postgres is felt, REPEATS (10) times each: the table of docs/cluster.md (15 min)
+	FAREBOX_OUTAGES=$(REPEATS) cargo test --locked --test cluster -- --ignored --nocapture outage_times::
+
 .PHONY: fuzz
 fuzz: setup-test ## Requests at random, HTTP/1 and HTTP/2, for MINUTES (10): no call is run for less than its price
 	FAREBOX_FUZZ_MINUTES=$(MINUTES) cargo test --locked --test product -- fuzz:: --nocapture

@@ -122,7 +122,7 @@ metrics! {
         "farebox_ledger_commit_seconds", "Time to make a batch durable", SHORT_SECONDS);
     ledger_sync_lag_seconds: Gauge(
         "farebox_ledger_sync_lag_seconds",
-        "Age of the oldest operation that was acknowledged and is not yet durable");
+        "Age of the oldest operation that is not in the ledger's tables yet");
     /// Always 0 on the embedded ledger.
     ledger_epoch: IntGauge("farebox_ledger_epoch", "The number of the cluster ledger's epoch");
     ledger_recoveries: IntCounter(

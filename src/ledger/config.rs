@@ -21,8 +21,21 @@ pub struct LedgerConfig {
     /// A PEM file with the certificate authorities that may sign that Redis's certificate. Without
     /// it, the system's certificate authorities are used.
     pub redis_ca_file: Option<PathBuf>,
-    /// The address of the Postgres of the `redis` backend.
+    /// A PEM file with the certificate that this gateway shows to that Redis, and its chain.
+    pub redis_cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of `redis_cert_file`.
+    pub redis_key_file: Option<PathBuf>,
+    /// The address of the Postgres of the `redis` backend. It may have several hosts.
     pub postgres_url: Option<Secret>,
+    /// A PEM file with the certificate authorities that may sign that Postgres's certificate, besides
+    /// the well-known ones.
+    pub postgres_ca_file: Option<PathBuf>,
+    /// A PEM file with the certificate that this gateway shows to that Postgres, and its chain.
+    pub postgres_cert_file: Option<PathBuf>,
+    /// A PEM file with the private key of `postgres_cert_file`.
+    pub postgres_key_file: Option<PathBuf>,
+    /// The most connections to Postgres, and as many to `postgres_read_url`.
+    pub postgres_connections: u32,
     /// The schema in that Postgres; Farebox needs one of its own.
     pub postgres_schema: String,
     /// The address of a replica of that Postgres, for lists and reports.
@@ -95,6 +108,12 @@ const UNSYNCED_CAP: Credits = whole(100_000);
 /// The default of `redo_limit_bytes`: enough for some minutes at a thousand calls a second.
 const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
+/// The default of `postgres_connections`: for two batches in flight, the syncer, the lease, and a few readers.
+const POSTGRES_CONNECTIONS: u32 = 10;
+
+/// The fewest connections: a recovery has one for itself, while leases are renewed on others.
+const FEWEST_CONNECTIONS: u32 = 5;
+
 /// The longest name of a gateway, in bytes.
 const MAX_NAME_BYTES: usize = 128;
 
@@ -111,7 +130,13 @@ impl Default for LedgerConfig {
             path: "farebox.db".into(),
             redis_url: None,
             redis_ca_file: None,
+            redis_cert_file: None,
+            redis_key_file: None,
             postgres_url: None,
+            postgres_ca_file: None,
+            postgres_cert_file: None,
+            postgres_key_file: None,
+            postgres_connections: POSTGRES_CONNECTIONS,
             postgres_schema: "farebox".to_owned(),
             postgres_read_url: None,
             durability: Durability::Strict,
@@ -186,6 +211,24 @@ impl LedgerConfig {
             self.redo_limit_bytes,
             65_536..=REDO_LIMIT_BYTES * 1024,
         ));
+        found.extend(within(
+            "ledger.postgres_connections",
+            self.postgres_connections,
+            FEWEST_CONNECTIONS..=1000,
+        ));
+        for (name, cert, key) in [
+            ("redis", &self.redis_cert_file, &self.redis_key_file),
+            ("postgres", &self.postgres_cert_file, &self.postgres_key_file),
+        ] {
+            if cert.is_some() != key.is_some() {
+                let (there, missing) =
+                    if cert.is_some() { ("cert", "key") } else { ("key", "cert") };
+                let message =
+                    format!("`{name}_{there}_file` is set, and `{name}_{missing}_file` is not");
+                let hint = "a client certificate and its private key are used together: name both files, or none";
+                found.push(Mistake::new(format!("ledger.{name}_{there}_file"), message, hint));
+            }
+        }
         found.extend(check_schema(&self.postgres_schema));
         found
     }
@@ -273,6 +316,39 @@ mod tests {
         };
         assert_eq!(keys(BackendKind::Redis), ["ledger.after_crash"]);
         assert_eq!(keys(BackendKind::Embedded), [""; 0]);
+    }
+
+    #[test]
+    fn a_client_certificate_has_its_key() {
+        let keys = |redis: [Option<&str>; 2], postgres: [Option<&str>; 2]| {
+            let [redis_cert_file, redis_key_file] = redis.map(|file| file.map(PathBuf::from));
+            let [postgres_cert_file, postgres_key_file] =
+                postgres.map(|file| file.map(PathBuf::from));
+            let config = LedgerConfig {
+                redis_cert_file,
+                redis_key_file,
+                postgres_cert_file,
+                postgres_key_file,
+                ..LedgerConfig::default()
+            };
+            config.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        let (none, both) = ([None, None], [Some("c.pem"), Some("k.pem")]);
+        assert_eq!(keys(both, none), [""; 0]);
+        assert_eq!(keys(none, both), [""; 0]);
+        assert_eq!(keys([Some("c.pem"), None], both), ["ledger.redis_cert_file"]);
+        assert_eq!(keys(both, [None, Some("k.pem")]), ["ledger.postgres_key_file"]);
+    }
+
+    #[test]
+    fn a_pool_has_room_for_a_recovery() {
+        let keys = |postgres_connections| {
+            let config = LedgerConfig { postgres_connections, ..LedgerConfig::default() };
+            config.check().into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(5), [""; 0]);
+        assert_eq!(keys(4), ["ledger.postgres_connections"]);
+        assert_eq!(keys(1001), ["ledger.postgres_connections"]);
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Checks of the addresses in `[ledger]`, by the client libraries that will use them.
 
 use std::net::IpAddr;
-use std::str::FromStr as _;
 
 use fred::types::config::Config;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use crate::config::{Mistake, Secret};
 use crate::ledger::{BackendKind, LedgerConfig};
+use crate::store::postgres_address::{AddressError, PostgresAddress, says_ssl_mode};
+use crate::store::tls_files::TlsFiles;
 
 /// The schemes that the Redis client understands. Each may also end with `-sentinel`.
 const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "valkey", "valkeys"];
@@ -19,12 +20,13 @@ pub fn check_addresses(config: &LedgerConfig) -> Vec<Mistake> {
     for (name, url) in postgres_urls(config) {
         found.extend(url.as_ref().and_then(|url| check_postgres(name, url)));
     }
+    found.extend(check_files(config));
     found
 }
 
 /// Warns if the address of a Postgres on another machine does not say whether to use TLS.
 pub fn warn_of_addresses(config: &LedgerConfig) -> Vec<Mistake> {
-    if config.backend != BackendKind::Redis {
+    if config.backend != BackendKind::Redis || !TlsFiles::of_postgres(config).is_empty() {
         return Vec::new();
     }
     let undecided = postgres_urls(config)
@@ -68,39 +70,98 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
         return Some(Mistake::new("ledger.redis_url", message, hint));
     }
     let uses_tls = scheme.starts_with("rediss") || scheme.starts_with("valkeys");
-    (config.redis_ca_file.is_some() && !uses_tls).then(|| {
-        let hint = "write rediss:// (or rediss-sentinel://) in redis_url, or remove the line";
-        let message = "`redis_ca_file` is set, and `redis_url` uses no TLS";
-        Mistake::new("ledger.redis_ca_file", message, hint)
-    })
+    if uses_tls {
+        return None;
+    }
+    let files = [
+        ("redis_ca_file", &config.redis_ca_file),
+        ("redis_cert_file", &config.redis_cert_file),
+        ("redis_key_file", &config.redis_key_file),
+    ];
+    let (name, _) = files.into_iter().find(|(_, file)| file.is_some())?;
+    let hint = "write rediss:// (or rediss-sentinel://) in redis_url, or remove the line";
+    let message = format!("`{name}` is set, and `redis_url` uses no TLS");
+    Some(Mistake::new(format!("ledger.{name}"), message, hint))
+}
+
+/// Finds files of TLS that would not be used.
+fn check_files(config: &LedgerConfig) -> Vec<Mistake> {
+    let mut found = Vec::new();
+    if config.backend != BackendKind::Redis {
+        return found;
+    }
+    if config.redis_cert_file.is_some() && config.redis_ca_file.is_none() {
+        let message = "`redis_cert_file` is set, and `redis_ca_file` is not";
+        let hint = "name the authority of Redis's certificate as well; the system's may be in \
+                    /etc/ssl/certs/ca-certificates.crt";
+        found.push(Mistake::new("ledger.redis_cert_file", message, hint));
+    }
+    if TlsFiles::of_postgres(config).is_empty() {
+        return found;
+    }
+    for (name, url) in postgres_urls(config) {
+        let address = url.as_ref().and_then(|url| PostgresAddress::parse(url).ok());
+        let modes =
+            address.iter().flat_map(|address| &address.hosts).map(PgConnectOptions::get_ssl_mode);
+        let may_be_plain =
+            |mode| matches!(mode, PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer);
+        if url.as_ref().is_some_and(|url| says_ssl_mode(url.expose()))
+            && modes.into_iter().any(may_be_plain)
+        {
+            let message = format!(
+                "files of TLS are named for Postgres, and the `sslmode` in `{name}` does not use TLS in any case"
+            );
+            let hint = "write sslmode=verify-full, or remove sslmode, which is the same then";
+            found.push(Mistake::new(format!("ledger.{name}"), message, hint));
+        }
+    }
+    found
 }
 
 fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
-    let url = url.expose();
-    let is_postgres = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    if url.is_empty() || is_postgres && PgConnectOptions::from_str(url).is_ok() {
+    if url.is_empty() {
         return None;
     }
-    let hint = "write postgres://user:password@host:5432/database; in a password write `@`, `/`, `:` and `%` as \
-                %40, %2F, %3A and %25";
-    let message = format!("`{name}` cannot be read as the address of a Postgres");
-    Some(Mistake::new(format!("ledger.{name}"), message, hint))
+    let key = format!("ledger.{name}");
+    match PostgresAddress::parse(url) {
+        Err(AddressError::Unreadable) => {
+            let hint = "write postgres://user:password@host:5432/database, or several hosts as host:5432,other:5432; \
+                        in a password write `@`, `/`, `:` and `%` as %40, %2F, %3A and %25";
+            let message = format!("`{name}` cannot be read as the address of a Postgres");
+            Some(Mistake::new(key, message, hint))
+        }
+        Err(AddressError::UnknownTarget) => {
+            let message =
+                format!("the `target_session_attrs` of `{name}` is not one that Farebox knows");
+            Some(Mistake::new(key, message, "write target_session_attrs=read-write, or any"))
+        }
+        // The ledger's own connections write.
+        Ok(address)
+            if name == "postgres_url" && address.hosts.len() > 1 && !address.is_read_write =>
+        {
+            let message = format!(
+                "`{name}` has several hosts, and does not say that the one that takes writes is wanted"
+            );
+            Some(Mistake::new(key, message, "add ?target_session_attrs=read-write to it"))
+        }
+        Ok(_) => None,
+    }
 }
 
 /// Whether the address is that of a Postgres on another machine, and neither it nor PGSSLMODE says
 /// whether to use TLS.
 fn leaves_tls_open(url: &str) -> bool {
-    let Ok(options) = PgConnectOptions::from_str(url) else { return false };
-    let host = options.get_host();
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    // A host that begins with `/` is the folder of a socket.
-    let is_here = host == "localhost"
-        || host.starts_with('/')
-        || address.is_ok_and(|address| address.to_canonical().is_loopback());
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let says =
-        query.split('&').any(|pair| matches!(pair.split('=').next(), Some("sslmode" | "ssl-mode")));
-    !is_here && !says && matches!(options.get_ssl_mode(), PgSslMode::Prefer)
+    let Ok(address) = PostgresAddress::parse(&Secret::new(url)) else { return false };
+    let leaves_open = |options: &PgConnectOptions| {
+        let host = options.get_host();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        // A host that begins with `/` is the folder of a socket.
+        let is_here = host == "localhost"
+            || host.starts_with('/')
+            || address.is_ok_and(|address| address.to_canonical().is_loopback());
+        !is_here && matches!(options.get_ssl_mode(), PgSslMode::Prefer)
+    };
+    !says_ssl_mode(url) && address.hosts.iter().any(leaves_open)
 }
 
 #[cfg(test)]
@@ -116,15 +177,54 @@ mod tests {
         {
             assert_eq!(check_postgres("postgres_url", &Secret::new(good)), None, "{good}");
         }
-        for bad in
-            ["x", "mysql://u:p@h/db", "u:p@h", "postgres://u:p@h:99999/db", "postgres://h:no/x"]
-        {
+        for bad in [
+            "x",
+            "mysql://u:p@h/db",
+            "u:p@h",
+            "postgres://u:p@h:99999/db",
+            "postgres://h:no/x",
+            "postgres://a,/x",
+            "postgres://a,b/x?target_session_attrs=standby",
+        ] {
             let found = check_postgres("postgres_read_url", &Secret::new(bad));
             assert_eq!(
                 found.map(|mistake| mistake.key).as_deref(),
                 Some("ledger.postgres_read_url")
             );
         }
+    }
+
+    #[test]
+    fn the_host_that_takes_writes_is_asked_for_among_several() {
+        let check = |name, url| check_postgres(name, &Secret::new(url)).map(|mistake| mistake.hint);
+        let list = "postgres://a,b/d";
+        assert!(check("postgres_url", list).unwrap().contains("target_session_attrs=read-write"));
+        assert_eq!(check("postgres_url", "postgres://a,b/d?target_session_attrs=read-write"), None);
+        assert_eq!(check("postgres_read_url", list), None);
+    }
+
+    #[test]
+    fn files_of_tls_that_would_not_be_used_are_mistakes() {
+        let check = |redis_url: &str, redis_ca: bool, postgres_url: &str| {
+            let file = Some(PathBuf::from("x.pem"));
+            let config = LedgerConfig {
+                backend: BackendKind::Redis,
+                redis_url: Some(Secret::new(redis_url)),
+                redis_ca_file: file.clone().filter(|_| redis_ca),
+                redis_cert_file: file.clone(),
+                redis_key_file: file.clone(),
+                postgres_url: Some(Secret::new(postgres_url)),
+                postgres_ca_file: file,
+                ..LedgerConfig::default()
+            };
+            check_addresses(&config).into_iter().map(|mistake| mistake.key).collect::<Vec<_>>()
+        };
+        assert_eq!(check("rediss://r", true, "postgres://p"), [""; 0]);
+        assert_eq!(check("rediss://r", true, "postgres://p/d?sslmode=require"), [""; 0]);
+        assert_eq!(check("rediss://r", false, "postgres://p"), ["ledger.redis_cert_file"]);
+        assert_eq!(check("redis://r", true, "postgres://p"), ["ledger.redis_ca_file"]);
+        let plain = "postgres://p/d?sslmode=prefer";
+        assert_eq!(check("rediss://r", true, plain), ["ledger.postgres_url"]);
     }
 
     #[test]

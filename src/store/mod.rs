@@ -6,9 +6,11 @@
 mod addresses;
 pub(crate) mod cluster;
 mod error;
+mod postgres_address;
 mod replays;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
+mod tls_files;
 
 pub use addresses::{check_addresses, warn_of_addresses};
 pub use cluster::answers::ClusterAnswers;

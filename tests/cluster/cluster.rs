@@ -57,6 +57,8 @@ pub struct Plan {
     pub has_bouncer: bool,
     /// Lists are read from a hot standby of Postgres.
     pub has_replica: bool,
+    /// `postgres_url` names a hot standby as well, before the primary.
+    pub has_standby: bool,
     /// Lines to add under `[ledger]`.
     pub ledger_lines: String,
     /// Sections to add to gateway.toml.
@@ -76,6 +78,7 @@ impl Plan {
             postgres_env: Vec::new(),
             has_bouncer: false,
             has_replica: false,
+            has_standby: false,
             ledger_lines: String::new(),
             sections: String::new(),
             redis_url: None,
@@ -89,6 +92,7 @@ pub struct Member {
     pub to_redis: CutProxy,
     pub to_postgres: CutProxy,
     pub to_replica: Option<CutProxy>,
+    pub to_standby: Option<CutProxy>,
     pub folder: TempDir,
     text: String,
     env: Vec<(String, String)>,
@@ -105,11 +109,20 @@ impl Member {
     ) -> Self {
         let to_redis = CutProxy::before(redis.door()).await;
         let to_postgres = CutProxy::before(postgres).await;
-        let (mut to_replica, mut read_line) = (None, String::new());
+        let (mut to_replica, mut to_standby, mut read_line) = (None, None, String::new());
+        let mut postgres_url = Postgres::url_at(to_postgres.address(), database);
         if let Some(replica) = replica {
             let line = CutProxy::before(replica.address()).await;
-            let url = Postgres::url_at(line.address(), database);
-            (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
+            if plan.has_standby {
+                let hosts = format!("@{},{}/", line.address(), to_postgres.address());
+                postgres_url =
+                    postgres_url.replace(&format!("@{}/", to_postgres.address()), &hosts);
+                postgres_url += "?target_session_attrs=read-write";
+                to_standby = Some(line);
+            } else {
+                let url = Postgres::url_at(line.address(), database);
+                (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
+            }
         }
         let text = config_on_ports(upstream.address, &format!("{CHAT_TABLES}{}", plan.sections));
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
@@ -122,7 +135,7 @@ impl Member {
                     .as_deref()
                     .unwrap_or("redis://{}")
                     .replace("{}", &to_redis.address().to_string()),
-                Postgres::url_at(to_postgres.address(), database),
+                postgres_url,
                 plan.durability.name(),
                 plan.ledger_lines,
             ),
@@ -130,7 +143,7 @@ impl Member {
         let folder = tempfile::tempdir().unwrap();
         let env = plan.gateway_env.clone();
         let process = serve(&folder, &text, &env);
-        Self { process, to_redis, to_postgres, to_replica, folder, text, env }
+        Self { process, to_redis, to_postgres, to_replica, to_standby, folder, text, env }
     }
 
     /// Starts again on the same ports, after its end.
@@ -217,10 +230,16 @@ impl Cluster {
     pub async fn around(plan: &Plan, redis: Redis) -> Self {
         let random = plan.random.clone().unwrap_or_else(Random::seeded);
         let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
+        Self::between(plan, redis, postgres, random).await
+    }
+
+    /// Between a Redis and a Postgres that run already.
+    pub async fn between(plan: &Plan, redis: Redis, postgres: Postgres, random: Random) -> Self {
         let database = postgres.database();
         let bouncer = plan.has_bouncer.then(|| Bouncer::before(&postgres));
         let door = bouncer.as_ref().map_or(postgres.address(), Bouncer::address);
-        let replica = plan.has_replica.then(|| postgres.replica());
+        let has_replica = plan.has_replica || plan.has_standby;
+        let replica = has_replica.then(|| postgres.replica());
         let upstream = Upstream::start().await;
         let mut members = Vec::new();
         for _ in 0..plan.gateways {

@@ -60,14 +60,17 @@ impl Cluster {
              ORDER BY at; \
              INSERT INTO farebox.entries (account, seq, operation, kind, amount, balance_after, route, \
               created_at) SELECT account, seq, CASE seq WHEN 1 THEN 'grant:' || account ELSE \
-              'capture:' || lpad(to_hex(at), 12, '0') || '-' || md5(account || seq) END, \
+              'capture:' || (lpad(to_hex(at), 12, '0') || '7' || substr(md5(account || seq), 1, 19))::uuid END, \
               CASE seq WHEN 1 THEN 'grant' ELSE 'capture' END, \
               CASE seq WHEN 1 THEN entries * 2000000::int8 ELSE -1000000 END, \
               entries * 2000000::int8 - (seq - 1) * 1000000::int8, \
               CASE seq WHEN 1 THEN NULL ELSE '/api/ai/generate' END, at FROM past; \
              INSERT INTO farebox.operations (id, account, seq, kind, amount, created_at) \
               SELECT operation, account, seq, kind, amount, created_at FROM farebox.entries \
-              WHERE account LIKE 'old-%' ORDER BY created_at; \
+              WHERE account LIKE 'old-%' AND kind <> 'capture' ORDER BY created_at; \
+             INSERT INTO farebox.calls (id, account, seq, amount, created_at) \
+              SELECT farebox.call_of(operation), account, seq, amount, created_at FROM farebox.entries \
+              WHERE account LIKE 'old-%' AND kind = 'capture' ORDER BY created_at; \
              INSERT INTO farebox.accounts (id, balance, seq, grant_seq, created_at) \
               SELECT account, max(entries) * 1000000::int8 + 1000000, max(entries), 1, min(at) FROM past \
               GROUP BY account; \
@@ -82,7 +85,8 @@ impl Cluster {
         self.sql(&format!(
             "SET session_replication_role = replica; \
              UPDATE farebox.entries SET created_at = created_at - {days}::int8 * 86400000; \
-             UPDATE farebox.operations SET created_at = created_at - {days}::int8 * 86400000"
+             UPDATE farebox.operations SET created_at = created_at - {days}::int8 * 86400000; \
+             UPDATE farebox.calls SET created_at = created_at - {days}::int8 * 86400000"
         ));
     }
 

@@ -104,8 +104,7 @@ async fn whole_months_are_folded_away_under_load(durability: Durability) {
         let lines = adds_up(&cluster, account).await;
         assert_eq!(lines.last().unwrap()["kind"], "opening");
     }
-    let ids = "SELECT count(*) FROM farebox.operations WHERE id LIKE 'capture:%' \
-               AND account NOT LIKE 'old-%'";
+    let ids = "SELECT count(*) FROM farebox.calls WHERE account NOT LIKE 'old-%'";
     let served = cluster.upstream.served().len();
     assert_eq!(cluster.sql(ids), served.to_string(), "each call that was served is one capture");
 
@@ -267,18 +266,18 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
             "entry 1997 follows entry 1995",
         ),
         (
-            &format!("DELETE FROM farebox.operations {second}"),
+            &format!("DELETE FROM farebox.calls {second}"),
             "the operation id of entry 3 is not recorded",
         ),
         ("DELETE FROM farebox.accounts WHERE id = 'old-000002'", "does not exist"),
         (
-            "INSERT INTO farebox.holds SELECT substr(id, 9), account, 1, '/', 'call', 1, 'live', 1 \
-             FROM farebox.operations WHERE account = 'old-000002' AND seq = 3",
+            "INSERT INTO farebox.holds SELECT id::text, account, 1, '/', 'call', 1, 'live', 1 \
+             FROM farebox.calls WHERE account = 'old-000002' AND seq = 3",
             "is live and captured",
         ),
         (
-            "INSERT INTO farebox.holds SELECT substr(id, 9), account, 1, '/', 'call', 1, 'released', 1 \
-             FROM farebox.operations WHERE account = 'old-000002' AND seq = 3",
+            "INSERT INTO farebox.holds SELECT id::text, account, 1, '/', 'call', 1, 'released', 1 \
+             FROM farebox.calls WHERE account = 'old-000002' AND seq = 3",
             "was released and captured",
         ),
         (
@@ -286,7 +285,7 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
             "of an account that does not exist",
         ),
     ] {
-        for table in ["accounts", "entries", "operations", "holds"] {
+        for table in ["accounts", "entries", "operations", "calls", "holds"] {
             let copy = format!("CREATE TABLE kept_{table} AS SELECT * FROM farebox.{table}");
             cluster.sql(&copy);
         }
@@ -296,7 +295,7 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
         let fold = format!(r#"{{"before":"{}T00:00:00Z"}}"#, cluster.this_month());
         let refused = cluster.gateway(0).admin(Method::POST, "/admin/fold", &fold).await;
         assert_eq!(refused.status, 503, "{}", refused.text);
-        for table in ["accounts", "entries", "operations", "holds"] {
+        for table in ["accounts", "entries", "operations", "calls", "holds"] {
             cluster.sql(&format!(
                 "BEGIN; {free} DELETE FROM farebox.{table}; \
                  INSERT INTO farebox.{table} SELECT * FROM kept_{table}; COMMIT; \

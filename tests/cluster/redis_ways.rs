@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::support::eventually;
@@ -76,7 +77,7 @@ async fn a_redis_with_a_password_works() {
 
 /// The rights that docs/runbook.md tells operators to give, and no other.
 const RIGHTS: &str = "on >pw resetkeys ~{s00}:* resetchannels -@all +@read +@write +@connection \
-                      -@dangerous +info +time +evalsha +script|load";
+                      -@dangerous +info +time +evalsha +script|load +script|flush";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_user_with_few_rights_is_enough() {
@@ -102,7 +103,122 @@ async fn a_redis_user_with_few_rights_is_enough() {
     assert!(denied.is_empty(), "{denied}");
 }
 
-/// An authority of our own, a certificate for 127.0.0.1 that it signed, and the key of that.
+/// A right of [`RIGHTS`] that is taken away, and the command that is then named.
+const FORBIDDEN: [(&str, &str); 10] = [
+    ("-xadd", "XADD"),
+    ("-xtrim", "XTRIM"),
+    ("-hmget", "HMGET"),
+    ("-mget", "MGET"),
+    ("-unlink", "UNLINK"),
+    ("-memory|usage", "MEMORY"),
+    ("-evalsha", "EVALSHA"),
+    ("-script|load", "SCRIPT LOAD"),
+    ("-info", "INFO"),
+    ("-time", "TIME"),
+];
+
+#[test]
+fn a_redis_that_forbids_a_command_is_refused_at_the_start() {
+    let redis = Redis::start(Persistence::None);
+    let rights: Vec<_> = RIGHTS.split_whitespace().collect();
+    let url = format!("redis://farebox:pw@{}", redis.address());
+    for (right, command) in FORBIDDEN {
+        redis.ask(&["ACL", "DELUSER", "farebox"]);
+        let user = [&["ACL", "SETUSER", "farebox"][..], &rights, &[right]].concat();
+        assert_eq!(redis.ask(&user), "OK");
+        let said = refused(&url, "");
+        let named = format!("its Redis refuses {command}");
+        assert!(said.contains(&named), "{right}: {said}");
+        assert!(said.contains("docs/runbook.md"), "{right}: {said}");
+    }
+    // The keys of another program are all that it may touch.
+    let others: Vec<_> = rights.iter().map(|right| right.replace("{s00}", "other")).collect();
+    redis.ask(&["ACL", "DELUSER", "farebox"]);
+    let user: Vec<_> = ["ACL", "SETUSER", "farebox"]
+        .into_iter()
+        .chain(others.iter().map(String::as_str))
+        .collect();
+    assert_eq!(redis.ask(&user), "OK");
+    let said = refused(&url, "");
+    assert!(
+        said.contains("its Redis refuses EVALSHA") && said.contains("docs/runbook.md"),
+        "{said}"
+    );
+}
+
+/// Each recovery leaves two scripts, which Redis cannot remove one by one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_scripts_of_ended_epochs_are_bounded() {
+    let mut cluster = Cluster::start(Durability::Strict, 2).await;
+    let cached = |cluster: &Cluster| {
+        let info = cluster.redis.ask(&["INFO", "memory"]);
+        let field = info.lines().find_map(|line| line.strip_prefix("number_of_cached_scripts:"));
+        field.unwrap().trim().parse::<i64>().unwrap()
+    };
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    for n in 0..250 {
+        cluster.redis.ask(&["SCRIPT", "LOAD", &format!("return {n}")]);
+    }
+    let before = cluster.recoveries().await;
+    cluster.run(0, &["recover"]).unwrap();
+    load.serves_within(BACK_WITHIN).await;
+    assert!(cached(&cluster) < 10, "{}", cached(&cluster));
+    cluster.some_time(500, 1000).await;
+    assert!(cluster.recoveries().await <= before + 1.0, "it goes on in one epoch");
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+#[test]
+fn a_redis_without_a_command_is_refused_at_the_start() {
+    let redis = Redis::start_with(&["--rename-command", "XTRIM", ""]);
+    let said = refused(&redis.url(), "");
+    assert!(said.contains("XTRIM") && said.contains("take another Redis"), "{said}");
+}
+
+/// The name of a field in INFO, and another one of its length.
+const REPLICATION_ID: [&[u8]; 2] = [b"master_replid:", b"hidden_replid:"];
+
+/// Passes bytes on, and hides the replication id in the replies.
+async fn hide_replication_id(redis: &Redis) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, target) = (listener.local_addr().unwrap(), redis.address());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = tokio::net::TcpStream::connect(target).await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = server.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+            tokio::spawn(async move {
+                let [name, hidden] = REPLICATION_ID;
+                let mut bytes = vec![0; 64 * 1024];
+                // A reply of INFO is shorter than what is read at once.
+                while let Ok(read @ 1..) = from_server.read(&mut bytes).await {
+                    let reply = &mut bytes[..read];
+                    while let Some(at) = reply.windows(name.len()).position(|some| some == name) {
+                        reply[at..at + name.len()].copy_from_slice(hidden);
+                    }
+                    if to_client.write_all(reply).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hides_its_replication_id_is_refused_at_the_start() {
+    let redis = Redis::start(Persistence::None);
+    let url = format!("redis://{}", hide_replication_id(&redis).await);
+    let said = tokio::task::spawn_blocking(move || refused(&url, "")).await.unwrap();
+    assert!(said.contains("`master_replid`") && said.contains("INFO replication"), "{said}");
+}
+
+/// An authority of our own, two certificates for 127.0.0.1 that it signed (of the server, and of its client), and their
+/// keys.
 fn certificates(folder: &Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -111,11 +227,21 @@ fn certificates(folder: &Path) {
     let signed = authority.self_signed(&key).unwrap();
     std::fs::write(folder.join("ca.pem"), signed.pem()).unwrap();
     let issuer = rcgen::Issuer::new(authority, key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    let leaf = leaf.signed_by(&key, &issuer).unwrap();
-    std::fs::write(folder.join("redis.pem"), leaf.pem()).unwrap();
-    std::fs::write(folder.join("redis.key"), key.serialize_pem()).unwrap();
+    for name in ["redis", "client"] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), leaf.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+/// The lines of `[ledger]` for the files of [`certificates`].
+fn tls_lines(folder: &Path, store: &str) -> String {
+    let line = |(key, file): (&str, &str)| {
+        format!("{store}_{key}_file = \"{}\"\n", folder.join(file).display())
+    };
+    [("ca", "ca.pem"), ("cert", "client.pem"), ("key", "client.key")].map(line).concat()
 }
 
 fn with_tls(folder: &TempDir) -> Redis {
@@ -134,6 +260,52 @@ async fn a_redis_over_tls_works() {
         ..Plan::new(Durability::Strict, 2)
     };
     works(Cluster::around(&plan, redis).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_asks_for_a_client_certificate_works() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let [cert, key, ca] = ["redis.pem", "redis.key", "ca.pem"].map(|name| folder.path().join(name));
+    let redis = Redis::start_with_tls_for(&cert, &key, Some(&ca));
+    let postgres = Postgres::start();
+    let url = format!("rediss://{}", redis.door());
+    let text = config(&url, "redis_ca_file = \"ca.pem\"", &postgres);
+    let said = says_while_it_starts(folder.path(), &text, "a connection to Redis fails");
+    assert!(said.to_lowercase().contains("certificate"), "{said}");
+    let plan = Plan {
+        redis_url: Some("rediss://{}".to_owned()),
+        ledger_lines: tls_lines(folder.path(), "redis"),
+        ..Plan::new(Durability::Strict, 2)
+    };
+    works(Cluster::around(&plan, redis).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_postgres_that_asks_for_a_client_certificate_works() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let mut postgres = Postgres::start();
+    postgres.require_certificates(&text("redis.pem"), &text("redis.key"), &text("ca.pem"));
+    let redis = Redis::start(Persistence::None);
+    let without = config(&redis.url(), "postgres_ca_file = \"ca.pem\"", &postgres);
+    std::fs::write(folder.path().join("gateway.toml"), without).unwrap();
+    let output = command(folder.path(), &["migrate"], &[]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).to_lowercase();
+    assert!(!output.status.success() && said.contains("certificate"), "{said}");
+
+    let ledger_lines = tls_lines(folder.path(), "postgres");
+    let plan = Plan { ledger_lines, ..Plan::new(Durability::Strict, 2) };
+    let random = crate::support::random::Random::seeded();
+    let mut cluster = Cluster::between(&plan, redis, postgres, random).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+    let plain = "SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) \
+                 WHERE a.application_name = 'farebox' AND (NOT s.ssl OR s.client_dn IS NULL)";
+    assert_eq!(cluster.sql(plain), "0");
 }
 
 #[test]
@@ -164,6 +336,9 @@ fn a_redis_that_nobody_vouches_for_is_not_used() {
 #[test]
 fn an_authority_that_cannot_be_read_is_named() {
     let said = refused("rediss://127.0.0.1:9", "redis_ca_file = \"nowhere.pem\"");
+    assert!(said.contains("nowhere.pem"), "{said}");
+    let files = "postgres_cert_file = \"nowhere.pem\"\npostgres_key_file = \"nowhere.key\"";
+    let said = refused("redis://127.0.0.1:9", files);
     assert!(said.contains("nowhere.pem"), "{said}");
     let said = refused("redis://127.0.0.1:9", "redis_ca_file = \"nowhere.pem\"");
     assert!(said.contains("uses no TLS") && said.contains("rediss://"), "{said}");

@@ -235,7 +235,7 @@ impl TestLedger {
             }
             Some(cluster) => {
                 let mut sql = cluster.sql().await;
-                for table in ["accounts", "entries", "operations", "holds", "api_keys"] {
+                for table in ["accounts", "entries", "operations", "calls", "holds", "api_keys"] {
                     let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
                     let count: i64 = sqlx::query_scalar(query).fetch_one(&mut sql).await.unwrap();
                     rows.push_str(&format!(" {table}: {count}"));

@@ -220,7 +220,13 @@ impl Draft {
         let tls = self.server.iter_mut().filter_map(|server| server.tls.as_mut());
         let paths = (tls.flat_map(|tls| [&mut tls.cert_file, &mut tls.key_file]))
             .chain(self.ledger.iter_mut().flat_map(|ledger| {
-                std::iter::once(&mut ledger.path).chain(&mut ledger.redis_ca_file)
+                std::iter::once(&mut ledger.path)
+                    .chain(&mut ledger.redis_ca_file)
+                    .chain(&mut ledger.redis_cert_file)
+                    .chain(&mut ledger.redis_key_file)
+                    .chain(&mut ledger.postgres_ca_file)
+                    .chain(&mut ledger.postgres_cert_file)
+                    .chain(&mut ledger.postgres_key_file)
             }))
             .chain(
                 (self.auth.iter_mut().flat_map(|auth| &mut auth.jwt))

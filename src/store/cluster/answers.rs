@@ -145,7 +145,10 @@ impl Writer {
                 }
             }
             Err(error) => tracing::error!(
-                %error, answers = answers.len(), "answers could not be kept for retries"
+                %error,
+                answers = answers.len(),
+                "answers could not be kept for retries, so a retry of these calls hears that its answer was not kept; \
+                 see what Postgres says"
             ),
         }
     }
@@ -162,7 +165,7 @@ impl Writer {
         self.purged = Some(Instant::now());
         let purged = postgres::purge_answers(&self.store).await;
         if let Err(error) = &purged {
-            tracing::warn!(%error, "old answers could not be deleted");
+            tracing::warn!(%error, "old answers could not be deleted; a gateway tries again within a minute");
         }
         purged.is_ok()
     }

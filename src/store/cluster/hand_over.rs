@@ -54,7 +54,8 @@ pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -
     handed_over.await.unwrap_or_else(|error| {
         tracing::error!(
             %error,
-            "the batches and charges that only this gateway has cannot be handed over to Postgres"
+            "the batches and charges that only this gateway has cannot be handed over to Postgres yet; let it run until \
+             Postgres answers"
         );
         false
     })
@@ -76,7 +77,10 @@ async fn hand_over_charges(
     }
     if !charges.is_empty() {
         let charges = charges.len();
-        tracing::warn!(charges, "Redis is away; the charges of calls are handed over");
+        tracing::warn!(
+            charges,
+            "Redis is away; the charges of calls are handed over to Postgres, and the next recovery writes them"
+        );
     }
     unsettled.clear();
     shared.redo.forget_repeated();
@@ -90,7 +94,9 @@ async fn hand_over_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
     postgres::give_up(&shared.store, epoch).await?;
     let is_handed_over = check_in(shared, epoch).await?;
     if is_handed_over {
-        tracing::warn!("Redis is away; its batches are handed over");
+        tracing::warn!(
+            "Redis is away; its batches are handed over to Postgres, and the next recovery writes them"
+        );
     }
     Ok(is_handed_over)
 }

@@ -52,7 +52,7 @@ pub(crate) async fn beat(shared: &Shared) -> Result<(), LedgerError> {
     let result = renew(shared).await;
     if let Err(error) = &result {
         if !shared.store.is_up() && shared.epoch.waits_for_postgres() {
-            tracing::error!(%error, "the recovery waits for Postgres");
+            tracing::error!(%error, "the recovery waits for Postgres: see that it runs and can be reached");
         }
         // The gateways of another layout may have been unable to reach Postgres, too.
         shared.epoch.forget_silence();
@@ -95,7 +95,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
         tracing::error!(
             known = known.1,
             checkpoint = checkpoint.seq,
-            "Postgres was taken back to an earlier point"
+            "Postgres was taken back to an earlier point, so a recovery replays what Redis and the gateways still have; \
+             `farebox recover --dry-run` says what is lost"
         );
         shared.epoch.lose(checkpoint.epoch);
         postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;

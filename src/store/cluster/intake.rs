@@ -35,7 +35,8 @@ impl Intake {
         let full = redo_bytes >= self.redo_limit;
         match (self.is_full.swap(full, Ordering::Relaxed), full) {
             (false, true) => tracing::error!(
-                "the batches that wait for Postgres have reached `redo_limit_bytes`: new calls get 503"
+                "the batches that wait for Postgres have reached `redo_limit_bytes`: new calls get 503 until Postgres \
+                 has taken some; see that it is neither away nor slow"
             ),
             (true, false) => tracing::info!("new calls are taken again"),
             _ => {}

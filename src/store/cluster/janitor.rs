@@ -76,6 +76,8 @@ async fn upkeep(shared: &Shared) -> bool {
         is_done("purging claims", postgres::purge_claims(&shared.store, now_ms).await),
         is_done("making partitions", postgres::make_partitions(&shared.store).await),
         is_done("making partitions", postgres::make_answer_partitions(&shared.store).await),
+        is_done("making partitions", postgres::make_call_partitions(&shared.store).await),
+        is_done("removing the ids of folded calls", postgres::forget_calls(&shared.store).await),
         is_done("purging", purged),
         is_done("removing the keys of earlier epochs", remove_earlier_epochs(shared).await),
         is_done("retiring accounts", retire(shared, COLD_AFTER).await),
@@ -84,7 +86,7 @@ async fn upkeep(shared: &Shared) -> bool {
         is_done("warming accounts with live holds", warm::warm_held_accounts(shared).await),
         is_done("loading claims", cold_claims::load_all_if_cold(shared).await),
     ];
-    done == [true; 8]
+    done == [true; 10]
 }
 
 /// Records whether Redis is fit for a ledger, whether it has replicas, and the numbers for the

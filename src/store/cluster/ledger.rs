@@ -31,6 +31,7 @@ use crate::store::cluster::janitor;
 use crate::store::cluster::lost_gateways;
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
+use crate::store::cluster::redis::fitness;
 use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::LAYOUT;
@@ -90,12 +91,16 @@ impl ClusterLedger {
     pub async fn open(config: &LedgerConfig, metrics: Metrics) -> Result<Self, LedgerError> {
         let store = setup::retry_outages(|| setup::open_database(config)).await?;
         let lists = match &config.postgres_read_url {
-            Some(url) => Store::new(url, &config.postgres_schema)?,
+            Some(url) => Store::new(url, config)?,
             None => store.clone(),
         };
         let redis = setup::open_redis(config)?;
         if let Err(error) = redis.wait().await {
-            tracing::error!(%error, "Redis cannot be reached yet");
+            tracing::error!(
+                %error,
+                "Redis cannot be reached yet: calls get 503 until it can; see that it runs and that `redis_url` leads \
+                 to it"
+            );
         }
         let name = match &config.gateway_name {
             Some(name) => name.clone(),
@@ -112,12 +117,18 @@ impl ClusterLedger {
             );
         }
         let shared = Shared::new(store, redis, config, name, joined.incarnation, metrics);
-        match janitor::check_redis(&shared).await {
+        let fit = match fitness::check(&shared.redis).await {
+            Ok(()) => janitor::check_redis(&shared).await,
+            unfit => unfit,
+        };
+        match fit {
             Err(error @ LedgerError::Disagrees { .. }) => {
                 postgres::leave(&shared.store, joined.incarnation).await?;
                 return Err(error);
             }
-            Err(error) => tracing::error!(%error, "Redis does not reply"),
+            Err(error) => {
+                tracing::error!(%error, "Redis does not reply: calls get 503 until it does")
+            }
             Ok(()) => {}
         }
         let mut ledger = Self {
@@ -196,7 +207,9 @@ impl ClusterLedger {
         match synced {
             Ok(()) if !owes => return shared.redo.is_empty(),
             Ok(()) => {}
-            Err(error) => tracing::warn!(%error, "not everything is in Postgres yet"),
+            Err(error) => {
+                tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
+            }
         }
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
         // The last check finds operations from an epoch that ended before they were handed over.
@@ -281,7 +294,9 @@ impl Backend for ClusterLedger {
             // Other gateways load the remaining accounts when a call needs them.
             let warmed = warm::warm_after_recovery(&self.shared);
             if !matches!(tokio::time::timeout(WARM_LIMIT, warmed).await, Ok(Ok(()))) {
-                tracing::warn!("not every account with a live hold is in Redis yet");
+                tracing::warn!(
+                    "not every account with a live hold is in Redis yet; the other gateways bring the rest"
+                );
             }
             self.tasks.shutdown().await;
             election::leave(&self.shared).await;
@@ -347,7 +362,11 @@ async fn wait_until_open(shared: &Shared) {
             // The wait may be long, and its reason was logged.
             Err(_) if shared.epoch.is_left_to_others() || shared.epoch.is_elsewhere() => return,
             Err(error) if Instant::now() >= limit => {
-                return tracing::error!(%error, "the ledger is not open; it answers 503 until it is");
+                return tracing::error!(
+                    %error,
+                    "the ledger is not open, and answers 503 until it is: a recovery waits for Redis, for Postgres or \
+                     for another gateway, as other lines say"
+                );
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
@@ -403,12 +422,20 @@ async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Ou
     match decided.await {
         Ok(outcomes) => {
             if let Err(error) = sync::deliver(shared).await {
-                tracing::warn!(%error, "a decision of Postgres is applied in Redis later");
+                tracing::warn!(
+                    %error,
+                    "a decision of Postgres, such as a grant, is applied in Redis with the next sync, since Redis did \
+                     not answer"
+                );
             }
             outcomes
         }
         Err(error) => {
-            tracing::warn!(%error, "Postgres does not decide");
+            tracing::warn!(
+                %error,
+                "Postgres does not decide about a grant, a key or a payment; the caller gets 503, and may ask again \
+                 under the same id"
+            );
             vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
         }
     }

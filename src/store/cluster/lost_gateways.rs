@@ -132,7 +132,11 @@ async fn heard_of(shared: &Shared) -> Result<Vec<Heard>, LedgerError> {
 /// the gateway is alive after all, its captures count as late captures.
 pub(crate) fn expire_calls(shared: &Shared, incarnation: i64, calls: Vec<CallHold>) {
     if !calls.is_empty() {
-        tracing::warn!(incarnation, calls = calls.len(), "the calls of a lost gateway expire");
+        tracing::warn!(
+            incarnation,
+            calls = calls.len(),
+            "the calls of a lost gateway expire: neither store has heard of it for ten seconds"
+        );
     }
     shared.debts.expire(calls.into_iter().map(|call| (call.id, call.route)));
 }

@@ -73,7 +73,8 @@ pub(crate) async fn report(
         }
         if began.elapsed() > LOOK_FOR {
             tracing::error!(
-                "not every account was looked at for grants that Postgres has lost: the recovery goes on"
+                "not every account was looked at for grants that Postgres has lost, since that took too long: compare \
+                 the last day with Stripe (`farebox stripe reconcile`), and give again what was given by hand"
             );
             return Ok(());
         }

@@ -15,7 +15,7 @@ use crate::store::cluster::compare::follow;
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
-    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, StreamBatch, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, StreamBatch, Syncer, digest,
 };
 use crate::store::cluster::redis::connection::{Meta, Redis};
 use crate::store::cluster::redis::record::HotAccount;
@@ -42,7 +42,8 @@ pub struct RecoveryPlan {
     pub state: Vec<String>,
     /// The steps of the recovery.
     pub steps: Vec<String>,
-    /// The batches that neither a store nor a gateway has any more; empty if nothing is lost.
+    /// The batches that neither a store nor a gateway has any more, and the grants that only Redis knows; empty if
+    /// nothing is lost.
     pub lost: Vec<String>,
     /// Accounts whose balance after the recovery would differ from their balance in Redis now. At
     /// most 50 are listed.
@@ -72,7 +73,9 @@ pub async fn plan_recovery(config: &LedgerConfig) -> Result<RecoveryPlan, Ledger
     let store = setup::database(config)?;
     let redis = setup::open_redis(config)?;
     let snapshot = postgres::snapshot(&store).await?;
+    let server = postgres::server_identity(&store).await?;
     let mut planner = Planner { store, redis, snapshot, plan: RecoveryPlan::empty() };
+    planner.describe_postgres(&server);
     planner.describe_gateways(config.durability);
     let theirs = planner.snapshot.checkpoint.layout;
     let ours = config.layout.unwrap_or(LAYOUT);
@@ -136,8 +139,8 @@ struct Planner {
 }
 
 impl Planner {
-    fn describe_gateways(&mut self, durability: Durability) {
-        let Snapshot { checkpoint, gateways, .. } = &self.snapshot;
+    fn describe_postgres(&mut self, server: &str) {
+        let checkpoint = &self.snapshot.checkpoint;
         self.plan.state.push(format!(
             "Postgres: epoch {}, written up to batch {}, {} accounts, {} live holds ({} credits), {} \
              decisions that Redis has not applied{}",
@@ -149,6 +152,19 @@ impl Planner {
             self.snapshot.deliveries,
             if checkpoint.recovering { "; a recovery is due" } else { "" }
         ));
+        let is_another =
+            !checkpoint.postgres.is_empty() && !server.is_empty() && checkpoint.postgres != server;
+        if checkpoint.failed_over || is_another {
+            self.plan.state.push(format!(
+                "Postgres: was failed over or restored since epoch {} began; what Redis has is built anew \
+                 from it, and a grant that it lacks is lost there",
+                checkpoint.epoch
+            ));
+        }
+    }
+
+    fn describe_gateways(&mut self, durability: Durability) {
+        let Snapshot { checkpoint, gateways, .. } = &self.snapshot;
         for place in gateways {
             let lease = if place.lease_ms > 0 {
                 format!("has a lease for {} ms more", place.lease_ms)
@@ -163,6 +179,20 @@ impl Planner {
             };
             self.plan.state.push(format!("gateway {}: {lease}{handed}", place.name));
         }
+        self.plan.state.push(match &self.snapshot.syncer {
+            None => "syncer: no gateway, since none runs or none was elected yet".to_owned(),
+            Some(Syncer { name: None, .. }) => {
+                "syncer: a gateway that has left; another one is elected when it runs".to_owned()
+            }
+            Some(Syncer { name: Some(name), lease_ms }) if *lease_ms > 0 => {
+                format!("syncer: gateway {name} writes the batches of the stream")
+            }
+            Some(Syncer { name: Some(name), lease_ms }) => format!(
+                "syncer: gateway {name} is stuck or gone, since it has not renewed its place for {} s; the other \
+                 gateways write the batches meanwhile",
+                -lease_ms / 1000
+            ),
+        });
         let serving = gateways.iter().filter(|place| place.lease_ms > 0).count();
         self.plan.steps.push(match (serving, durability) {
             (0, _) => "no gateway runs: batches that only a gateway remembered are lost".to_owned(),
@@ -190,6 +220,7 @@ impl Planner {
         let scripts = Scripts::new(SHARD, epoch);
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
+        self.describe_servers(&scripts).await?;
         let is_ours = meta.ledger == postgres::ledger_id(&self.store).await?;
         let survived = self.survived(&scripts, is_ours).await?;
         let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
@@ -243,6 +274,39 @@ impl Planner {
             _ => format!("serves epoch {number}, and Postgres has another one"),
         };
         self.plan.state.push(format!("Redis: {what}"));
+    }
+
+    /// Describes which Redis this command and the gateways reach, and the stream there.
+    async fn describe_servers(&mut self, scripts: &Scripts) -> Result<(), LedgerError> {
+        let here = self.redis.who().await?;
+        if here.is_replica {
+            self.plan.state.push(
+                "Redis: is a replica, which decides nothing; a recovery waits for its master"
+                    .to_owned(),
+            );
+        }
+        let of_epoch = &self.snapshot.checkpoint.redis;
+        if !of_epoch.is_empty() && *of_epoch != here.identity() {
+            self.plan.state.push(format!(
+                "Redis: another server than the one of epoch {}, or restarted or promoted since: {}, not {of_epoch}",
+                self.snapshot.checkpoint.epoch,
+                here.identity()
+            ));
+        }
+        for place in &self.snapshot.gateways {
+            if place.lease_ms > 0 && !place.redis.is_empty() && place.redis != here.identity() {
+                let (name, redis) = (&place.name, &place.redis);
+                self.plan.state.push(format!(
+                    "gateway {name}: reached another Redis than this command last: {redis}"
+                ));
+            }
+        }
+        let kib = self.redis.stream_bytes(scripts).await? / 1024;
+        self.plan.state.push(format!(
+            "Redis: the stream takes {kib} KiB; it also has the batches of the last minutes that Postgres had, for a \
+             Postgres that fails over without them"
+        ));
+        Ok(())
     }
 
     /// The batches of the stream that Postgres does not have; none where the two have forked.
@@ -356,7 +420,16 @@ impl Planner {
         after: &BTreeMap<String, StoredAccount>,
     ) {
         let Some(value) = value else { return };
-        let redis = HotAccount::parse(&value).map(|hot| hot.balance);
+        let hot = HotAccount::parse(&value);
+        let missing = hot.as_ref().and_then(|hot| after[&account].missing(hot));
+        if let Some(amount) = missing.filter(|_| self.plan.lost.len() < NAMED) {
+            self.plan.lost.push(format!(
+                "grants, refunds or freezes of {account} that Redis had heard of: {} credits; what was bought comes \
+                 back from Stripe, give the rest again",
+                in_credits(amount)
+            ));
+        }
+        let redis = hot.map(|hot| hot.balance);
         let (postgres, after) = (stored[&account].balance, after[&account].balance);
         if redis != Some(after) {
             self.plan.changed += 1;

@@ -7,6 +7,8 @@ use crate::ledger::LedgerError;
 use crate::ledger::config::LedgerConfig;
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::redis::connection::Redis;
+use crate::store::cluster::redis::fitness;
+use crate::store::tls_files::TlsFiles;
 
 /// How long a start waits for Postgres.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,14 +25,14 @@ const LOG_EVERY: Duration = Duration::from_secs(3);
 /// # Errors
 /// Fails if Postgres cannot be reached or refuses.
 pub async fn migrate_cluster(config: &LedgerConfig) -> Result<(), LedgerError> {
-    retry_outages(|| async { postgres::make_partitions(&migrate(config).await?).await }).await
+    retry_outages(|| async { make_partitions(&migrate(config).await?).await }).await
 }
 
 /// Opens the database for an import, after a check that there is a Redis to serve the ledger.
 pub(crate) async fn import_target(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let redis = open_redis(config)?;
     redis.wait().await?;
-    redis.info().await?.check()?;
+    fitness::check(&redis).await?;
     retry_outages(|| open_database(config)).await
 }
 
@@ -38,8 +40,13 @@ pub(crate) async fn import_target(config: &LedgerConfig) -> Result<Store, Ledger
 pub(crate) async fn open_database(config: &LedgerConfig) -> Result<Store, LedgerError> {
     let store = migrate(config).await?;
     postgres::agree_on_settings(&store, config.durability).await?;
-    postgres::make_partitions(&store).await?;
+    make_partitions(&store).await?;
     Ok(store)
+}
+
+async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
+    postgres::make_partitions(store).await?;
+    postgres::make_call_partitions(store).await
 }
 
 async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
@@ -50,14 +57,13 @@ async fn migrate(config: &LedgerConfig) -> Result<Store, LedgerError> {
 
 /// The database of the config, without a connection yet.
 pub(crate) fn database(config: &LedgerConfig) -> Result<Store, LedgerError> {
-    let url = required(config.postgres_url.as_ref(), "postgres_url")?;
-    Store::new(url, &config.postgres_schema)
+    Store::new(required(config.postgres_url.as_ref(), "postgres_url")?, config)
 }
 
 /// The Redis of the config, which begins to connect.
 pub(crate) fn open_redis(config: &LedgerConfig) -> Result<Redis, LedgerError> {
     let url = required(config.redis_url.as_ref(), "redis_url")?;
-    Redis::new(url, config.redis_ca_file.as_deref())
+    Redis::new(url, &TlsFiles::of_redis(config))
 }
 
 fn required<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret, LedgerError> {

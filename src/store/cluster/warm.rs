@@ -92,7 +92,11 @@ pub(crate) async fn warm_accounts(
             Err(error) if error.is_outage() => return Err(error),
             Err(error) if some.len() == 1 => {
                 let account = some.first().map_or("", AccountId::as_str);
-                tracing::error!(account, %error, "an account cannot be brought to Redis");
+                tracing::error!(
+                    account, %error,
+                    "an account cannot be brought to Redis, so its calls get 503; `farebox reconcile` says what is \
+                     wrong with it"
+                );
                 result = Err(error);
             }
             Err(_) => {

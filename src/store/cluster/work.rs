@@ -144,7 +144,11 @@ impl DecidedBatch {
             _ => self.fold(shared, scripts).await,
         };
         if let Err(error) = &written {
-            tracing::warn!(%error, "a batch is not in Postgres in time; its calls get 503");
+            tracing::warn!(
+                %error,
+                "a batch is not in Postgres in time; its calls get 503 and their holds are released: see what slows \
+                 Postgres down"
+            );
         }
         written.is_ok() && shared.lease.may_answer(sent)
     }
@@ -204,7 +208,11 @@ impl<'a> Work<'a> {
                 return;
             }
             if let Err(error) = warm::warm(shared, scripts, &needs).await {
-                tracing::warn!(%error, "a batch waits for what only Postgres has; it is answered 503");
+                tracing::warn!(
+                    %error,
+                    "a batch needs an account that only Postgres has, and Postgres does not answer in time; it is \
+                     answered 503"
+                );
                 self.skip_blocked(&needs);
             }
         }
@@ -320,7 +328,11 @@ async fn ask(
             return Err(NothingDecided);
         }
         Err(ScriptError::Failed(error)) => {
-            tracing::warn!(%error, "Redis does not decide");
+            tracing::warn!(
+                %error,
+                "Redis does not decide; callers get 503, and the ids tell later what it decided of the batch all the \
+                 same"
+            );
             None
         }
     };

@@ -52,6 +52,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         13 => "0013_appends.sql",
         14 => "0014_digests.sql",
         15 => "0015_replays.sql",
+        16 => "0016_calls.sql",
     }
 });
 

@@ -30,6 +30,8 @@ pub struct Postgres {
     port: u16,
     disk: Disk,
     env: Vec<(String, String)>,
+    /// More settings, as `-c` takes them.
+    settings: Vec<String>,
     folder: Folder,
     /// `None` while the server does not run, and for the server of the whole run.
     process: Option<Family>,
@@ -105,13 +107,15 @@ impl Postgres {
         let (port, folder) = named.split_once(':').unwrap();
         let (port, folder) = (port.parse().unwrap(), Folder::OfTheRun(folder.into()));
         let (disk, env, databases) = (Disk::Relaxed, Vec::new(), Mutex::default());
-        Some(Self { port, disk, env, folder, process: None, databases })
+        let settings = Vec::new();
+        Some(Self { port, disk, env, settings, folder, process: None, databases })
     }
 
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
-        let (folder, databases) = (Folder::Own(folder), Mutex::default());
-        let mut postgres = Self { port: free_port(), disk, env, folder, process: None, databases };
+        let (settings, folder, databases) = (Vec::new(), Folder::Own(folder), Mutex::default());
+        let port = free_port();
+        let mut postgres = Self { port, disk, env, settings, folder, process: None, databases };
         // Tests that were killed may have left shared memory behind.
         free_shared_memory();
         // Another process may have taken the port in the meantime.
@@ -189,6 +193,37 @@ impl Postgres {
         output.stdout
     }
 
+    /// Offers TLS with this certificate from now on, and asks clients that use it for one that
+    /// `clients` signed. All three are the texts of PEM files. A client without TLS needs none.
+    pub fn require_certificates(&mut self, certificate: &str, key: &str, clients: &str) {
+        let rules = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n\
+                     hostnossl all all 127.0.0.1/32 trust\n";
+        for (name, text) in [
+            ("server.crt", certificate),
+            ("server.key", key),
+            ("ca.crt", clients),
+            ("rules", rules),
+        ] {
+            let path = self.folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+            if let Some((uid, gid)) = other_user() {
+                chown(&path, Some(uid), Some(gid)).unwrap();
+            }
+        }
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let settings = [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", path("server.crt")),
+            format!("ssl_key_file={}", path("server.key")),
+            format!("ssl_ca_file={}", path("ca.crt")),
+            format!("hba_file={}", path("rules")),
+        ];
+        self.settings.extend(settings);
+        self.stop();
+        self.restart();
+    }
+
     /// Kills the server and the processes of its connections (SIGKILL).
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();
@@ -260,6 +295,9 @@ impl Postgres {
         command.args(["-p", &self.port.to_string(), "-h", "127.0.0.1", "-k", ""]);
         if self.disk == Disk::Relaxed {
             command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+        }
+        for setting in &self.settings {
+            command.args(["-c", setting]);
         }
         let mut process = Family::start(&mut command, &self.log());
         // This also matches a standby's "ready to accept read-only connections".

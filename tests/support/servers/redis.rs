@@ -107,14 +107,19 @@ impl Redis {
     /// Starts a Redis that offers TLS with this certificate, in addition to the plain port that the
     /// tests use.
     pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        Self::start_with_tls_for(certificate, key, None)
+    }
+
+    /// The same. If `clients` is an authority, every client must show a certificate that it signed.
+    pub fn start_with_tls_for(certificate: &Path, key: &Path, clients: Option<&Path>) -> Self {
         let mut redis = Self::start(Persistence::None);
         let tls = free_port();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         for (option, value) in [
             ("tls-cert-file", text(certificate)),
             ("tls-key-file", text(key)),
-            ("tls-ca-cert-file", text(certificate)),
-            ("tls-auth-clients", "no".to_owned()),
+            ("tls-ca-cert-file", text(clients.unwrap_or(certificate))),
+            ("tls-auth-clients", if clients.is_some() { "yes" } else { "no" }.to_owned()),
             ("tls-port", tls.to_string()),
         ] {
             redis.options.extend([format!("--{option}"), value]);

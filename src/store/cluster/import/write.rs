@@ -26,9 +26,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 const BATCH_BYTES: usize = 1 << 20;
 
 /// The tables that have no row in an empty ledger.
-const EMPTY: [&str; 12] = [
+const EMPTY: [&str; 13] = [
     "accounts",
     "operations",
+    "calls",
     "entries",
     "holds",
     "redo",

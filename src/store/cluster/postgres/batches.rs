@@ -12,6 +12,7 @@ use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::calls::{known_charges, may_be_forgotten};
 use crate::store::cluster::postgres::claims::write_claims;
 use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::entries::{
@@ -22,7 +23,6 @@ use crate::store::cluster::postgres::shard::{
 };
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::cluster::postgres::tally::{Capture, HoldColumns, Tally};
-use crate::store::sql::rows::Column as _;
 
 /// The outcome of an attempt to write batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,10 @@ pub(crate) async fn write_contents(
         })?;
         tally.add(parsed);
     }
-    if careful {
+    // The insert finds a repeated charge by its id, unless that may be forgotten.
+    let is_old =
+        |capture: &Capture| capture.is_call && may_be_forgotten(&capture.operation, capture.at_ms);
+    if careful || tally.captures.iter().any(is_old) {
         drop_repeated(store, &mut tally, on).await?;
     }
     write_tally(store, &tally, on).await
@@ -139,15 +142,7 @@ async fn drop_repeated(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     let ids: Vec<_> = tally.captures.iter().map(|c| c.operation.as_str().to_owned()).collect();
-    let known = store
-        .query("SELECT id FROM {s}.operations WHERE id = ANY($1)")
-        .bind(ids)
-        .fetch_all(&mut *on)
-        .await?;
-    let mut seen = HashSet::new();
-    for row in &known {
-        seen.insert(row.text("id")?.to_owned());
-    }
+    let mut seen: HashSet<_> = known_charges(store, ids, on).await?.into_iter().collect();
     let (once, twice): (Vec<_>, Vec<_>) = std::mem::take(&mut tally.captures)
         .into_iter()
         .partition(|capture| seen.insert(capture.operation.as_str().to_owned()));
@@ -155,7 +150,7 @@ async fn drop_repeated(
     for capture in twice {
         tracing::error!(
             operation = capture.operation.as_str(),
-            "Redis charged a hold twice; the second charge is given back"
+            "Redis charged a hold twice, or one of a month that is folded; this charge is given back"
         );
         give_back(store, &capture, on).await?;
     }

@@ -27,6 +27,8 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
+    /// Whether the entry is the charge of a call, whose id goes into `calls`.
+    pub calls: Vec<bool>,
     pub held: Vec<Option<i64>>,
     pub models: Vec<Option<String>>,
     pub usages: Vec<Option<String>>,
@@ -45,6 +47,7 @@ impl EntryColumns {
         self.routes.push(Some((*capture.route).to_owned()));
         self.reasons.push(None);
         self.times.push(capture.at_ms);
+        self.calls.push(capture.is_call);
         self.push_usage(capture.usage.as_deref());
         Ok(())
     }
@@ -82,8 +85,8 @@ pub(crate) async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Inserts entries and the ids of their operations. If an entry's month has been folded, the entry
-/// goes into the first open month.
+/// Inserts entries and the ids of their operations, into `calls` or `operations`. If an entry's month has been folded,
+/// the entry goes into the first open month.
 pub(crate) async fn insert_entries(
     store: &Store,
     columns: EntryColumns,
@@ -94,19 +97,22 @@ pub(crate) async fn insert_entries(
     let (more, types) = match is_metered {
         false => ("", ""),
         true => {
-            (", held, model, usage, prices", ", $10::int8[], $11::text[], $12::text[], $13::text[]")
+            (", held, model, usage, prices", ", $11::int8[], $12::text[], $13::text[], $14::text[]")
         }
     };
     let sql = format!(
-        "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
+        "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, is_call, \
          greatest(created_at, (SELECT closed_before FROM {{s}}.ledger)) AS created_at{more} FROM \
          UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
-         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]{types}) AS n (account, seq, \
-         operation, kind, amount, balance_after, route, reason, created_at{more})), \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[], $10::bool[]{types}) AS n (account, seq, \
+         operation, kind, amount, balance_after, route, reason, created_at, is_call{more})), \
          once AS (INSERT INTO {{s}}.operations (id, account, seq, kind, amount, created_at) \
-         SELECT operation, account, seq, kind, amount, created_at FROM new) \
+         SELECT operation, account, seq, kind, amount, created_at FROM new WHERE NOT is_call), \
+         charged AS (INSERT INTO {{s}}.calls (id, seq, amount, created_at, account) \
+         SELECT substr(operation, 9)::uuid, seq, amount, created_at, account FROM new WHERE is_call) \
          INSERT INTO {{s}}.entries (account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at{more}) SELECT * FROM new"
+         reason, created_at{more}) SELECT account, seq, operation, kind, amount, balance_after, route, \
+         reason, created_at{more} FROM new"
     );
     let query = store
         .query(&sql)
@@ -118,7 +124,8 @@ pub(crate) async fn insert_entries(
         .bind(columns.balances)
         .bind(columns.routes)
         .bind(columns.reasons)
-        .bind(columns.times);
+        .bind(columns.times)
+        .bind(columns.calls);
     let query = match is_metered {
         false => query,
         true => {

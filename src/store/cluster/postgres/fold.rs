@@ -19,7 +19,7 @@ use crate::store::sql::rows::Column as _;
 
 /// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for
 /// each account, up to the account's first entry that is not older. The ids of folded entries stay
-/// in `operations`.
+/// in `operations`; those of calls go with whole months.
 pub(crate) async fn fold(
     store: &Store,
     before_ms: i64,

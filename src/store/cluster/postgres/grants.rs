@@ -14,6 +14,7 @@ use crate::ledger::operation::{Entry, HoldId, Operation, OperationId, Outcome};
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Account, Changes, Known, Lookups, Now, State};
 use crate::store::cluster::batch_log::storable;
+use crate::store::cluster::postgres::calls::{OPERATIONS, ids_of_calls};
 use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::entries::{
     EntryColumns, insert_entries, int, lock_accounts, write_accounts,
@@ -99,9 +100,12 @@ async fn accounts_to_lock(
         }
     }
     // A refund names the capture but not the account.
+    let named = texts(&wanted.operations);
+    let calls = ids_of_calls(&named);
     let rows = store
-        .query("SELECT DISTINCT account FROM {s}.operations WHERE id = ANY($1)")
-        .bind(texts(&wanted.operations))
+        .query(&format!("SELECT DISTINCT account FROM {OPERATIONS} o"))
+        .bind(named)
+        .bind(calls)
         .fetch_all(on)
         .await?;
     for row in &rows {
@@ -118,16 +122,19 @@ async fn read_known(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     if !wanted.operations.is_empty() {
-        // The row in `operations` stays when the entry is folded.
+        let named = texts(&wanted.operations);
+        let calls = ids_of_calls(&named);
+        // The row of an operation may stay when the entry is folded.
         let rows = store
-            .query(
+            .query(&format!(
                 "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \
                  coalesce(e.balance_after, 0) AS balance_after, e.route, e.reason, \
-                 coalesce(e.created_at, 0) AS created_at FROM {s}.operations o \
-                 LEFT JOIN {s}.entries e ON e.account = o.account AND e.seq = o.seq \
-                 AND e.created_at = o.created_at AND e.operation = o.id WHERE o.id = ANY($1)",
-            )
-            .bind(texts(&wanted.operations))
+                 coalesce(e.created_at, 0) AS created_at FROM {OPERATIONS} o \
+                 LEFT JOIN {{s}}.entries e ON e.account = o.account AND e.seq = o.seq \
+                 AND e.created_at = o.created_at AND e.operation = o.id"
+            ))
+            .bind(named)
+            .bind(calls)
             .fetch_all(&mut *on)
             .await?;
         for row in &rows {
@@ -287,6 +294,7 @@ fn columns(entries: &[Entry]) -> Result<EntryColumns, LedgerError> {
         columns.routes.push(entry.route.as_deref().map(str::to_owned));
         columns.reasons.push(entry.reason.as_deref().map(storable));
         columns.times.push(entry.created_at_ms);
+        columns.calls.push(false);
         columns.push_usage(entry.usage.as_deref());
     }
     Ok(columns)

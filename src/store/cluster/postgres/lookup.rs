@@ -10,6 +10,7 @@ use crate::credits::{Credits, SignedCredits};
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
 use crate::store::cluster::claim_text::KeyClaim;
+use crate::store::cluster::postgres::calls::{OPERATIONS, ids_of_calls};
 use crate::store::cluster::postgres::claims::optional_digest;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
@@ -155,9 +156,11 @@ async fn read_fates(
     let names: Vec<_> = ids.iter().map(|id| id.as_str().to_owned()).collect();
     let captures: Vec<_> =
         ids.iter().map(|id| OperationId::capture(id).as_str().to_owned()).collect();
+    let calls = ids_of_calls(&captures);
     let rows = store
-        .query("SELECT id, account, amount FROM {s}.operations WHERE id = ANY($1)")
+        .query(&format!("SELECT id, account, amount FROM {OPERATIONS} o"))
         .bind(captures)
+        .bind(calls)
         .fetch_all(&mut *on)
         .await?;
     for row in &rows {

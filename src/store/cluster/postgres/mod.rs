@@ -7,6 +7,7 @@
 mod answers;
 mod append;
 mod batches;
+mod calls;
 mod claims;
 mod compare;
 mod deliveries;
@@ -14,6 +15,7 @@ mod entries;
 mod fold;
 mod grants;
 mod holds;
+mod hosts;
 mod leases;
 mod lookup;
 mod migrate;
@@ -39,6 +41,7 @@ pub(crate) use answers::{
 };
 pub(crate) use append::{Appended, append, lock_appends, remove_folded};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use calls::{forget_calls, make_call_partitions};
 pub(crate) use claims::{
     ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,
 };
@@ -64,7 +67,7 @@ pub(crate) use reconcile::{reconcile, reconcile_in};
 pub(crate) use recovery::{
     Candidate, Recovery, Replayed, begin_recovery, check_in, give_up, give_up_unless_reached,
 };
-pub(crate) use recovery_plan::{Snapshot, snapshot};
+pub(crate) use recovery_plan::{Snapshot, Syncer, snapshot};
 pub(crate) use repair::repair;
 pub(crate) use replays::{read_replays, write_replays};
 pub(crate) use shard::{

@@ -11,6 +11,7 @@
 //!    add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
 //!    catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
 //!    it wait no longer than that.
+//! 5. The ids of the calls that were made in these months are removed (`calls.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use sqlx::{Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::report::{FoldReport, OldMonths};
+use crate::store::cluster::postgres::calls::forget_calls_patiently;
 use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, Month, is_locked};
 use crate::store::cluster::postgres::reconcile::reconcile;
 use crate::store::cluster::postgres::slices::{
@@ -81,6 +83,7 @@ pub(crate) async fn fold_months(
                 continue;
             }
         }
+        forget_calls_patiently(store).await?;
         return Ok(report);
     }
 }

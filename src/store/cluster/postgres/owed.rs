@@ -81,7 +81,9 @@ pub(crate) async fn read_owed(
             "SELECT hold, account, amount, route, usage, claim, NOT EXISTS \
              (SELECT 1 FROM {s}.holds h WHERE h.id = o.hold AND h.state = 'live') AS late \
              FROM {s}.owed o WHERE shard = $1 AND NOT set_aside AND NOT EXISTS \
-             (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) ORDER BY operation",
+             (SELECT 1 FROM {s}.operations p WHERE p.id = o.operation) AND NOT EXISTS \
+             (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of(o.operation)) AND \
+             ({s}.call_of(o.operation) < (SELECT calls_from FROM {s}.ledger)) IS NOT TRUE ORDER BY operation",
         )
         .bind(SHARD)
         .fetch_all(on)
@@ -136,7 +138,10 @@ pub(crate) async fn charge_owed(
             on.execute("ROLLBACK TO SAVEPOINT owed").await?;
             let aside = "UPDATE {s}.owed SET set_aside = true WHERE shard = $1";
             store.query(aside).bind(SHARD).execute(on).await?;
-            tracing::error!(%error, "the owed charges cannot be written; they stay in the table `owed`, marked `set_aside`");
+            tracing::error!(
+                %error,
+                "the owed charges cannot be written; they stay in the table `owed`, marked `set_aside`"
+            );
             Ok(0)
         }
     }

@@ -15,7 +15,7 @@ pub(crate) const LOCK_LIMIT: &str = "SET LOCAL lock_timeout = '250ms'";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// The number of months that have a partition: the current one and those after it.
-const MONTHS_AHEAD: i64 = 3;
+pub(crate) const MONTHS_AHEAD: i64 = 3;
 
 /// A month of the calendar, in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ impl Month {
     }
 
     /// The month that is `months` later.
-    fn later(self, months: i64) -> Self {
+    pub fn later(self, months: i64) -> Self {
         let months = self.month - 1 + months;
         Self { year: self.year + months.div_euclid(12), month: months.rem_euclid(12) + 1 }
     }

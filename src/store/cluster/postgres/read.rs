@@ -85,10 +85,11 @@ pub(crate) async fn crashed(
     limit: u32,
 ) -> Result<Vec<CrashedCall>, LedgerError> {
     let (at_ms, id) = before.map_or((i64::MAX, ""), |(at_ms, id)| (at_ms, id.as_str()));
-    let sql = "SELECT h.id, h.account, h.route, coalesce(-o.amount, h.amount) AS amount, \
-         CASE WHEN o.id IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
+    let sql = "SELECT h.id, h.account, h.route, coalesce(-c.amount, -o.amount, h.amount) AS amount, \
+         CASE WHEN coalesce(c.amount, o.amount) IS NULL THEN 'released' ELSE 'corrected' END AS outcome, \
          h.ended_at AS at FROM {s}.holds h \
          LEFT JOIN {s}.operations o ON o.id = 'capture:' || h.id \
+         LEFT JOIN {s}.calls c ON c.id = {s}.call_of('capture:' || h.id) \
          WHERE h.state <> 'live' AND h.state = 'expired' AND h.origin = 'call' \
          AND (h.ended_at, h.id) < ($1, $2) ORDER BY h.ended_at DESC, h.id DESC LIMIT $3";
     let values = [Value::Int(at_ms), Value::Text(id), Value::Int(limit.into())];

@@ -52,8 +52,8 @@ struct Place {
 }
 
 /// Checks that each entry continues the one before it without a gap, and that its operation id is
-/// recorded. The slice has `$4` entries and begins after entry `$2` of account `$1`, after which
-/// the balance was `$3`. Selects the first and the last entry of the slice, and the entries that
+/// recorded, unless it is that of a call in a folded month. The slice has `$4` entries and begins after entry `$2` of
+/// account `$1`, after which the balance was `$3`. Selects the first and the last entry of the slice, and the entries that
 /// fail a check.
 ///
 /// Operations are found by subqueries, because a join might read the whole table for each slice.
@@ -61,8 +61,11 @@ const ENTRIES: &str = "SELECT * FROM \
     (SELECT account, seq, kind, balance_after, n, entries, previous, before + amount AS should_be, \
      seq = previous + 1 OR (kind = 'opening' AND previous = 0) AS follows, \
      before + amount = balance_after AS adds_up, \
-     kind = 'opening' OR coalesce((SELECT o.account = e.account AND o.seq = e.seq \
-      AND o.amount = e.amount FROM {s}.operations o WHERE o.id = e.operation), false) AS took_effect, \
+     kind = 'opening' OR coalesce((SELECT c.account = e.account AND c.seq = e.seq \
+      AND c.amount = e.amount FROM {s}.calls c WHERE c.id = {s}.call_of(e.operation)), \
+      (SELECT o.account = e.account AND o.seq = e.seq \
+      AND o.amount = e.amount FROM {s}.operations o WHERE o.id = e.operation), \
+      {s}.call_of(e.operation) < (SELECT calls_from FROM {s}.ledger), false) AS took_effect, \
      inside OR (SELECT a.id FROM {s}.accounts a WHERE a.id = e.account) IS NOT NULL AS has_account \
      FROM (SELECT *, row_number() OVER () AS n, count(*) OVER () AS entries, \
        lag(seq) OVER w IS NOT NULL AS inside, \
@@ -115,7 +118,8 @@ const HOLDS: Table = Table {
      count(*) FILTER (WHERE state = 'live') OVER () AS live, \
      state = 'live' AND NOT has_account AS is_nobodys FROM \
      (SELECT h.id, h.account, h.state, \
-      (SELECT o.id FROM {s}.operations o WHERE o.id = 'capture:' || h.id) IS NOT NULL AS captured, \
+      (SELECT o.id FROM {s}.operations o WHERE o.id = 'capture:' || h.id) IS NOT NULL \
+      OR (SELECT c.id FROM {s}.calls c WHERE c.id = {s}.call_of('capture:' || h.id)) IS NOT NULL AS captured, \
       (SELECT a.id FROM {s}.accounts a WHERE a.id = h.account) IS NOT NULL AS has_account \
       FROM {s}.holds h WHERE h.id > $1 ORDER BY h.id LIMIT $2) slice) h \
      WHERE n = h.rows OR (captured AND state IN ('live', 'released')) OR is_nobodys",

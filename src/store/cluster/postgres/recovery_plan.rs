@@ -16,6 +16,8 @@ pub(crate) struct Snapshot {
     pub checkpoint: Checkpoint,
     pub accounts: u64,
     pub gateways: Vec<Gateway>,
+    /// The gateway that writes the batches of the stream; `None` where none was elected.
+    pub syncer: Option<Syncer>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
     /// The batches of this epoch that were appended in `strict`, and not folded yet.
@@ -37,6 +39,17 @@ pub(crate) struct Gateway {
     pub lease_ms: i64,
     /// The newest epoch whose batches the gateway has handed over.
     pub checked_in: i64,
+    /// The identity of the Redis that it reached last; empty if it has reached none.
+    pub redis: String,
+}
+
+/// The elected syncer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Syncer {
+    /// The name of its gateway; `None` if that has left.
+    pub name: Option<String>,
+    /// How long its place still lasts, in milliseconds. Below zero: how long ago it ended.
+    pub lease_ms: i64,
 }
 
 /// Reads the state of Postgres.
@@ -55,7 +68,7 @@ pub(crate) async fn snapshot(store: &Store) -> Result<Snapshot, LedgerError> {
                 .await?;
             let rows = store
                 .query(
-                    "SELECT id, checked_in, \
+                    "SELECT id, checked_in, redis, \
                  (extract(epoch FROM lease_until - clock_timestamp()) * 1000)::int8 AS lease_ms \
                  FROM {s}.gateways ORDER BY id",
                 )
@@ -67,8 +80,25 @@ pub(crate) async fn snapshot(store: &Store) -> Result<Snapshot, LedgerError> {
                     name: row.text("id")?.to_owned(),
                     lease_ms: row.int("lease_ms")?,
                     checked_in: row.int("checked_in")?,
+                    redis: row.text("redis")?.to_owned(),
                 });
             }
+            let syncer = store
+                .query(
+                    "SELECT g.id, (extract(epoch FROM s.until - clock_timestamp()) * 1000)::int8 AS lease_ms \
+                     FROM {s}.syncers s LEFT JOIN {s}.gateways g ON g.incarnation = s.syncer \
+                     WHERE s.shard = $1",
+                )
+                .bind(SHARD)
+                .fetch_optional(&mut *on)
+                .await?;
+            let syncer = match syncer {
+                Some(row) => Some(Syncer {
+                    name: row.optional_text("id")?.map(str::to_owned),
+                    lease_ms: row.int("lease_ms")?,
+                }),
+                None => None,
+            };
             let handed = "SELECT seq, batch FROM {s}.redo WHERE shard = $1 AND epoch = $2";
             let rows =
                 store.query(handed).bind(SHARD).bind(checkpoint.epoch).fetch_all(&mut *on).await?;
@@ -84,6 +114,7 @@ pub(crate) async fn snapshot(store: &Store) -> Result<Snapshot, LedgerError> {
                 checkpoint,
                 accounts: counts.count("accounts")?,
                 gateways,
+                syncer,
                 redo,
                 appends,
                 owed: read_owed(store, on).await?,

@@ -11,19 +11,29 @@ use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
 /// Repairs that are one statement each, with the words for the report of a repaired row.
-const STEPS: [(&str, &str); 3] = [
+const STEPS: [(&str, &str); 4] = [
     // The entry proves that the operation took effect.
     (
         "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
          SELECT e.operation, e.account, e.seq, e.kind, e.amount, e.created_at FROM {s}.entries e \
-         WHERE e.kind <> 'opening' \
+         WHERE e.kind <> 'opening' AND {s}.call_of(e.operation) IS NULL \
          AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation) \
          ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
         "has its operation id in `operations` again",
     ),
     (
+        "INSERT INTO {s}.calls (id, account, seq, amount, created_at) \
+         SELECT {s}.call_of(e.operation), e.account, e.seq, e.amount, e.created_at FROM {s}.entries e \
+         WHERE {s}.call_of(e.operation) >= (SELECT calls_from FROM {s}.ledger) \
+         AND NOT EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of(e.operation)) \
+         AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation) \
+         ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
+        "has its operation id in `calls` again",
+    ),
+    (
         "DELETE FROM {s}.holds h WHERE h.state = 'live' \
-         AND EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id) \
+         AND (EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id) \
+         OR EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of('capture:' || h.id))) \
          RETURNING account, 'hold ' || id AS subject",
         "was captured, and is no longer live",
     ),

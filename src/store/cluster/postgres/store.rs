@@ -1,18 +1,21 @@
 //! The connection pool of the cluster ledger's database, and the way to run a transaction on it.
 
-use std::str::FromStr as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
 
 use crate::config::Secret;
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerConfig, LedgerError};
+use crate::store::cluster::postgres::hosts::{ASK_AFTER, Hosts, takes_writes};
 use crate::store::cluster::postgres::transaction::Transaction;
+use crate::store::postgres_address::PostgresAddress;
+use crate::store::tls_files::TlsFiles;
 
 /// How long one transaction may take before the database counts as unreachable.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
@@ -24,7 +27,7 @@ const END_AFTER: Duration = Duration::from_millis(500);
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The most connections that are kept for single statements: one for each batch in flight.
-const KEPT: usize = 2;
+const KEPT: u32 = 2;
 
 /// How often Postgres is asked whether it answers, while other work goes on.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -35,8 +38,8 @@ const SILENCES: usize = 2;
 /// The longest work on one connection, such as a recovery.
 const LONG_LIMIT: Duration = Duration::from_secs(120);
 
-/// Connections of one gateway beside those [`KEPT`]: for batches, the syncer, the lease, and a few readers.
-const CONNECTIONS: u32 = 8;
+/// The time between two attempts where a connection led to a standby.
+const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A pool of connections to the ledger's own schema.
 ///
@@ -49,7 +52,8 @@ const CONNECTIONS: u32 = 8;
 /// | `syncers` | `elect`, `step_down`: which gateway writes the batches |
 /// | `append` | `append`: the batches that `strict` waits for, as texts; `lock_appends` |
 /// | `batches` | `write_batches`: the batches that Redis decided, into entries and holds |
-/// | `entries` | the tables `entries`, `operations` and `accounts`, which all writers share |
+/// | `calls` | `known_charges`, `make_call_partitions`, `forget_calls`: the ids of calls' charges |
+/// | `entries` | the tables `entries`, `operations`, `calls` and `accounts`, which all writers share |
 /// | `grants` | `decide`: grants, refunds and keys |
 /// | `deliveries` | the changes that Redis has to apply |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
@@ -65,6 +69,7 @@ const CONNECTIONS: u32 = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pool: PgPool,
+    hosts: Arc<Hosts>,
     schema: Arc<str>,
     /// False from a failure until a transaction succeeds again, so that a batch does not wait for a
     /// database that is known to be unreachable.
@@ -76,22 +81,62 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes the pool. Connections are opened when they are needed, so this does not reach the
+    /// Makes the pool for an address. Connections are opened when they are needed, so this does not reach the
     /// database.
-    pub fn new(url: &Secret, schema: &str) -> Result<Self, LedgerError> {
-        let options = PgConnectOptions::from_str(url.expose())?
-            .statement_cache_capacity(0)
-            // PgBouncer refuses connections that set this option, and the ledger reads no floats.
-            .extra_float_digits(None)
-            .application_name("farebox")
-            .disable_statement_logging();
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS)
+    ///
+    /// # Errors
+    /// Fails if the address or one of the files of TLS cannot be read.
+    pub fn new(url: &Secret, config: &LedgerConfig) -> Result<Self, LedgerError> {
+        let files = TlsFiles::of_postgres(config);
+        files.check()?;
+        let mut address = PostgresAddress::parse(url).map_err(|_| unreadable_address())?;
+        address = address.with_files(url, &files);
+        address.hosts = address.hosts.into_iter().map(as_needed).collect();
+        let first = address.hosts.first().cloned().ok_or_else(unreadable_address)?;
+        let mut options = PgPoolOptions::new()
+            .max_connections(config.postgres_connections.saturating_sub(KEPT).max(1))
             .acquire_timeout(LIMIT)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+            .test_before_acquire(false);
+        if address.is_read_write {
+            options = options.after_connect(|connection, _| Box::pin(refuse_standby(connection)));
+        }
         let (up, was_slow) = (Arc::new(AtomicBool::new(true)), Arc::default());
-        Ok(Self { pool, schema: schema.into(), up, was_slow, kept: Arc::default() })
+        Ok(Self {
+            pool: options.connect_lazy_with(first),
+            hosts: Arc::new(Hosts::new(address)),
+            schema: config.postgres_schema.as_str().into(),
+            up,
+            was_slow,
+            kept: Arc::default(),
+        })
+    }
+
+    /// A connection of the pool. If it takes a while to connect, the other hosts of the address are asked.
+    async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
+        if !self.hosts.are_several() {
+            return self.pool.acquire().await;
+        }
+        let mut acquiring = std::pin::pin!(self.pool.acquire());
+        let first = tokio::time::timeout(ASK_AFTER, &mut acquiring).await;
+        if let Ok(Ok(connection)) = first {
+            return Ok(connection);
+        }
+        if self.hosts.find(&self.pool).await {
+            self.drop_idle();
+            return self.pool.acquire().await;
+        }
+        match first {
+            Ok(failed) => failed,
+            Err(_) => acquiring.await,
+        }
+    }
+
+    /// Closes all idle connections: they may be as broken as one that was just found to be, or lead to another host.
+    fn drop_idle(&self) {
+        while let Some(connection) = self.pool.try_acquire() {
+            drop(connection.detach());
+        }
+        self.lock_kept().clear();
     }
 
     /// False while the database is known to be unreachable.
@@ -166,11 +211,11 @@ impl Store {
             let kept = self.lock_kept().pop();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => self.pool.acquire().await?.detach(),
+                None => self.acquire().await?.detach(),
             };
             let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
             let mut kept = self.lock_kept();
-            if kept.len() < KEPT {
+            if kept.len() < KEPT as usize {
                 kept.push(connection);
             }
             Ok(row)
@@ -206,7 +251,11 @@ impl Store {
         if self.up.swap(!is_away, Ordering::Relaxed) == is_away
             && let Some(error) = error
         {
-            tracing::error!(%error, "Postgres is away");
+            tracing::error!(
+                %error,
+                "Postgres is away: `strict` answers 503, `relaxed` goes on up to `unsynced_cap`; see that it runs and \
+                 can be reached"
+            );
         }
     }
 
@@ -221,10 +270,12 @@ impl Store {
         statement: Duration,
     ) -> Result<Transaction, LedgerError> {
         let started = Instant::now();
-        let connection = self.pool.acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => LedgerError::Slow { what: "Postgres" },
-            error => error.into(),
-        })?;
+        let connection = match tokio::time::timeout(LIMIT, self.acquire()).await {
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                return Err(LedgerError::Slow { what: "Postgres" });
+            }
+            Ok(acquired) => acquired?,
+        };
         let mut transaction = Transaction::on(connection);
         // PgBouncer accepts a connection and leaves `BEGIN` waiting even if it has no connection to
         // Postgres. So this step has the short limit, however long the transaction may take.
@@ -240,9 +291,7 @@ impl Store {
     /// cost a caller [`LIMIT`].
     fn give_up(&self, transaction: &mut Transaction) -> LedgerError {
         transaction.discard();
-        while let Some(connection) = self.pool.try_acquire() {
-            drop(connection.detach());
-        }
+        self.drop_idle();
         LedgerError::Slow { what: "Postgres" }
     }
 
@@ -277,6 +326,33 @@ impl Store {
         let mut key = [0; 8];
         key.copy_from_slice(&digest[..8]);
         i64::from_le_bytes(key)
+    }
+}
+
+/// The client's options that PgBouncer and the ledger's statements need.
+fn as_needed(options: PgConnectOptions) -> PgConnectOptions {
+    options
+        .statement_cache_capacity(0)
+        // PgBouncer refuses connections that set this option, and the ledger reads no floats.
+        .extra_float_digits(None)
+        .application_name("farebox")
+        .disable_statement_logging()
+}
+
+/// Refuses a new connection that leads to a standby. The pool tries again after that.
+async fn refuse_standby(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if takes_writes(connection).await? {
+        return Ok(());
+    }
+    // Without this the pool would try again at once, and log each attempt.
+    tokio::time::sleep(STANDBY_PAUSE).await;
+    Err(sqlx::Error::Configuration("this host of `postgres_url` is a standby".into()))
+}
+
+fn unreadable_address() -> LedgerError {
+    LedgerError::Disagrees {
+        what: "the address of Postgres cannot be read".to_owned(),
+        hint: "`farebox check` says where",
     }
 }
 

@@ -7,6 +7,7 @@ use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
 use crate::store::cluster::batch_log::{Batch, Decided};
+use crate::store::cluster::postgres::calls::is_of_a_call;
 use crate::store::cluster::postgres::claims::ClaimTally;
 use crate::usage::UsageRecord;
 
@@ -20,6 +21,8 @@ pub(crate) struct Capture {
     pub route: Arc<str>,
     pub usage: Option<Arc<UsageRecord>>,
     pub at_ms: i64,
+    /// Whether the hold is a call's, by an id that a gateway made.
+    pub is_call: bool,
 }
 
 /// The row of a hold.
@@ -91,12 +94,21 @@ impl Tally {
                     Some(row) => row.expires_ms = expires_ms,
                     None => drop(self.renewed.insert(id.as_str().to_owned(), expires_ms)),
                 },
-                Decided::Captured { id, account, amount, late, route, usage, claim, .. } => {
+                Decided::Captured { id, account, amount, origin, late, route, usage, claim } => {
                     if let Some(claim) = claim {
                         self.claims().charge(*claim, &id, at_ms);
                     }
                     let (operation, amount) = (OperationId::capture(&id), -amount.signed());
-                    self.captures.push(Capture { operation, account, amount, route, usage, at_ms });
+                    let is_call = origin == Origin::Call && is_of_a_call(id.as_str());
+                    self.captures.push(Capture {
+                        operation,
+                        account,
+                        amount,
+                        route,
+                        usage,
+                        at_ms,
+                        is_call,
+                    });
                     // A late charge leaves the row, which records how its hold ended.
                     if !late && self.holds.remove(&id).is_none() {
                         self.captured.push(id.as_str().to_owned());

@@ -1,7 +1,6 @@
 //! The connections to Redis. One is used only for the batches, and one for everything else, so that
 //! a long reply to another command does not delay calls.
 
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,9 +12,6 @@ use fred::interfaces::{
 };
 use fred::types::config::{Config, ReconnectPolicy, TlsConnector};
 use fred::types::{Builder, CustomCommand, InfoKind, Value};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
@@ -25,6 +21,7 @@ use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
 use crate::store::cluster::redis::script::{Script, Scripts};
 use crate::store::cluster::stream_marks::StreamId;
+use crate::store::tls_files::TlsFiles;
 
 /// How long a connection may take to open.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -34,6 +31,10 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 
 /// The time between two attempts to connect, in milliseconds.
 const RECONNECT_EVERY_MS: u32 = 100;
+
+/// A new epoch empties the cache of scripts where there are more than this. Each epoch leaves two, of some 45 kB
+/// together, and Redis cannot remove a single one.
+const MAX_SCRIPTS: i64 = 200;
 
 /// Two lines to the same Redis. A command is sent only once. If the connection breaks, the ledger
 /// finds out by its ids whether the command was executed.
@@ -83,13 +84,12 @@ pub(crate) enum ScriptError {
 }
 
 impl Redis {
-    /// Begins to connect, and goes on trying. `ca` is a file of certificates that the server's
-    /// certificate is checked against, in place of the system's certificate authorities.
+    /// Begins to connect, and goes on trying.
     ///
     /// # Errors
-    /// Fails if the address or the file cannot be read.
-    pub fn new(url: &Secret, ca: Option<&Path>) -> Result<Self, LedgerError> {
-        let mut config = config_of(url, ca)?;
+    /// Fails if the address or one of the files of TLS cannot be read.
+    pub fn new(url: &Secret, files: &TlsFiles) -> Result<Self, LedgerError> {
+        let mut config = config_of(url, files)?;
         config.fail_fast = false;
         let has_sentinel = config.server.is_sentinel();
         let build = || {
@@ -309,6 +309,7 @@ impl Redis {
         ledger: &str,
         cold_until: ColdUntil,
     ) -> Result<(), LedgerError> {
+        self.forget_scripts().await?;
         for script in [&scripts.decide, &scripts.maintain] {
             let sha: String =
                 self.side.run(self.side.client().script_load(script.text.clone())).await?;
@@ -333,6 +334,40 @@ impl Redis {
             ("ledger", ledger.to_owned()),
         ];
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
+    }
+
+    /// Empties the cache of scripts, if many ended epochs have left theirs there. No epoch may be open. Programs that
+    /// share the server load theirs again when they are told that they are gone.
+    async fn forget_scripts(&self) -> Result<(), LedgerError> {
+        let scripts = self.info().await?.scripts;
+        if scripts <= MAX_SCRIPTS {
+            return Ok(());
+        }
+        let flush = CustomCommand::new_static("SCRIPT", None, false);
+        let args = ["FLUSH", "ASYNC"].map(str::to_owned).to_vec();
+        match self.side.run(self.side.client().custom::<(), _>(flush, args)).await {
+            Ok(()) => {
+                tracing::info!(scripts, "the scripts of ended epochs were removed from Redis")
+            }
+            Err(error) if error.details().starts_with("NOPERM") => tracing::warn!(
+                scripts,
+                "Redis keeps the scripts of ended epochs, since its user may not run SCRIPT FLUSH: give it the right \
+                 `+script|flush`, or run the command by hand while no gateway serves"
+            ),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Loads a script that belongs to no epoch, and returns its SHA-1.
+    pub async fn load(&self, text: &str) -> Result<String, LedgerError> {
+        Ok(self.side.run(self.side.client().script_load(text.to_owned())).await?)
+    }
+
+    /// Runs such a script on one key.
+    pub async fn run_loaded(&self, sha: String, key: String) -> Result<Vec<String>, LedgerError> {
+        let none: Vec<Value> = Vec::new();
+        Ok(self.side.run(self.side.client().evalsha(sha, vec![key], none)).await?)
     }
 
     /// Reads INFO.
@@ -361,25 +396,10 @@ impl Redis {
 }
 
 /// The client's config: the address, and how the server's certificate is checked.
-fn config_of(url: &Secret, ca: Option<&Path>) -> Result<Config, LedgerError> {
+fn config_of(url: &Secret, files: &TlsFiles) -> Result<Config, LedgerError> {
     // The client uses the process's TLS provider. By now none may be installed.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Some(path) = ca else { return Ok(Config::from_url(url.expose())?) };
-    let unreadable = |error| LedgerError::File {
-        path: path.to_owned(),
-        error: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
-    };
-    let mut authorities = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(e.to_string()))? {
-        let certificate = certificate.map_err(|error| unreadable(error.to_string()))?;
-        authorities.add(certificate).map_err(|error| unreadable(error.to_string()))?;
-    }
-    if authorities.is_empty() {
-        return Err(unreadable(
-            "it has no certificate in PEM; name a file that has one".to_owned(),
-        ));
-    }
-    let tls = ClientConfig::builder().with_root_certificates(authorities).with_no_client_auth();
+    let Some(tls) = files.client_config()? else { return Ok(Config::from_url(url.expose())?) };
     // With a plain address, fred does not load the system's certificate authorities, which a
     // container may lack.
     let plain = url.expose().replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);

@@ -19,6 +19,8 @@ pub(crate) struct Info {
     pub used_memory: i64,
     /// The most memory that it may use, in bytes; 0 for no limit.
     pub max_memory: i64,
+    /// The number of scripts that the server remembers.
+    pub scripts: i64,
     /// The number of replicas that are connected.
     pub replicas: i64,
     /// The replication id, which changes whenever the server becomes a master.
@@ -47,6 +49,7 @@ impl Info {
                 "maxmemory" => self.max_memory = value.parse().unwrap_or(0),
                 "used_memory" => self.used_memory = value.parse().unwrap_or(0),
                 "master_replid" => self.replication_id = value.to_owned(),
+                "number_of_cached_scripts" => self.scripts = value.parse().unwrap_or(0),
                 "run_id" => self.run_id = value.to_owned(),
                 "role" => self.is_replica = value == "slave",
                 "connected_slaves" => self.replicas = value.parse().unwrap_or(0),
@@ -66,7 +69,7 @@ impl Info {
         format!("{} {}", self.run_id, self.replication_id)
     }
 
-    /// Checks that the server is new enough and never evicts keys.
+    /// Checks that the server is new enough, never evicts keys, and tells its replication id.
     ///
     /// # Errors
     /// [`LedgerError::Disagrees`], with a hint that names the remedy.
@@ -81,6 +84,13 @@ impl Info {
         if self.eviction != "noeviction" {
             let what = format!("its Redis has maxmemory-policy {}", self.eviction);
             let hint = "set maxmemory-policy noeviction: any other policy may throw credits away";
+            return Err(LedgerError::Disagrees { what, hint });
+        }
+        // A replica, or a master, always has one.
+        if self.replication_id.is_empty() {
+            let what = "its Redis hides `master_replid` in INFO".to_owned();
+            let hint = "take a Redis whose INFO replication shows master_replid: Farebox tells by it that a \
+                        failover or a restore has lost data";
             return Err(LedgerError::Disagrees { what, hint });
         }
         Ok(())
@@ -134,6 +144,14 @@ mod tests {
         demoted.read("role:slave\r\nmaster_replid:cd\r\n");
         assert!(demoted.is_replica && demoted.identity() != one.identity());
         assert_ne!(info("run_id:two\r\n").identity(), one.identity());
+    }
+
+    #[test]
+    fn a_redis_that_hides_its_history_is_refused() {
+        let mut info = info("redis_version:7.0.15\r\n");
+        info.replication_id.clear();
+        let error = info.check().unwrap_err().to_string();
+        assert!(error.contains("`master_replid`") && error.contains("INFO replication"), "{error}");
     }
 
     #[test]

@@ -225,7 +225,11 @@ async fn stay_connected(client: Client) {
                 // Every attempt may fail with the same error, for example because of a wrong
                 // password. It is logged once.
                 if error != logged {
-                    tracing::warn!(error, "a connection to Redis fails");
+                    tracing::warn!(
+                        error,
+                        "a connection to Redis fails, and is opened again ten times a second; see that Redis runs and \
+                         that `redis_url` leads to it"
+                    );
                     logged = error;
                 }
             }

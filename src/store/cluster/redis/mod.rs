@@ -1,6 +1,7 @@
 //! Redis: the connections, the scripts, a batch's request and reply, and the values that are stored.
 
 pub(crate) mod connection;
+pub(crate) mod fitness;
 pub(crate) mod info;
 mod line;
 pub(crate) mod pack;

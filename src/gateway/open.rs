@@ -51,7 +51,8 @@ pub(super) async fn open_ledger_with_answers(
             Ok((ledger, pipeline, answers))
         }
         BackendKind::Redis => {
-            let backend = ClusterLedger::open(config, metrics.clone()).await?;
+            // Boxed, because futures that hold this one would nest deeper than the compiler goes.
+            let backend = Box::pin(ClusterLedger::open(config, metrics.clone())).await?;
             if let Some(max_total) = max_total {
                 answers = Some(Arc::new(backend.answers(max_total).await?));
             }

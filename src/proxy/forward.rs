@@ -34,7 +34,7 @@ impl Gate {
             is_websocket: call.route.rule.websocket
                 && client.asks_for_upgrade()
                 && hop::is_websocket(&head.headers),
-            passes_key: self.options.retries.is_none(),
+            passes_key: call.repeatable.is_none(),
         };
         let mut written = headers::towards_upstream(&mut head, call, about, onward);
         if call.metered.is_some() {

@@ -81,8 +81,8 @@ pub(super) struct Onward {
     pub is_tls: bool,
     /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
-    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it: an upstream
-    /// that reads it too would take the equal keys of two accounts for one.
+    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it, which is on
+    /// priced routes: an upstream that reads it too would take the equal keys of two accounts for one.
     pub passes_key: bool,
 }
 

@@ -9,6 +9,7 @@ mod servers;
 
 mod answers;
 mod append;
+mod beside;
 mod claims;
 mod claims_cluster;
 mod claims_in_postgres;

@@ -41,6 +41,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// unreachable, it needs this time to hand over the ends of holds that are not written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The longest that a stop takes. If both servers of the backend are slow, a single step of it takes seconds.
+const STOP_TAKES: Duration = Duration::from_secs(25);
+
 /// The task that owns the backend.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -337,6 +340,20 @@ impl<B: Backend> Worker<B> {
     }
 
     async fn stop(mut self) -> bool {
+        let is_closed = tokio::time::timeout(STOP_TAKES, self.close()).await;
+        if is_closed.is_err() {
+            tracing::error!(
+                "the ledger's servers are too slow; stopped before everything was written"
+            );
+        }
+        for operation in &self.unsettled {
+            tracing::error!(?operation, "stopped with the end of a hold unwritten");
+        }
+        is_closed == Ok(true) && self.unsettled.is_empty()
+    }
+
+    /// Writes everything, and closes the backend. Returns whether it is closed.
+    async fn close(&mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
         // Each of these ends within a limit of its own.
         self.wait_for_all().await;
@@ -351,26 +368,22 @@ impl<B: Backend> Worker<B> {
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
-        let is_closed = loop {
+        loop {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
             // The ends of holds that are still not written at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
-                break true;
+                return true;
             }
             if is_late {
-                break false;
+                return false;
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
             self.wait_for_all().await;
-        };
-        for operation in &self.unsettled {
-            tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }
-        is_closed && self.unsettled.is_empty()
     }
 }
 

@@ -36,6 +36,7 @@ mod plain_claims;
 mod promptness;
 mod refunds;
 mod screens;
+mod stops;
 mod sweep;
 mod syncer;
 mod test_cluster;

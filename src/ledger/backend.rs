@@ -72,8 +72,8 @@ pub trait Backend: Send + 'static {
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
 
     /// The same, for a backend that can decide a batch while the one before is not durable yet, or while some of its
-    /// operations wait. An operation is decided after each end of a call's hold that was requested before it for the
-    /// same account. Operations whose callers wait may be decided in another order than that of the batch.
+    /// operations wait. Operations that name the same account, hold or id are decided in their order. Others, whose
+    /// callers wait, may be decided in another one.
     fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> impl Future<Output = Begun> + Send {
         async { self.apply(batch).await.into() }
     }

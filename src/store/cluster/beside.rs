@@ -11,22 +11,20 @@
 //! syncer and the lease. The other groups wait in order. What waits longer than [`LIMIT`] is refused, as is everything
 //! where a store is away.
 //!
-//! The order of operations matters only within one account, and only behind operations for which no caller waits: the
-//! ends of calls' holds. So a group with calls of a cold account takes a turn for each of its accounts and holds, and
-//! whatever comes later for one of these waits for that turn. Grants of one account follow each other in the same way.
-//! Everything else is as if another gateway had decided it.
+//! Operations that name the same account, hold, claim or id are decided in the order in which they were requested. So
+//! a group takes a turn for each of these, and whatever comes later for one of them waits for that turn. In all else, two
+//! groups are as if two gateways had decided them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use crate::account::AccountId;
 use crate::ledger::backend::{Aside, Later};
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
-use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::turns::{Turn, Turns};
+use crate::store::cluster::turns::{self, Key, Turn, Turns};
 use crate::store::cluster::work;
 
 /// How long an operation waits beside the pipeline at most, until it is refused.
@@ -99,10 +97,7 @@ pub(crate) struct Beside {
     newcomers: Arc<Semaphore>,
     api: Arc<Semaphore>,
     grants: Arc<Semaphore>,
-    /// The turns of groups with calls of cold accounts.
-    cold_turns: Turns,
-    /// The turns of grants.
-    grant_turns: Turns,
+    turns: Turns,
 }
 
 /// Some operations of a batch that go the same way.
@@ -121,75 +116,73 @@ impl Beside {
             newcomers: Arc::new(Semaphore::new(NEWCOMERS)),
             api: Arc::new(Semaphore::new(API)),
             grants: Arc::new(Semaphore::new(GRANTS)),
-            cold_turns: Turns::default(),
-            grant_turns: Turns::default(),
+            turns: Turns::default(),
         }
     }
 
     /// Whether the pipeline decides the whole batch: it has only calls, and none of them has to wait for its turn.
     pub fn leaves_all(&mut self, batch: &[Operation]) -> bool {
-        self.cold_turns.forget_ended();
-        batch.iter().all(|operation| self.leaves(operation))
+        self.turns.forget_ended();
+        batch.iter().all(|operation| Way::of(operation) == Way::Call)
+            && (self.turns.is_empty() || self.left(batch).len() == batch.len())
     }
 
-    /// Whether the pipeline decides the operation.
-    pub fn leaves(&self, operation: &Operation) -> bool {
-        Way::of(operation) == Way::Call && !self.cold_turns.has_any_of(operation)
+    /// The places of the operations that the pipeline decides: calls that follow nothing which is set aside.
+    pub fn left(&self, batch: &[Operation]) -> Vec<usize> {
+        let mut aside = HashSet::new();
+        let is_left = |place: &usize| {
+            let keys = turns::keys(&batch[*place]);
+            let follows = self.turns.has_any(&keys) || keys.iter().any(|key| aside.contains(key));
+            let is_left = Way::of(&batch[*place]) == Way::Call && !follows;
+            if !is_left {
+                aside.extend(keys);
+            }
+            is_left
+        };
+        (0..batch.len()).filter(is_left).collect()
     }
 
-    /// A turn behind and before everything about these accounts and holds.
-    pub fn turn_of_calls(&mut self, operations: &[Operation]) -> Turn {
-        self.cold_turns.take(operations)
+    /// A turn behind and before everything that names the same things as these operations.
+    pub fn turn(&mut self, operations: &[Operation]) -> Turn {
+        self.turns.take(operations)
     }
 
-    /// The groups of the operations that the pipeline does not decide. `cold` are the places of calls that it could not
-    /// decide, in order.
-    pub fn groups(&mut self, batch: &[Operation], cold: Vec<usize>) -> Vec<Group> {
-        self.grant_turns.forget_ended();
-        let (mut groups, mut is_cold) = (Vec::new(), vec![false; batch.len()]);
-        cold.iter().for_each(|place| is_cold[*place] = true);
-        let others = |way| (0..batch.len()).filter(move |place| Way::of(&batch[*place]) == way);
-        // Calls of accounts that were cold before. One account does not wait for the turn of another one.
-        let mut behind: Vec<(Option<&AccountId>, Vec<usize>)> = Vec::new();
-        for place in others(Way::Call).filter(|place| !is_cold[*place]) {
-            if self.cold_turns.has_any_of(&batch[place]) {
-                let account = BatchItem::Operation(&batch[place]).account();
-                match behind.iter_mut().find(|(other, _)| *other == account) {
-                    Some((_, places)) => places.push(place),
-                    None => behind.push((account, vec![place])),
+    /// The groups of the operations of a batch that the pipeline has not decided. A later group may have to wait for an
+    /// earlier one, never the other way round.
+    pub fn groups(&mut self, batch: &[Operation], is_decided: &[bool]) -> Vec<Group> {
+        let mut groups: Vec<(Way, Vec<usize>)> = Vec::new();
+        // Of each way, the group whose turn has come; and of each key, the newest group.
+        let (mut open, mut newest) = (Vec::<usize>::new(), HashMap::<Key, usize>::new());
+        for place in (0..batch.len()).filter(|place| !is_decided[*place]) {
+            let (way, keys) = (Way::of(&batch[place]), turns::keys(&batch[place]));
+            let before: HashSet<_> =
+                keys.iter().filter_map(|key| newest.get(key).copied()).collect();
+            let is_free = before.is_empty() && !self.turns.has_any(&keys);
+            // An operation that has to wait joins only the group behind which it would wait, so that no other account
+            // waits for it.
+            let joins = match is_free {
+                true => open.iter().copied().find(|group| groups[*group].0 == way),
+                false if before.len() == 1 => {
+                    before.iter().copied().find(|group| groups[*group].0 == way)
                 }
+                false => None,
+            };
+            let group = joins.unwrap_or_else(|| {
+                groups.push((way, Vec::new()));
+                groups.len() - 1
+            });
+            if is_free && joins.is_none() {
+                open.push(group);
             }
+            groups[group].1.push(place);
+            newest.extend(keys.into_iter().map(|key| (key, group)));
         }
-        if !cold.is_empty() {
-            groups.push(self.group(Way::Call, batch, cold));
-        }
-        for (_, places) in behind {
-            groups.push(self.group(Way::Call, batch, places));
-        }
-        for way in [Way::Newcomer, Way::Api, Way::Grant, Way::Audit] {
-            // A new account has no call yet that its opening would have to wait for.
-            let waits =
-                |place: &usize| way != Way::Newcomer && self.cold_turns.has_any_of(&batch[*place]);
-            let (behind, free): (Vec<_>, Vec<_>) = others(way).partition(waits);
-            for places in [free, behind].into_iter().filter(|places| !places.is_empty()) {
-                groups.push(self.group(way, batch, places));
-            }
-        }
-        groups
+        groups.into_iter().map(|(way, places)| self.group(way, batch, places)).collect()
     }
 
     fn group(&mut self, way: Way, batch: &[Operation], places: Vec<usize>) -> Group {
         let operations: Arc<[_]> = places.iter().map(|place| batch[*place].clone()).collect();
-        let turn = match way {
-            Way::Call => self.cold_turns.take(&operations),
-            Way::Newcomer | Way::Audit => Turn::default(),
-            Way::Api => self.cold_turns.after(&operations),
-            Way::Grant => {
-                let mut turn = self.grant_turns.take(&operations);
-                turn.also_after(self.cold_turns.after(&operations));
-                turn
-            }
-        };
+        let turn = self.turns.take(&operations);
         Group { way, places, operations, turn, room: self.room(way) }
     }
 

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ledger::operation::{HoldId, Operation};
-use crate::store::cluster::shared::Shared;
 
 /// A hold that has to expire, with the route of its call.
 pub(crate) type Expiring = (HoldId, Arc<str>);
@@ -25,7 +24,7 @@ impl Debts {
         lock(&self.owed).extend(operations);
     }
 
-    /// Takes all operations out. The caller must add those again that cannot be decided; [`Taken`] does that by itself.
+    /// Takes all operations out. The caller must add those again that cannot be decided, as `owed` does.
     pub fn take_owed(&self) -> Vec<Operation> {
         std::mem::take(&mut *lock(&self.owed))
     }
@@ -43,51 +42,6 @@ impl Debts {
     /// Takes all holds out. The caller must add those again that cannot be ended.
     pub fn take_expiring(&self) -> Vec<Expiring> {
         std::mem::take(&mut *lock(&self.expiring))
-    }
-}
-
-/// Operations that were taken out of the debts. Those that are not settled go back when this is dropped, so a task that is
-/// aborted loses none.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    shared: Arc<Shared>,
-    left: Vec<Operation>,
-    undecided: Vec<Operation>,
-    /// How many of `left` are being decided.
-    asked: usize,
-}
-
-impl Taken {
-    /// Takes the operations out that are owed; `None` if there are none.
-    pub fn from(shared: &Arc<Shared>) -> Option<Self> {
-        let left = shared.debts.take_owed();
-        let (shared, undecided) = (shared.clone(), Vec::new());
-        (!left.is_empty()).then_some(Self { shared, left, undecided, asked: 0 })
-    }
-
-    /// The operations that are not settled.
-    pub fn operations(&self) -> &[Operation] {
-        &self.left
-    }
-
-    /// The next operations to decide, at most `most`; `None` after the last ones.
-    pub fn next(&mut self, most: usize) -> Option<Vec<Operation>> {
-        self.asked = most.min(self.left.len());
-        (self.asked > 0).then(|| self.left[..self.asked].to_vec())
-    }
-
-    /// Settles those of [`Self::next`] that were decided.
-    pub fn settle(&mut self, were_decided: Vec<bool>) {
-        let decided = self.left.drain(..self.asked).zip(were_decided);
-        let undecided = decided.filter(|(_, decided)| !decided);
-        self.undecided.extend(undecided.map(|(operation, _)| operation));
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let undecided = self.undecided.drain(..).chain(self.left.drain(..));
-        self.shared.debts.owe(undecided);
     }
 }
 

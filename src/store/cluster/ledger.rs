@@ -26,13 +26,13 @@ use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
 use crate::store::cluster::beside::{self, Beside, Way};
-use crate::store::cluster::debts::Taken;
 use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
 use crate::store::cluster::in_postgres;
 use crate::store::cluster::janitor;
 use crate::store::cluster::lost_gateways;
+use crate::store::cluster::owed::{Taken, decide_owed};
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
 use crate::store::cluster::redis::reply::{Decision, Verdict};
@@ -167,7 +167,7 @@ impl ClusterLedger {
             return None;
         }
         let owed = Taken::from(&self.shared)?;
-        let mut turn = self.beside.turn_of_calls(owed.operations());
+        let mut turn = self.beside.turn(owed.operations());
         let shared = self.shared.clone();
         let outcomes: Later<_> = Box::pin(async move {
             let decided = async {
@@ -241,8 +241,7 @@ impl Backend for ClusterLedger {
     async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
         let mut aside: Vec<_> = self.owed().into_iter().collect();
         let leaves_all = self.beside.leaves_all(batch);
-        let calls: Option<Vec<usize>> = (!leaves_all)
-            .then(|| (0..batch.len()).filter(|place| self.beside.leaves(&batch[*place])).collect());
+        let calls = (!leaves_all).then(|| self.beside.left(batch));
         let operations = match &calls {
             None => batch.clone(),
             Some(calls) => Arc::new(calls.iter().map(|place| batch[*place].clone()).collect()),
@@ -257,8 +256,11 @@ impl Backend for ClusterLedger {
             .flat_map(|(from, some)| some.cold.iter().map(move |place| from + place))
             .collect();
         if !leaves_all || !cold.is_empty() {
-            let place_of = |place: &usize| calls.as_ref().map_or(*place, |calls| calls[*place]);
-            let groups = self.beside.groups(batch, cold.iter().map(place_of).collect());
+            let mut is_decided = vec![leaves_all; batch.len()];
+            calls.iter().flatten().for_each(|place| is_decided[*place] = true);
+            let place_of = |place: usize| calls.as_ref().map_or(place, |calls| calls[place]);
+            cold.iter().for_each(|place| is_decided[place_of(*place)] = false);
+            let groups = self.beside.groups(batch, &is_decided);
             let start = |group: beside::Group| group.start(self.shared.clone(), decide_aside);
             aside.extend(groups.into_iter().map(start));
         }
@@ -426,16 +428,6 @@ fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcom
         }
     }
     decisions.into_iter().map(Decision::outcome).collect()
-}
-
-/// Decides operations that were owed. Those that cannot be decided are owed again.
-async fn decide_owed(shared: &Shared, mut owed: Taken) {
-    while let Some(some) = owed.next(MAX_BATCH) {
-        let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
-        let decisions = work::decide(shared, &items).await;
-        let decided = decisions.iter().map(|decision| decision.verdict != Verdict::Unavailable);
-        owed.settle(decided.collect());
-    }
 }
 
 /// Makes all decisions of Redis durable. The comparison of Redis with Postgres is not made here but

@@ -23,6 +23,7 @@ pub(crate) mod ledger;
 mod lost_gateways;
 mod lost_grants;
 mod open_epoch;
+mod owed;
 pub(crate) mod postgres;
 pub(crate) mod reader;
 mod recovery;

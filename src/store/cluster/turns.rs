@@ -1,55 +1,54 @@
-//! Turns: groups of operations about one account, or one hold, follow each other.
+//! Turns: groups of operations about one account, hold, claim or id follow each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio::sync::watch;
 
 use crate::account::AccountId;
+use crate::ledger::claim::ClaimId;
 use crate::ledger::imports::ImportRow;
-use crate::ledger::operation::{HoldId, Operation};
+use crate::ledger::operation::{HoldId, Operation, OperationId};
 use crate::store::cluster::redis::request::BatchItem;
 
-/// The newest turn of each account and hold for which there is one.
+/// The newest turn of each thing for which there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(HashMap<Key, watch::Receiver<()>>);
 
 /// The right of a group to be decided, once all turns before it have ended. It ends when it is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turn {
     before: Vec<watch::Receiver<()>>,
     /// The receivers of those that wait for this turn notice when this is dropped.
-    _ends: Option<watch::Sender<()>>,
+    _ends: watch::Sender<()>,
 }
 
+/// A thing that an operation names. Operations that name the same thing are decided in the order in which they were
+/// requested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key {
+pub(crate) enum Key {
     Account(AccountId),
     Hold(HoldId),
+    Claim(ClaimId),
+    Posting(OperationId),
 }
 
 impl Turns {
-    /// A turn behind every turn about the same accounts and holds; later ones come behind it.
+    /// A turn behind every turn about the same things; later ones come behind it.
     pub fn take(&mut self, operations: &[Operation]) -> Turn {
-        let before = self.after(operations).before;
         let (ends, ended) = watch::channel(());
-        for operation in operations {
-            keys(operation).into_iter().for_each(|key| drop(self.0.insert(key, ended.clone())));
-        }
-        Turn { before, _ends: Some(ends) }
+        let keys: HashSet<_> = operations.iter().flat_map(keys).collect();
+        let before = keys.into_iter().filter_map(|key| self.0.insert(key, ended.clone()));
+        Turn { before: before.collect(), _ends: ends }
     }
 
-    /// The same for a group behind which nothing has to wait.
-    pub fn after(&self, operations: &[Operation]) -> Turn {
-        if self.0.is_empty() {
-            return Turn::default();
-        }
-        let keys = operations.iter().flat_map(keys);
-        Turn { before: keys.filter_map(|key| self.0.get(&key).cloned()).collect(), _ends: None }
+    /// Whether there is a turn about one of these things.
+    pub fn has_any(&self, keys: &[Key]) -> bool {
+        keys.iter().any(|key| self.0.contains_key(key))
     }
 
-    /// Whether there is a turn about the account or the hold of this operation.
-    pub fn has_any_of(&self, operation: &Operation) -> bool {
-        !self.0.is_empty() && keys(operation).iter().any(|key| self.0.contains_key(key))
+    /// Whether there is no turn at all.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Forgets the turns that have ended.
@@ -68,23 +67,22 @@ impl Turn {
             let _ = turn.changed().await;
         }
     }
-
-    /// Waits for the turns before `other` as well.
-    pub fn also_after(&mut self, other: Self) {
-        self.before.extend(other.before);
-    }
 }
 
-/// The accounts and holds that the operation names.
-fn keys(operation: &Operation) -> Vec<Key> {
+/// The things that the operation names.
+pub(crate) fn keys(operation: &Operation) -> Vec<Key> {
     let item = BatchItem::Operation(operation);
     let mut keys: Vec<_> = item.account().cloned().map(Key::Account).into_iter().collect();
     keys.extend(item.hold().cloned().map(Key::Hold));
+    keys.extend(item.claim().map(Key::Claim));
     match operation {
         Operation::Open { account, .. }
         | Operation::RecordCustomer { account, .. }
         | Operation::Thaw { account } => keys.push(Key::Account(account.clone())),
-        Operation::Post(posting) => keys.push(Key::Account(posting.account.clone())),
+        Operation::Post(posting) => {
+            keys.push(Key::Account(posting.account.clone()));
+            keys.push(Key::Posting(posting.id.clone()));
+        }
         Operation::PutKeys(new) => {
             keys.extend(new.iter().map(|key| Key::Account(key.account.clone())));
         }
@@ -122,8 +120,8 @@ mod tests {
         let mut turns = Turns::default();
         let mut first = turns.take(&[about("alice"), about("bob")]);
         let mut other = turns.take(&[about("carol")]);
-        let mut second = turns.take(&[about("bob"), about("carol")]);
-        let mut third = turns.after(&[about("bob")]);
+        let mut second = turns.take(&[about("bob"), about("carol"), about("bob")]);
+        let mut third = turns.take(&[about("bob")]);
         assert!(has_come(&mut first).await && has_come(&mut other).await);
         assert!(!has_come(&mut second).await && !has_come(&mut third).await);
         drop(first);
@@ -131,10 +129,12 @@ mod tests {
         drop(other);
         assert!(has_come(&mut second).await && !has_come(&mut third).await);
         turns.forget_ended();
-        assert!(!turns.has_any_of(&about("alice")) && turns.has_any_of(&about("carol")));
+        let has = |turns: &Turns, account: &str| turns.has_any(&keys(&about(account)));
+        assert!(!has(&turns, "alice") && has(&turns, "carol"));
         drop(second);
         assert!(has_come(&mut third).await);
+        drop(third);
         turns.forget_ended();
-        assert!(turns.0.is_empty());
+        assert!(turns.is_empty());
     }
 }

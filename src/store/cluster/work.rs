@@ -292,19 +292,22 @@ impl<'a> Work<'a> {
         self.waiting.retain(|place| Some(*place) != first && !is_blocked(items[*place], needs));
     }
 
-    /// The same, and with each of them the later items about its account or its hold, which have to be decided after it.
+    /// The same, and with each of them the later items about its account, hold or claim, which have to be decided after it.
     fn set_aside(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
-        let (mut accounts, mut holds) = (HashSet::new(), HashSet::new());
+        let (mut accounts, mut holds, mut claims) =
+            (HashSet::new(), HashSet::new(), HashSet::new());
         let (items, cold) = (self.items, &mut self.cold);
         self.waiting.retain(|place| {
             let item = items[*place];
             let follows = item.account().is_some_and(|account| accounts.contains(account))
-                || item.hold().is_some_and(|hold| holds.contains(hold));
+                || item.hold().is_some_and(|hold| holds.contains(hold))
+                || item.claim().is_some_and(|claim| claims.contains(&claim));
             let goes = follows || Some(*place) == first || is_blocked(item, needs);
             if goes {
                 accounts.extend(item.account());
                 holds.extend(item.hold());
+                claims.extend(item.claim());
                 cold.push(*place);
             }
             !goes

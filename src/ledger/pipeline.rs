@@ -68,6 +68,7 @@ impl Pipeline {
             committing: JoinSet::new(),
             aside: JoinSet::new(),
             ticking: JoinSet::new(),
+            pace: Pace { began: Instant::now(), took: Duration::ZERO },
         };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
@@ -83,11 +84,18 @@ impl Pipeline {
 
 /// Lets every task that is ready queue its operation before the batch is decided, because a commit
 /// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
-/// request does not wait.
-async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
+/// request does not wait. Stops early once the batch `is_enough`.
+async fn gather(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    is_enough: impl Fn(&[Message]) -> bool,
+) {
     let limit = Instant::now() + GATHER_LIMIT;
     for _ in 0..MAX_ROUNDS {
         let before = inbox.len();
+        if is_enough(inbox) {
+            return;
+        }
         tokio::task::yield_now().await;
         while inbox.len() < MAX_BATCH
             && let Ok(message) = messages.try_recv()
@@ -106,12 +114,13 @@ async fn wait_for_caller(
     messages: &mut mpsc::UnboundedReceiver<Message>,
     inbox: &mut Vec<Message>,
     limit: Duration,
+    is_enough: impl Fn(&[Message]) -> bool,
 ) {
     let until = Instant::now() + limit;
     while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
         let room = MAX_BATCH - inbox.len();
         match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
-            Ok(1..) => gather(messages, inbox).await,
+            Ok(1..) => gather(messages, inbox, &is_enough).await,
             Ok(0) | Err(_) => return,
         }
     }
@@ -139,6 +148,27 @@ struct Worker<B> {
     aside: JoinSet<Vec<Operation>>,
     /// The work of a tick that goes on beside the batches; at most one.
     ticking: JoinSet<Vec<Expired>>,
+    pace: Pace,
+}
+
+/// How the last batch went, for a backend whose batches wait for the disk.
+struct Pace {
+    /// The time at which it was decided.
+    began: Instant,
+    /// How long the backend took for it.
+    took: Duration,
+}
+
+impl Pace {
+    /// Whether a batch has enough callers to be committed, while `live` holds have not ended. Half of the running
+    /// calls are enough: the others have work to do during the commit, so that neither the thread nor the disk
+    /// waits for the other. On a disk so slow that they would all wait before the commit ends, larger batches
+    /// are better, and no number is enough.
+    fn is_enough(&self, inbox: &[Message], live: usize) -> bool {
+        let ends = inbox.iter().filter(|message| message.is_end()).count();
+        let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
+        2 * callers >= running && 2 * self.took < self.began.elapsed()
+    }
 }
 
 /// A batch and the callers who wait for its outcomes.
@@ -196,10 +226,13 @@ impl<B: Backend> Worker<B> {
                 Some(left) = self.aside.join_next() => self.note_aside(left),
                 Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
-                    gather(&mut messages, &mut inbox).await;
                     let limit = self.backend.ends_wait();
-                    if !limit.is_zero() {
-                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    if limit.is_zero() {
+                        gather(&mut messages, &mut inbox, |_| false).await;
+                    } else {
+                        let is_enough = |inbox: &[Message]| self.pace.is_enough(inbox, self.live.len());
+                        gather(&mut messages, &mut inbox, is_enough).await;
+                        wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
@@ -263,7 +296,9 @@ impl<B: Backend> Worker<B> {
         }
         self.metrics.ledger_batch_size.observe(operations.len() as f64);
         let batch = Batch { operations: Arc::new(operations), replies };
+        self.pace.began = Instant::now();
         let Begun { outcomes, aside } = self.backend.begin(&batch.operations).await;
+        self.pace.took = self.pace.began.elapsed();
         let batch = if aside.is_empty() { batch } else { self.set_aside(batch, aside) };
         match outcomes {
             Outcomes::Ready(outcomes) => {
@@ -397,6 +432,25 @@ mod tests {
         Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
     }
 
+    fn request_of_caller() -> Message {
+        let Message::Operation(mut queued) = request() else { return Message::Stop };
+        queued.reply = Some(oneshot::channel().0);
+        Message::Operation(queued)
+    }
+
+    #[test]
+    fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
+        let ago = |took: u64, secs: u64| Pace {
+            began: Instant::now() - Duration::from_secs(secs),
+            took: Duration::from_secs(took),
+        };
+        // Two callers, and the end of a call that has had its answer.
+        let inbox = [request_of_caller(), request(), request_of_caller()];
+        assert!(ago(1, 10).is_enough(&inbox, 1 + 4));
+        assert!(!ago(1, 10).is_enough(&inbox, 1 + 5));
+        assert!(!ago(9, 10).is_enough(&inbox, 1 + 4), "a commit takes as long as the calls do");
+    }
+
     /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread
     /// busy for `each` in every round. Returns the number of requests in the batch.
     async fn gathered(callers: usize, each: Duration) -> usize {
@@ -412,7 +466,7 @@ mod tests {
             });
         }
         let mut inbox = vec![request()];
-        gather(&mut messages, &mut inbox).await;
+        gather(&mut messages, &mut inbox, |_| false).await;
         inbox.len() - 1
     }
 

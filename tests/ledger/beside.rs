@@ -32,8 +32,8 @@ const EVERY: Duration = Duration::from_millis(5);
 /// How long the trouble lasts.
 const TROUBLE: Duration = Duration::from_secs(2);
 
-/// A wait up to here may come from a busy machine. A transaction that waits for a row takes several times as long.
-const BUSY: Duration = Duration::from_millis(250);
+/// A wait up to here may come from a busy machine. A transaction that waits for a row takes three times as long.
+const BUSY: Duration = Duration::from_millis(500);
 
 /// How long bob's calls waited for their holds while `trouble` lasted, in order. A call begins every few milliseconds,
 /// whether the one before has its answer or not, so a stall delays all calls that would have begun meanwhile.

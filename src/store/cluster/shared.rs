@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub intake: Intake,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
+    /// The place of the transaction that writes batches. Others would only wait for its lock, with a connection each.
+    pub writing: Semaphore,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
@@ -124,6 +126,7 @@ impl Shared {
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
             syncer: Syncer::default(),
+            writing: Semaphore::new(1),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
             kept: Marks::default(),

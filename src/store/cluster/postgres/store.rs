@@ -240,8 +240,9 @@ impl Store {
     }
 
     /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
-    /// not: it may have waited for a row that somebody locks. A second one in a row does.
+    /// not: it may have worked for long. A second one in a row does. Where Postgres says that a row is locked, it answers.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
+        let error = error.filter(|error| !matches!(error, LedgerError::RowLocked));
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
         let is_away = error.is_some_and(LedgerError::is_outage) && (was_slow || !is_slow);

@@ -9,6 +9,7 @@ mod append;
 mod batches;
 mod claims;
 mod compare;
+mod copy;
 mod deliveries;
 mod entries;
 mod fold;

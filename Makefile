@@ -77,7 +77,7 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 .PHONY: test-rust test-orders test-screens test-doc test-sdk test-litellm stripe-venv screens-node
 test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
-		cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc)))
+		scripts/test-env.sh cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc) + 1))
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'

@@ -11,6 +11,7 @@
 #   free            Farebox on a free route: identity, no hold
 #   strict          Farebox on its embedded ledger, each hold on disk before its call is forwarded
 #   relaxed         the same, written within 25 ms
+#   no-keys         the same with `[idempotency]` turned off; only where it is named
 #   redis-strict    Farebox on Redis and Postgres, each hold committed in Postgres before its call
 #   redis-relaxed   the same, synced behind
 #   redis-two       two gateways on that ledger, sharing the gateway's core and the load
@@ -117,7 +118,8 @@ mint_token() { # an HS256 JWT for the account `bench`, good for a day
 }
 
 write_config() { # SYSTEM MORE_OF_SERVER, its ledger's lines on stdin
-    local credits=$price
+    local credits=$price keys=true
+    if [[ $1 == no-keys ]]; then keys=false; fi
     if [[ $1 == free ]]; then credits=0; fi
     cat >"$work/$1.toml" <<TOML
 [server]
@@ -129,6 +131,9 @@ $2
 
 [ledger]
 $(cat)
+
+[idempotency]
+enabled = $keys
 
 [[auth.jwt]]
 algorithms = ["HS256"]
@@ -181,8 +186,10 @@ call() { # SYSTEM: one paid call, its status
 # member NAME JSON: a number out of a flat object.
 member() { sed -n "s/.*\"$1\":\(-\{0,1\}[0-9.]*\).*/\1/p" <<<"$2"; }
 
-embedded_ledger() { # strict|relaxed|free
-    printf 'backend = "embedded"\npath = "%s"\ndurability = "%s"\n' "$work/$1.db" "${1/free/relaxed}"
+embedded_ledger() { # SYSTEM
+    local durability=relaxed
+    if [[ $1 == strict ]]; then durability=strict; fi
+    printf 'backend = "embedded"\npath = "%s"\ndurability = "%s"\n' "$work/$1.db" "$durability"
 }
 
 # The Redis and the database of a system; started when they are first asked for.
@@ -290,7 +297,7 @@ start_system() { # SYSTEM
             await_port bare "${ports[bare]}"
             [[ $(call bare "$BENCH_TOKEN") == 200 ]] || die "the bare proxy does not forward"
             ;;
-        strict | relaxed | free)
+        strict | relaxed | free | no-keys)
             start_gateway "$system" < <(embedded_ledger "$system")
             fund "$system"
             ;;
@@ -365,7 +372,7 @@ start_wrk() { # NAME CONNECTIONS SECONDS
 }
 
 # turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, postgres_cpu, p50, p99.
-# Of two gateways each has half of the connections; the slower one's latency counts.
+# Where there are two gateways, each has half of the connections, and the slower one's latency counts.
 turn() {
     local system=$1 conns=$2 before redis_before='' postgres_before='' name line requests=0 duration=0 sampler=''
     local -a gateways one
@@ -414,7 +421,7 @@ turn() {
 
 per() { awk -v a="$1" -v b="$2" -v digits="$3" -v times="${4:-1}" 'BEGIN { printf "%.*f", digits, a / b * times }'; }
 
-# What Farebox says an account has; once nothing is held any more.
+# Prints the balance of the account once no credits are held any more.
 farebox_balance() { # SYSTEM
     local answer held tries
     for ((tries = 0; tries < 100; tries++)); do
@@ -494,6 +501,7 @@ fixed() { awk -v x="${1:-}" -v d="$2" 'BEGIN { if (x == "") print "–"; else pr
 milliseconds() { awk -v us="$1" 'BEGIN { printf "%.2f", us / 1000 }'; }
 
 declare -A names=([upstream]="the upstream itself" [bare]="bare Pingora" [free]="Farebox, free route" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed"
+    [no-keys]="Farebox, relaxed, without keys"
     [redis-strict]="Farebox on Redis + Postgres, strict" [redis-relaxed]="Farebox on Redis + Postgres, relaxed"
     [redis-two]="two of these on one ledger" [peer]="nginx + Lua + Redis")
 # The 99th percentile of what was sampled, in milliseconds.

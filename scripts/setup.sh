@@ -97,7 +97,7 @@ need_for_bench() {
     need openssl "signs the benched token" have openssl
     need util-linux "pins each process to its core" have taskset
     need_for_cluster
-    # What Farebox on Redis is compared with.
+    # The peer that Farebox on Redis is compared with.
     need nginx "the peer: a proxy" have_nginx
     need libnginx-mod-http-lua "the peer's Lua" dpkg -s libnginx-mod-http-lua
     need lua-nginx-redis "the peer's Redis client" dpkg -s lua-nginx-redis

@@ -64,6 +64,9 @@ export interface Entry {
   /** As the request spelled it; null on a route with prices of its own. */
   model?: string | null;
   usage?: Used;
+  /** How often the call's answer was sent again, for nothing, and when last. Only where it was. */
+  replays?: number;
+  replayed_at?: string;
   account?: string;
 }
 

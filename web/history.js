@@ -12,16 +12,16 @@ import { metered } from './used.js';
 /** @param {Entry} entry */
 const isPurchase = ({ id, kind }) => kind === 'grant' && id.startsWith('stripe:');
 
-/** The reason; in the reader's language where it is one of the gateway's own. @param {string} lang @param {Entry} entry */
+/** The reason; in the reader's language where it is the gateway's own. @param {string} lang @param {Entry} entry */
 const why = (lang, { id, kind, reason }) =>
   kind === 'capture' && reason === 'crash' ? t(lang, 'cutOff') : id.endsWith('/corrected') ? t(lang, 'settled') : reason;
 
-/** An entry's kind, route, usage and reason; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
+/** An entry in words; a purchase's reason is its pack's id. @param {string} lang @param {Entry} entry @param {Pack[] | null} [packs] */
 export const describe = (lang, entry, packs) => {
   const { id, kind, label, route, reason } = entry;
   if (isPurchase(entry)) return told(t(lang, 'bought', packs?.find((pack) => pack.id === reason) ?? { name: reason }));
   const key = id.startsWith('signup:') ? 'welcome' : `kind-${kind}`;
-  return [key in words ? t(lang, key) : kind, ...[label || route, ...metered(lang, entry), why(lang, entry)].map((text) => text && h('small', {}, told(text)))];
+  return [key in words ? t(lang, key) : kind, ...[label || route, ...metered(lang, entry), why(lang, entry), entry.replays && t(lang, 'again', { n: entry.replays })].map((text) => text && h('small', {}, told(text)))];
 };
 
 /** The start of a day in the reader's time zone, or of a later one. @param {string} day @param {number} [more] */
@@ -49,9 +49,9 @@ export class FareboxHistory extends FareboxElement {
   #cursor = null;
   /** 'loading', 'ready', 'signed-out', or an error. @type {any} */
   #state = 'loading';
-  /** The balance of the account whose entries are shown. @type {Balance | null} */
+  /** The balance of the account that is shown. @type {Balance | null} */
   #seen = null;
-  /** The packs, for the names of purchases. @type {Pack[] | null} */
+  /** The packs: they name purchases. @type {Pack[] | null} */
   #packs = null;
   /** @type {any} */
   #soon;

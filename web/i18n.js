@@ -1,15 +1,16 @@
 // @ts-check
-/** The widgets' texts, in English and in French. A plural is an object by Intl's categories. */
+/** The widgets' texts by key: English, French. A plural is an object by Intl's categories. */
 
 import { credits } from './format.js';
 
 /** @typedef {string | Partial<Record<Intl.LDMLPluralRule, string>>} Message */
 
-/** By key: English, French. @type {Record<string, Message[]>} */
+/** @type {Record<string, Message[]>} */
 export const words = {
   available: ['Credits available', 'Crédits disponibles'],
   unit: [{ one: 'credit', other: 'credits' }, { one: 'crédit', many: 'de crédits', other: 'crédits' }],
   amount: [{ one: '{n} credit', other: '{n} credits' }, { one: '{n} crédit', many: '{n} de crédits', other: '{n} crédits' }],
+  again: ['answer sent again: {n}×', 'réponse renvoyée : {n}×'],
   held: ['{n} set aside for calls in progress', '{n} réservés pour des appels en cours'],
   low: ['Running low', 'Bientôt épuisés'],
   empty: ['None left', 'Épuisés'],

@@ -1,5 +1,6 @@
 //! Lists the entries that moved a balance, newest first, in pages.
 
+use std::collections::HashMap;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::api::caller::Caller;
 use crate::api::parameters::unless_empty;
 use crate::app::App;
 use crate::credits::{Credits, SignedCredits};
-use crate::ledger::{Entry, EntryKind};
+use crate::ledger::{Entry, EntryKind, HoldId, Replays};
 use crate::price::PriceTable;
 use crate::problem::{Problem, texts};
 use crate::usage::Usage;
@@ -96,6 +97,13 @@ pub(super) struct Transaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, u64>>)]
     usage: Option<Usage>,
+    /// How often the answer of the call was sent again to a retry, for nothing. Only on captures whose answer
+    /// was, as `replayed_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replays: Option<u64>,
+    /// The time of the last of these, as RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replayed_at: Option<String>,
 }
 
 /// A page of entries.
@@ -123,8 +131,36 @@ impl Transaction {
             held: metered.map(|call| call.held),
             model: metered.map(|call| call.model.as_deref().map(str::to_owned)),
             usage: metered.map(|call| call.usage),
+            replays: None,
+            replayed_at: None,
         }
     }
+
+    fn replayed(self, replays: Option<&Replays>) -> Self {
+        let replayed_at = replays.map(|replays| rfc3339(replays.last_ms));
+        Self { replays: replays.map(|replays| replays.times), replayed_at, ..self }
+    }
+}
+
+/// Describes entries, with the labels of the price table and the replays of their calls. All replays are read in
+/// one query; where that fails the entries are shown without.
+pub(super) async fn lines(app: &App, entries: &[Entry]) -> Vec<Transaction> {
+    let call_of = |entry: &Entry| -> Option<HoldId> {
+        let is_capture = entry.kind == EntryKind::Capture;
+        entry.operation.hold().filter(|_| is_capture)?.parse().ok()
+    };
+    let calls: Vec<_> = entries.iter().map(call_of).collect();
+    let known: Vec<_> = calls.iter().flatten().cloned().collect();
+    let replays = app.ledger.read().replays(&known).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "entries are shown without their replays");
+        HashMap::default()
+    });
+    let catalogue = app.catalogue.load();
+    let lines = entries.iter().zip(calls).map(|(entry, call)| {
+        let replays = call.and_then(|call| replays.get(&call));
+        Transaction::of(entry, &catalogue.prices).replayed(replays)
+    });
+    lines.collect()
 }
 
 /// The caller's transactions, newest first. `from` and `to` limit them to a time range.
@@ -171,9 +207,7 @@ pub(super) async fn page(
     let more = entries.len() > limit as usize;
     entries.truncate(limit as usize);
     let next_cursor = entries.last().filter(|_| more).map(|entry| entry.seq.to_string());
-    let catalogue = app.catalogue.load();
-    let shown = entries.iter().map(|entry| Transaction::of(entry, &catalogue.prices));
-    Ok(TransactionsBody { transactions: shown.collect(), next_cursor })
+    Ok(TransactionsBody { transactions: lines(app, &entries).await, next_cursor })
 }
 
 /// Reads a time, as RFC 3339 or as a date, into milliseconds since 1970. A date stands for the

@@ -188,8 +188,11 @@ fn print_transactions(page: &Value) {
                 used.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
             format!("  {}, held {}", counts.join(", "), line["held"])
         });
+        let replays = line["replays"]
+            .as_u64()
+            .map(|times| format!("  replays {times}, the last at {}", text("replayed_at")));
         println!(
-            "{}  {:13} {:>12}  balance {:>12}  {}  {}{}{}{}",
+            "{}  {:13} {:>12}  balance {:>12}  {}  {}{}{}{}{}",
             text("created_at"),
             text("kind"),
             line["amount"].to_string(),
@@ -198,6 +201,7 @@ fn print_transactions(page: &Value) {
             text("id"),
             model.unwrap_or_default(),
             used.unwrap_or_default(),
+            replays.unwrap_or_default(),
             reason.unwrap_or_default()
         );
     }

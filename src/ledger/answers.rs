@@ -17,6 +17,15 @@ pub enum Kept {
     NoRoom,
 }
 
+/// How often the answer of a call was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replays {
+    /// The number of replays.
+    pub times: u64,
+    /// The time of the last one, in milliseconds since 1970.
+    pub last_ms: i64,
+}
+
 /// Where answers are kept for retries, sealed: the store sees neither an answer nor what opens it. The
 /// embedded ledger has a file of its own for them, the shared one a table in Postgres.
 #[async_trait]
@@ -37,4 +46,8 @@ pub trait Answers: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// Where the store cannot read.
     async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError>;
+
+    /// Counts a replay of the answer of a call, for people who read its entry. Returns at once: the count is
+    /// written a moment later, so a crash may lose it.
+    fn count_replay(&self, call: &HoldId);
 }

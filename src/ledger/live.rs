@@ -27,6 +27,11 @@ impl LiveHolds {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
+    /// The number of holds that must not expire.
+    pub fn len(&self) -> usize {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Whether the hold must not expire.
     pub fn contains(&self, id: &HoldId) -> bool {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).contains(id)

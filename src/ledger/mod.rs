@@ -31,7 +31,7 @@ pub(crate) mod report;
 pub(crate) mod retention;
 pub(crate) mod rules;
 
-pub use answers::{Answers, Kept};
+pub use answers::{Answers, Kept, Replays};
 pub use backend::{Backend, Expired, IsLive};
 pub use claim::{Claim, ClaimId, ClaimState, Claimed, RequestMark};
 pub(crate) use clock::wall_ms;

@@ -56,7 +56,8 @@ impl Pipeline {
     ) -> (Self, Queue) {
         let (queue, messages) = Queue::new();
         let (unsettled, committing) = (Vec::new(), JoinSet::new());
-        let worker = Worker { backend, live, metrics, unsettled, committing };
+        let pace = Pace { began: Instant::now(), took: Duration::ZERO };
+        let worker = Worker { backend, live, metrics, unsettled, committing, pace };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
@@ -71,11 +72,18 @@ impl Pipeline {
 
 /// Lets every task that is ready queue its operation before the batch is decided, because a commit
 /// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
-/// request does not wait.
-async fn gather(messages: &mut mpsc::UnboundedReceiver<Message>, inbox: &mut Vec<Message>) {
+/// request does not wait. Stops early once the batch `is_enough`.
+async fn gather(
+    messages: &mut mpsc::UnboundedReceiver<Message>,
+    inbox: &mut Vec<Message>,
+    is_enough: impl Fn(&[Message]) -> bool,
+) {
     let limit = Instant::now() + GATHER_LIMIT;
     for _ in 0..MAX_ROUNDS {
         let before = inbox.len();
+        if is_enough(inbox) {
+            return;
+        }
         tokio::task::yield_now().await;
         while inbox.len() < MAX_BATCH
             && let Ok(message) = messages.try_recv()
@@ -94,12 +102,13 @@ async fn wait_for_caller(
     messages: &mut mpsc::UnboundedReceiver<Message>,
     inbox: &mut Vec<Message>,
     limit: Duration,
+    is_enough: impl Fn(&[Message]) -> bool,
 ) {
     let until = Instant::now() + limit;
     while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
         let room = MAX_BATCH - inbox.len();
         match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
-            Ok(1..) => gather(messages, inbox).await,
+            Ok(1..) => gather(messages, inbox, &is_enough).await,
             Ok(0) | Err(_) => return,
         }
     }
@@ -120,6 +129,27 @@ struct Worker<B> {
     /// Batches that are decided and become durable. Each answers its callers, and returns its ends of holds that could
     /// not be written.
     committing: JoinSet<Vec<Operation>>,
+    pace: Pace,
+}
+
+/// How the last batch went, for a backend whose batches wait for the disk.
+struct Pace {
+    /// The time at which it was decided.
+    began: Instant,
+    /// How long the backend took for it.
+    took: Duration,
+}
+
+impl Pace {
+    /// Whether a batch has enough callers to be committed, while `live` holds have not ended. Half of the running
+    /// calls are enough: the others have work to do during the commit, so that neither the thread nor the disk
+    /// waits for the other. On a disk so slow that they would all wait before the commit ends, larger batches
+    /// are better, and no number is enough.
+    fn is_enough(&self, inbox: &[Message], live: usize) -> bool {
+        let ends = inbox.iter().filter(|message| message.is_end()).count();
+        let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
+        2 * callers >= running && 2 * self.took < self.began.elapsed()
+    }
 }
 
 /// A batch and the callers who wait for its outcomes.
@@ -168,10 +198,13 @@ impl<B: Backend> Worker<B> {
                 biased;
                 Some(left) = self.committing.join_next() => self.note_committed(left),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
-                    gather(&mut messages, &mut inbox).await;
                     let limit = self.backend.ends_wait();
-                    if !limit.is_zero() {
-                        wait_for_caller(&mut messages, &mut inbox, limit).await;
+                    if limit.is_zero() {
+                        gather(&mut messages, &mut inbox, |_| false).await;
+                    } else {
+                        let is_enough = |inbox: &[Message]| self.pace.is_enough(inbox, self.live.len());
+                        gather(&mut messages, &mut inbox, is_enough).await;
+                        wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
                     if stopping {
@@ -224,7 +257,10 @@ impl<B: Backend> Worker<B> {
         }
         self.metrics.ledger_batch_size.observe(operations.len() as f64);
         let batch = Batch { operations: Arc::new(operations), replies };
-        match self.backend.begin(&batch.operations).await {
+        self.pace.began = Instant::now();
+        let begun = self.backend.begin(&batch.operations).await;
+        self.pace.took = self.pace.began.elapsed();
+        match begun {
             Begun::Done(outcomes) => self.unsettled.extend(batch.answer(outcomes, &self.live)),
             Begun::Committing(outcomes) => {
                 let live = self.live.clone();
@@ -307,6 +343,25 @@ mod tests {
         Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
     }
 
+    fn request_of_caller() -> Message {
+        let Message::Operation(mut queued) = request() else { return Message::Stop };
+        queued.reply = Some(oneshot::channel().0);
+        Message::Operation(queued)
+    }
+
+    #[test]
+    fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
+        let ago = |took: u64, secs: u64| Pace {
+            began: Instant::now() - Duration::from_secs(secs),
+            took: Duration::from_secs(took),
+        };
+        // Two callers, and the end of a call that has had its answer.
+        let inbox = [request_of_caller(), request(), request_of_caller()];
+        assert!(ago(1, 10).is_enough(&inbox, 1 + 4));
+        assert!(!ago(1, 10).is_enough(&inbox, 1 + 5));
+        assert!(!ago(9, 10).is_enough(&inbox, 1 + 4), "a commit takes as long as the calls do");
+    }
+
     /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread
     /// busy for `each` in every round. Returns the number of requests in the batch.
     async fn gathered(callers: usize, each: Duration) -> usize {
@@ -322,7 +377,7 @@ mod tests {
             });
         }
         let mut inbox = vec![request()];
-        gather(&mut messages, &mut inbox).await;
+        gather(&mut messages, &mut inbox, |_| false).await;
         inbox.len() - 1
     }
 

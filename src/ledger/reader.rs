@@ -1,5 +1,6 @@
 //! Reads of the ledger that do not go through the pipeline.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::account::AccountId;
+use crate::ledger::answers::Replays;
 use crate::ledger::crash::CrashedCall;
 use crate::ledger::error::LedgerError;
 use crate::ledger::history::{
@@ -49,6 +51,9 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         before: Option<u64>,
         limit: u32,
     ) -> Result<Vec<Entry>, LedgerError>;
+
+    /// Reads how often the answers of calls were sent again. A call without a replay has no value.
+    async fn replays(&self, calls: &[HoldId]) -> Result<HashMap<HoldId, Replays>, LedgerError>;
 
     /// Sums an account's captures by day and route, and the metered ones by model, since a moment, in
     /// milliseconds since 1970. At most 100 models are listed, those with the most credits.

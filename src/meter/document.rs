@@ -62,4 +62,8 @@ pub trait Meter: Sink<Stop = Infallible> {
 
     /// The present value of [`AnswerUsage::delivered_text_bytes`].
     fn text_bytes(&self) -> u64;
+
+    /// The tokens of output that a stream has told so far, the hidden ones among them. 0 once its
+    /// usage is final, since a hold need not grow any more.
+    fn running_output(&self) -> u64;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::counts::{seconds, whole};
 use super::document::{AnswerUsage, Event, Meter};
-use super::json::{SHORT_BYTES, Sink, Span, Token};
+use super::json::{Sink, Span, Token};
 use crate::usage::{Kind, Pointers as Places, Usage};
 
 /// Names of members whose text counts as delivered, wherever they stand. The shape of the answer is
@@ -134,7 +134,7 @@ impl Sink for Pointers {
             Token::List => self.open(true),
             Token::End => self.close(),
             Token::Name(name) => {
-                let mut buffer = [0; SHORT_BYTES];
+                let mut buffer = None;
                 let name = name.short(&mut buffer).unwrap_or_default();
                 self.is_text = TEXTS.contains(&name);
                 self.step(name);
@@ -196,6 +196,11 @@ impl Meter for Pointers {
 
     fn text_bytes(&self) -> u64 {
         self.text_bytes
+    }
+
+    fn running_output(&self) -> u64 {
+        let told = if self.is_final { None } else { self.so_far().usage };
+        told.map_or(0, |usage| usage.output_tokens())
     }
 }
 

@@ -93,6 +93,15 @@ impl Reader {
         }
     }
 
+    /// The present value of [`Meter::running_output`].
+    pub fn running_output(&self) -> u64 {
+        match &self.meter {
+            AnyMeter::OpenAi(meter) => meter.running_output(),
+            AnyMeter::Anthropic(meter) => meter.running_output(),
+            AnyMeter::Pointers(meter) => meter.running_output(),
+        }
+    }
+
     fn meter(&mut self) -> &mut dyn Meter<Stop = std::convert::Infallible> {
         match &mut self.meter {
             AnyMeter::OpenAi(meter) => &mut **meter,

@@ -23,6 +23,10 @@ use crate::account::AccountId;
 /// its call is forwarded. A longer body counts as sent once at most this much of it is missing.
 const SMALL: u64 = 64 * 1024;
 
+/// The largest body of an SDK's retry that is read before its call is decided, in bytes: as much as of a metered
+/// call unless its route says otherwise.
+const OF_RETRY: u64 = 16 * 1024 * 1024;
+
 /// The length of a request, as far as its head tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Length {
@@ -221,23 +225,54 @@ pub(super) async fn read_small(
     silence: Duration,
 ) -> Result<(Buffered, Sent), Unread> {
     let length = Length::of(client);
-    let is_small = matches!(length, Length::Declared(1..=SMALL));
+    let is_read = matches!(length, Length::Declared(1..=SMALL));
+    let room = Room { most: SMALL as usize, expected: 0, silence, memory, account };
+    read_if(is_read, client, length, room).await
+}
+
+/// Reads the body of an SDK's retry that has no key: only its hash tells whether its call was made before. A body of
+/// more than [`OF_RETRY`] bytes is left to be streamed, from its beginning or from there on.
+///
+/// # Errors
+/// The same as those of [`read_ahead`].
+pub(super) async fn read_retry(
+    client: &mut Client,
+    memory: &Arc<BodyMemory>,
+    account: &AccountId,
+    silence: Duration,
+) -> Result<(Buffered, Sent), Unread> {
+    let length = Length::of(client);
+    let is_read = matches!(length, Length::Declared(1..=OF_RETRY) | Length::Unknown);
+    let expected = match length {
+        Length::Declared(bytes) if is_read => usize::try_from(bytes).unwrap_or_default(),
+        _ => 0,
+    };
+    let room = Room { most: OF_RETRY as usize, expected, silence, memory, account };
+    read_if(is_read, client, length, room).await
+}
+
+/// Reads a body, or leaves it to be streamed.
+async fn read_if(
+    is_read: bool,
+    client: &mut Client,
+    length: Length,
+    room: Room<'_>,
+) -> Result<(Buffered, Sent), Unread> {
     if expects_continue(client.head()) {
         // A client of HTTP/1.0 must not be sent a 1xx answer (RFC 9110, 10.1.1).
         let is_1_0 = client.head().version < Version::HTTP_11;
-        if is_small || is_1_0 {
+        if is_read || is_1_0 {
             client.head_mut().remove_header(&EXPECT);
         }
-        if is_small && !is_1_0 {
+        if is_read && !is_1_0 {
             client.write_continue().map_err(Unread::Failed)?;
         }
     }
     let sent = Sent::nothing_of(length);
-    if !is_small {
+    if !is_read {
         let is_whole = client.is_body_done();
         return Ok((Buffered { is_whole, ..Buffered::default() }, sent));
     }
-    let room = Room { most: SMALL as usize, expected: 0, silence, memory, account };
     Ok((read_ahead(client, room).await?, sent))
 }
 

@@ -117,8 +117,8 @@ impl Client {
         }
     }
 
-    /// Tells how the connection's next request can be read. What is left of this request's body is
-    /// read before that.
+    /// Tells how the connection's next request can be read. The rest of this request's body is read
+    /// before that.
     pub fn next_request(self, link: &Arc<Link>) -> Next {
         let Self::Http1(mut http1) = self else { return Next::Never };
         // After an answer that is not complete, the connection cannot be used again.

@@ -1,7 +1,7 @@
 //! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
 //! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
-//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `connect`, `headers`, `relay`, `settle`.
+//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `forward`, `headers`, `connect`, `relay`, `settle`.
 //! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
 //! this folder and `gateway.rs` knows Pingora.
 
@@ -18,6 +18,7 @@ mod connect;
 mod connection;
 mod cors;
 mod failure;
+mod forward;
 mod gate;
 mod halves;
 mod headers;

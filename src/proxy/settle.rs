@@ -38,7 +38,11 @@ pub(super) fn settle(
         is_whole: call.is_whole,
         has_usage: call.metered.as_ref().is_some_and(|metered| metered.has_final_usage()),
     });
-    let repeatable = call.repeatable.as_deref_mut();
+    let mut repeatable = call.repeatable.as_deref_mut();
+    let is_broken_off = error.is_some() && !answer.is_some_and(Answer::is_complete);
+    if let Some(repeatable) = repeatable.as_mut().filter(|_| is_broken_off) {
+        repeatable.give_up();
+    }
     match (judge(failure, answer, call.sent.counts(), rule.on_client_abort), &mut call.metered) {
         (Verdict::Release, _) => hold.release(),
         (Verdict::Charge, None) => charge(hold, repeatable, about),
@@ -151,6 +155,13 @@ struct Answer {
     is_whole: bool,
     /// Whether a metered stream has reported its final usage.
     has_usage: bool,
+}
+
+impl Answer {
+    /// Whether the client was sent all that it pays for.
+    const fn is_complete(self) -> bool {
+        self.is_whole || self.has_usage
+    }
 }
 
 /// The side at fault for an error. Two errors of the upstream are the client's fault: the upstream

@@ -6,6 +6,7 @@
 mod addresses;
 pub(crate) mod cluster;
 mod error;
+mod replays;
 pub(crate) mod sql;
 pub(crate) mod sqlite;
 

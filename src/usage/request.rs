@@ -26,6 +26,9 @@ pub enum Scalar {
 pub struct Limits {
     /// The largest of the output limits that are present, in tokens.
     pub output_tokens: Option<u32>,
+    /// Whether the provider of this shape of request is known to keep to `output_tokens`. One that
+    /// is not known may ignore it.
+    pub is_kept: bool,
     /// The largest of `n`, `best_of` and the like; 1 if the request has none of them or only 0.
     pub answers: u32,
 }

@@ -11,7 +11,7 @@ const QUESTION: &str = r#"{"model":"canned","messages":[{"role":"user","content"
 const ANSWER: &str =
     r#"{"choices":[{"message":{"role":"assistant","content":"Hello!"},"finish_reason":"stop"}]}"#;
 
-/// More than a request or an answer has, in bytes.
+/// The size of a buffer that holds a whole request or a whole answer, in bytes.
 const ROOM: usize = 8 * 1024;
 
 /// Starts an upstream, which serves each of its connections in a thread of its own.

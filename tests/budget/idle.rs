@@ -1,4 +1,4 @@
-//! What stays allocated while nothing happens.
+//! The memory that stays allocated while nothing happens.
 
 use crate::exchange::{Caller, request};
 use crate::support::token;
@@ -7,10 +7,10 @@ use crate::{Counted, allocated};
 /// The connections that each make a call and then stay open.
 const CONNECTIONS: usize = 200;
 
-/// What an idle connection may keep, in bytes: its task, a buffer for the next head, and one for answers.
+/// The memory that an idle connection may keep, in bytes: its task, a buffer for the next head, and one for answers.
 const A_CONNECTION: isize = 12 * 1024;
 
-/// What a gateway without connections may keep, in bytes, beside SQLite's pages and the allocator's own.
+/// The memory that a gateway without connections may keep, in bytes, beside SQLite's pages and the allocator's own.
 const A_GATEWAY: isize = 1024 * 1024;
 
 #[test]
@@ -25,7 +25,7 @@ fn an_idle_gateway_and_its_idle_connections_keep_to_their_budget_of_memory() {
         caller.call();
         callers.push(caller);
     };
-    // What the first call brings stays: a connection to the upstream, a verified token.
+    // The first call leaves a connection to the upstream and a verified token, which stay.
     call();
     let before = allocated();
     for _ in 1..CONNECTIONS {

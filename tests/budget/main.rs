@@ -41,13 +41,18 @@ credits = 0
 impl Counted {
     /// Starts a gateway with these lines in `[ledger]`.
     fn start(ledger: &str) -> Self {
+        Self::start_with(ledger, "")
+    }
+
+    /// Starts a gateway with these lines in `[ledger]`, and more tables.
+    fn start_with(ledger: &str, tables: &str) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         // The log line of a charge is formatted as well, and thrown away.
         let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(std::io::sink).try_init();
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
-        let config = config_with(exchange::start_upstream(), "", ledger, FREE);
+        let config = config_with(exchange::start_upstream(), "", ledger, &[FREE, tables].concat());
         let gateway = runtime.block_on(async {
             let gateway = TestGateway::start(&config).await;
             gateway.grant("alice", 1_000_000).await;

@@ -83,7 +83,7 @@ async fn a_disputing_account_is_frozen_and_thaws_when_it_is_won(backend: Backend
     shop.deliver_all(&opened).await;
     shop.call("alice").await.problem(403, "ACCOUNT_FROZEN");
     assert_eq!(shop.upstream.seen().len(), seen, "nothing passed while it was frozen");
-    // Nor may a backend set its credits aside for work of its own.
+    // A backend may not hold the frozen account's credits either.
     let key = r#"{"name":"backend","service":true}"#;
     let made = shop.gateway.admin(http::Method::POST, "/admin/accounts/backend/keys", key).await;
     let hold = shop.gateway.client.post(shop.gateway.url("/credits/holds"));

@@ -65,7 +65,7 @@ async fn refunds_and_disputes_of_imported_payments_take_credits_back(backend: Ba
     shop.deliver_all(&shop.stripe.win(&dispute)).await;
     let won = [("grant", 120.0), ("clawback", -120.0), ("reinstatement", 120.0)];
     shop.expect_lines("lost", &won).await;
-    // Nothing was sold here.
+    // The imported payments are no sales.
     assert!(shop.metrics("farebox_purchases_total").await.iter().all(|(_, sold)| *sold == 0.0));
     ok(shop.folder.path(), &arguments);
     shop.expect_balance("half", 250).await;
@@ -148,12 +148,12 @@ async fn a_payment_is_granted_once_however_many_imports_of_it_come_at_once(backe
                 assert!(detail.contains("Nothing was granted"), "{detail}");
             }
         }
-        // Both of the winner's requests are answered alike.
+        // The two requests of the winning gateway get the same answer.
         assert_eq!(granted.len(), 2, "{granted:?}");
         assert_eq!(granted[0], granted[1]);
         let distinct: Vec<String> = (0..3).map(|n| format!("account-{round}-{n}")).collect();
         assert_eq!(sum(&shop, &distinct).await, 500, "round {round}");
-        // The one that lost still stands when it is sent again later.
+        // A request that lost is refused again when it is sent later.
         let other = (granted[0] + 1) % 6;
         let again = grant(&shop, &accounts[other], &format!("old-{round}-{other}"), &intent).await;
         again.problem(409, "IDEMPOTENCY_CONFLICT");
@@ -175,7 +175,7 @@ async fn a_payment_that_is_imported_while_it_is_sold_is_granted_once(backend: Ba
             let id = format!("old-{round}-{n}");
             async move { grant(shop, account, &id, intent).await }
         }));
-        // Now one of them is a moment ahead, now the other.
+        // The two requests take turns at being a moment ahead.
         let granted = match round % 2 {
             0 => tokio::join!(sold, imports).1,
             _ => tokio::join!(imports, sold).0,

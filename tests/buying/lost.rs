@@ -90,7 +90,7 @@ async fn disputes_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
     shop.deliver_all(&opened).await;
     shop.expect_lines("returned", &[grant, taken]).await;
     late.extend(shop.stripe.win(&dispute));
-    // Nothing was heard of, not even the sale.
+    // No event of this purchase arrived, not even the sale.
     let session = shop.buy("silent", "pack-500").await;
     late.extend(shop.stripe.pay(&session));
     late.extend(shop.stripe.dispute(&session, PRICE / 2).1);

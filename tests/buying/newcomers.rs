@@ -75,7 +75,7 @@ async fn an_account_that_a_service_key_names_first_gets_the_sign_up_grant(backen
     let answers = futures_util::future::join_all(holds).await;
     let held = answers.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(held, 2, "{:?}", answers.iter().map(|a| &a.text).collect::<Vec<_>>());
-    // And a call through the proxy.
+    // A call through the proxy opens the account too.
     ask(&shop, "/api/ai/generate", "dave", json!({})).await.expect(200);
     assert_eq!(balance(&shop, &token("dave")).await, 7);
     assert_eq!(balance(&shop, &token("carol")).await, 12);

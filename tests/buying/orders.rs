@@ -1,9 +1,9 @@
-//! Every order of a purchase's events, each up to five times, with a crash at each step: one right balance.
+//! Every order of a purchase's events, each sent up to three times, with a crash at each step: one right balance.
 //!
-//! A purchase's life in six steps: its session completes unpaid, the payment arrives, two refunds
-//! of a quarter each, a dispute over the half that is left, and its end: won, lost or partly won. `FAREBOX_SEED` gives a
-//! run back; `FAREBOX_ROUNDS` makes the runs longer: all orders in each of them, and more rounds by
-//! chance, on either ledger (`make test-orders`).
+//! A purchase's life has six steps: its session completes unpaid, the payment arrives, two refunds of a
+//! quarter each, a dispute over the half that is left, and its end: won, lost or partly won. `FAREBOX_SEED`
+//! repeats a run. `FAREBOX_ROUNDS` makes the runs longer: every test sends all orders, and each event up to
+//! five times, in more rounds, on either ledger (`make test-orders`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,11 +11,10 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::backend::{Backend, on_both_ledgers};
-use crate::shop::{PRICE, Shop, WEBHOOK_SECRET};
+use crate::shop::{PRICE, Shop};
 use crate::support::eventually;
 use crate::support::random::Random;
 use crate::support::stripe::event::{Event, VERSIONS};
-use crate::support::stripe::{books, signature};
 
 on_both_ledgers!(
     every_order_of_a_purchase_s_events_gives_one_balance_when_its_dispute_is_won,
@@ -105,7 +104,7 @@ fn every_order(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(count)
 }
 
-/// So many orders by chance, or all of them in a long run.
+/// `count` orders by chance, or all 720 in a long run.
 fn some_orders(count: usize) -> Vec<Vec<usize>> {
     let mut orders = permutations(6);
     assert_eq!(orders.len(), 720);
@@ -114,13 +113,13 @@ fn some_orders(count: usize) -> Vec<Vec<usize>> {
     orders
 }
 
-/// Fewer of them where each takes longer.
+/// Fewer orders on Redis and Postgres, where each takes longer.
 fn fewer_orders(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(if backend == Backend::Embedded { 120 } else { 40 })
 }
 
 /// Purchases beside each other, each with its own order of the steps. All of them take their first
-/// step, then their second, …, each event of it one to five times; while they do, the gateway is
+/// step, then their second, …, each event of it [`times`]; while they do, the gateway is
 /// killed, so that each order sees a crash at each of its steps.
 async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, ending: Ending) {
     let mut random = Random::seeded();
@@ -132,7 +131,7 @@ async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, end
         let mut sent: Vec<(usize, &Event)> = Vec::new();
         for (buyer, order) in orders.iter().enumerate() {
             for event in &purchases[buyer].steps[order[step]] {
-                sent.extend((0..=random.below(5)).map(|_| (buyer, event)));
+                sent.extend((0..times(&mut random)).map(|_| (buyer, event)));
             }
         }
         random.shuffle(&mut sent);
@@ -147,7 +146,7 @@ async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, end
     for (purchase, order) in purchases.iter().zip(orders) {
         expect_settled(&shop, purchase, &format!("{order:?}")).await;
     }
-    // Nothing comes after: an account of each kind can spend what it has.
+    // All events have arrived. An account of each kind can spend what it has.
     for (purchase, order) in purchases.iter().zip(orders).step_by(orders.len().div_ceil(8)) {
         let status = shop.call(&purchase.account).await.status.as_u16();
         let right: &[u16] = if ending == Ending::Lost { &[402, 403] } else { &[200] };
@@ -211,13 +210,13 @@ async fn any_order_gives_one_balance_where_disputes_freeze_and_are_lost(backend:
     in_each_order(backend, &fewer_orders(backend), r#"on_dispute = "freeze""#, Ending::Lost).await;
 }
 
-/// Everything that Stripe may send for these purchases, each event one to five times, in any
-/// order: which purchase, and the event.
+/// Everything that Stripe may send for these purchases, each event [`times`], in any order: the number of
+/// the purchase, and the event.
 fn deliveries<'a>(random: &mut Random, purchases: &'a [Purchase]) -> Vec<(usize, &'a Event)> {
     let mut all = Vec::new();
     for (number, purchase) in purchases.iter().enumerate() {
         for event in purchase.steps.iter().flatten() {
-            all.extend((0..=random.below(5)).map(|_| (number, event)));
+            all.extend((0..times(random)).map(|_| (number, event)));
         }
     }
     random.shuffle(&mut all);
@@ -275,16 +274,18 @@ async fn deliver_and_crash(
     version: &str,
     random: &mut Random,
 ) -> bool {
-    let body = event.body(version);
-    let header = signature::header(&body, WEBHOOK_SECRET, books::now());
-    let request = shop.gateway.client.post(shop.gateway.url("/webhooks/stripe"));
-    let sent = tokio::spawn(request.header("stripe-signature", header).body(body).send());
+    let sent = tokio::spawn(shop.request(event, version).send());
     tokio::time::sleep(Duration::from_micros(random.below(8000) as u64)).await;
     shop.crash();
     sent.await.unwrap().is_ok_and(|answer| answer.status() == 200)
 }
 
-/// How many rounds: few, or what FAREBOX_ROUNDS says.
+/// How often an event is sent: at least once.
+fn times(random: &mut Random) -> usize {
+    1 + random.below(if rounds() > 1 { 5 } else { 3 })
+}
+
+/// The number of rounds: one, or what FAREBOX_ROUNDS says.
 fn rounds() -> usize {
     std::env::var("FAREBOX_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1)
 }

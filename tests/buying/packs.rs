@@ -12,7 +12,7 @@ use crate::shop::{Shop, config};
 use crate::support::Upstream;
 use crate::support::stripe::{Fault, SECRET_KEY, Stripe};
 
-/// Where the world reaches the gateway.
+/// The gateway's webhook address, as Stripe knows it.
 const WEBHOOK_URL: &str = "https://shop.example.com/webhooks/stripe";
 
 /// A folder with a gateway.toml.

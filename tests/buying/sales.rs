@@ -251,7 +251,7 @@ async fn a_capture_through_the_api_is_a_log_line_like_a_call(backend: Backend) {
         let hold = format!(r#"{{"id":"{id}",{what}}}"#);
         ask(&shop, "/credits/holds", &hold).await.expect(201);
     }
-    // By the key alone, as a worker does that knows nothing but the hold.
+    // A worker that knows only the hold names no account: its key is enough.
     let request = shop.gateway.client.post(shop.gateway.url("/credits/holds/job-1/capture"));
     let first = Answer::of(request.bearer_auth(&key).body(r#"{"credits":4}"#)).await;
     first.expect(200);

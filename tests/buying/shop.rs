@@ -13,7 +13,7 @@ use crate::process::{Process, config_on_ports};
 use crate::support::packs::TWO_PACKS;
 pub use crate::support::stripe::WEBHOOK_SECRET;
 use crate::support::stripe::event::{Event, VERSION};
-use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
+use crate::support::stripe::{SECRET_KEY, Stripe};
 use crate::support::{Upstream, eventually, token};
 
 /// The price of pack-500, in cents.
@@ -33,23 +33,7 @@ pub struct Shop {
 /// gateway.toml with packs and `[stripe]`, in which `lines` stand too. Its ledger is the embedded
 /// one; [`Shop::open_on`] puts another in its place.
 pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
-    let base = stripe.api_base();
-    let secret = if lines.contains("webhook_secret") {
-        String::new()
-    } else {
-        format!("webhook_secret = \"{WEBHOOK_SECRET}\"")
-    };
-    let more = format!(
-        r#"{TWO_PACKS}
-[stripe]
-secret_key = "{SECRET_KEY}"
-{secret}
-api_base = "{base}"
-success_url = "https://app.example.com/credits?paid=1"
-cancel_url = "https://app.example.com/credits"
-{lines}
-"#
-    );
+    let more = [TWO_PACKS, &stripe.section(lines)].concat();
     config_on_ports(upstream.address, &more)
 }
 
@@ -58,19 +42,19 @@ impl Shop {
         Self::open_with(backend, "").await
     }
 
-    /// With more lines in `[stripe]`, and tables after it.
+    /// Opens a shop with more lines in `[stripe]`, which tables may follow.
     pub async fn open_with(backend: Backend, lines: &str) -> Self {
         Self::open_at(backend, Stripe::start().await, lines).await
     }
 
-    /// Another one with the same Stripe account, and a new ledger.
+    /// Opens a shop with this Stripe account and a new ledger.
     pub async fn open_at(backend: Backend, stripe: Stripe, lines: &str) -> Self {
         let upstream = Upstream::canned().await;
         let text = config(&upstream, &stripe, lines);
         Self::open_on(backend, stripe, upstream, text)
     }
 
-    /// On a gateway.toml of [`config`].
+    /// Opens a shop with a gateway.toml that [`config`] has made.
     pub fn open_on(backend: Backend, stripe: Stripe, upstream: Upstream, text: String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::new(backend);
@@ -157,19 +141,19 @@ impl Shop {
         self.deliver_as(event, VERSION).await
     }
 
-    /// The same, written for an endpoint of this API version.
+    /// Stripe's request for an event, to an endpoint of this API version.
+    pub fn request(&self, event: &Event, version: &str) -> reqwest::RequestBuilder {
+        event.request(&self.gateway.client, self.gateway.url("/webhooks/stripe"), version)
+    }
+
+    /// Sends an event once, written for an endpoint of this API version.
     pub async fn deliver_as(&self, event: &Event, version: &str) -> Answer {
-        let body = event.body(version);
-        let signature = signature::header(&body, WEBHOOK_SECRET, books::now());
-        self.send(&body, &signature).await
+        Answer::of(self.request(event, version)).await
     }
 
     /// Whether an event sent once is answered with 200: the gateway may be killed meanwhile.
     pub async fn takes(&self, event: &Event, version: &str) -> bool {
-        let body = event.body(version);
-        let signature = signature::header(&body, WEBHOOK_SECRET, books::now());
-        let request = self.gateway.client.post(self.gateway.url("/webhooks/stripe"));
-        let sent = request.header("stripe-signature", signature).body(body).send().await;
+        let sent = self.request(event, version).send().await;
         sent.is_ok_and(|answer| answer.status() == 200)
     }
 

@@ -30,7 +30,7 @@ async fn what_stripe_s_sdk_signs_is_accepted() {
     let shop = Shop::open(Backend::Embedded).await;
     let mut sdk = Sdk::start();
     let now = books::now();
-    // Now, nearly too old, and by a clock that is a little ahead.
+    // Signed now, nearly too long ago, and by a clock that is a little ahead.
     for (n, at) in [now, now - 290, now + 60].into_iter().enumerate() {
         let body = paid(&shop, "alice").await;
         let header = sdk.sign(&body, WEBHOOK_SECRET, at);
@@ -138,7 +138,7 @@ async fn one_right_signature_of_several_is_enough() {
         let now = books::now();
         let header = sdk.sign(&body, WEBHOOK_SECRET, now);
         let (time, right) = header.split_once(',').unwrap();
-        // As Stripe does while a secret is being replaced, with a scheme of old beside.
+        // Stripe signs twice while a secret is being replaced, and adds a signature of an old scheme (v0).
         let header = if before {
             format!("{time},v1={wrong},{right},v0={wrong}")
         } else {
@@ -260,7 +260,7 @@ async fn a_request_without_a_good_signature_costs_one_hash_of_its_body_at_the_mo
             started.elapsed()
         );
     }
-    // Many of them side by side, and the gateway serves.
+    // Many such webhooks arrive at once, and the gateway serves meanwhile.
     shop.gateway.grant("alice", 100, "gift").await;
     let flood = (0..20).map(|_| shop.send(&body, &headers[5]));
     let calls = async {

@@ -99,7 +99,7 @@ async fn while_redis_stands_still_a_503_comes_at_once(durability: Durability) {
     cluster.check(&calls).await;
 }
 
-/// What Redis keeps: live holds, ended ones, batches.
+/// The sizes of the lists in Redis: live holds, ended ones, batches.
 fn kept(cluster: &Cluster) -> Vec<i64> {
     let counted = |command: &str, key: &str| {
         let keys = cluster.redis.ask(&["KEYS", key]);

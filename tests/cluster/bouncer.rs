@@ -92,7 +92,7 @@ async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
         gateway.wait_until(|gateway| gateway.stderr().contains("the start waits for Postgres"));
         let said = began.elapsed();
         assert!(said < SAID_WITHIN, "said after {said:?}");
-        // Once it is there, it serves.
+        // The gateway serves once the server is there.
         if is_gone {
             cluster.postgres.restart()
         } else {

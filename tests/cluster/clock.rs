@@ -86,8 +86,8 @@ async fn a_gateway_whose_clock_is_minutes_off_asks_postgres_about_no_new_call(
     assert!(logged.contains("the clocks of this machine and of Redis agree again"), "{logged}");
 }
 
-/// No store can hear from any gateway for longer than it takes for one to count as lost; and then one of them comes back
-/// later than the other, as where its machine has to connect anew.
+/// Redis and Postgres hear from no gateway for longer than it takes until a gateway counts as lost. Then
+/// one gateway comes back later than the other, as if its machine had to connect anew.
 async fn calls_outlive_servers_that_stand_still(durability: Durability) {
     let cluster = Cluster::start(durability, 2).await;
     for gateway in [0, 1] {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::load::{Load, Shape};
-use crate::metered::TABLES;
+use crate::support::metered::CHAT_TABLES;
 use crate::support::process::{Process, command, config_on_ports};
 use crate::support::random::Random;
 use crate::support::servers::{Bouncer, CutProxy, Disk, Persistence, Postgres, Redis};
@@ -49,16 +49,17 @@ pub struct Plan {
     pub persistence: Persistence,
     /// A source of randomness, if not of a seed of its own.
     pub random: Option<Random>,
-    /// More variables for every gateway, and for Postgres.
+    /// Environment variables to add for every gateway.
     pub gateway_env: Vec<(String, String)>,
+    /// Environment variables to add for Postgres.
     pub postgres_env: Vec<(String, String)>,
     /// Gateways reach Postgres through a PgBouncer.
     pub has_bouncer: bool,
     /// Lists are read from a hot standby of Postgres.
     pub has_replica: bool,
-    /// More lines under `[ledger]`.
+    /// Lines to add under `[ledger]`.
     pub ledger_lines: String,
-    /// More sections of gateway.toml.
+    /// Sections to add to gateway.toml.
     pub sections: String,
     /// The address of Redis, `{}` for where a gateway's own line to it begins.
     pub redis_url: Option<String>,
@@ -110,7 +111,7 @@ impl Member {
             let url = Postgres::url_at(line.address(), database);
             (to_replica, read_line) = (Some(line), format!("postgres_read_url = \"{url}\"\n"));
         }
-        let text = config_on_ports(upstream.address, &format!("{TABLES}{}", plan.sections));
+        let text = config_on_ports(upstream.address, &format!("{CHAT_TABLES}{}", plan.sections));
         let text = text.replace("[server]", "[server]\nshutdown_timeout = \"5s\"");
         let text = text.replace(
             "path = \"ledger.db\"",
@@ -179,7 +180,7 @@ pub struct Gone {
     pub to: Instant,
 }
 
-/// All of it. What is started here ends with it.
+/// A whole cluster, which is ended when it is dropped.
 pub struct Cluster {
     // First: gateways end before what they use.
     pub members: Vec<Member>,

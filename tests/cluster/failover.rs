@@ -1,14 +1,15 @@
-//! Postgres fails over to an asynchronous replica that lacks the last seconds, or comes back without them and nobody can
-//! tell. No charge is lost, and every grant that is lost is noticed.
+//! Postgres fails over to an asynchronous replica that lacks the last seconds, or comes back without them
+//! and nobody can tell. No charge is lost, and every grant that is lost is noticed.
 
 use std::time::Duration;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
+use crate::import::deliver;
 use crate::support::eventually;
 use crate::support::http::Answer;
+use crate::support::packs::TWO_PACKS;
 use crate::support::servers::{CutProxy, Postgres};
-use crate::support::stripe::event::VERSION;
-use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
+use crate::support::stripe::Stripe;
 use crate::support::token;
 
 in_both_modes!(
@@ -17,8 +18,6 @@ in_both_modes!(
     another_change_under_the_number_of_a_lost_one_brings_the_account_anew,
     purchases_that_a_failover_lost_come_back_from_stripe,
 );
-
-const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
 
 /// How far the stream is written in Postgres.
 const CHECKPOINT: &str = "SELECT epoch, checkpoint FROM farebox.shards";
@@ -101,7 +100,7 @@ async fn lose_the_last_seconds(durability: Durability, ends_an_epoch: bool) {
     cluster.check(&calls).await;
 }
 
-/// By a restored disk, say: the server, its timeline and its gateways are as before.
+/// The disk is restored, for example: the server, its timeline and its gateways are as before.
 async fn another_change_under_the_number_of_a_lost_one_brings_the_account_anew(
     durability: Durability,
 ) {
@@ -144,23 +143,7 @@ async fn another_change_under_the_number_of_a_lost_one_brings_the_account_anew(
 
 async fn purchases_that_a_failover_lost_come_back_from_stripe(durability: Durability) {
     let stripe = Stripe::start().await;
-    let sections = format!(
-        r#"
-[[packs]]
-id = "pack-500"
-name = "Pack 500"
-credits = 500
-price = "79.00 EUR"
-
-[stripe]
-secret_key = "{SECRET_KEY}"
-webhook_secret = "{WEBHOOK_SECRET}"
-api_base = "{}"
-success_url = "https://app.example.com/credits?paid=1"
-cancel_url = "https://app.example.com/credits"
-"#,
-        stripe.api_base()
-    );
+    let sections = [TWO_PACKS, &stripe.section("")].concat();
     let mut cluster = Cluster::of(&Plan { sections, ..Plan::new(durability, 2) }).await;
     cluster.gateway(0).post("alice", ROUTE).await.expect(200);
     cluster.gateway(0).assert_reconciled().await;
@@ -170,12 +153,7 @@ cancel_url = "https://app.example.com/credits"
     let gateway = cluster.gateway(0);
     let request = gateway.client.post(gateway.url("/credits/buy")).bearer_auth(token("alice"));
     let bought = Answer::of(request.body(r#"{"pack":"pack-500"}"#)).await.expect(200);
-    for event in stripe.pay(bought["session_id"].as_str().unwrap()) {
-        let body = event.body(VERSION);
-        let signed = signature::header(&body, WEBHOOK_SECRET, books::now());
-        let request = gateway.client.post(gateway.url("/webhooks/stripe"));
-        Answer::of(request.header("stripe-signature", signed).body(body)).await.expect(200);
-    }
+    deliver(gateway, &stripe.pay(bought["session_id"].as_str().unwrap())).await;
     let has_paid = async || {
         let lines = cluster.gateway(1).transactions("alice").await;
         lines.iter().any(|line| line["amount"] == 500)

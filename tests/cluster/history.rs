@@ -78,7 +78,7 @@ impl Cluster {
 
     /// Makes all that happened so far older by so many days.
     pub fn age(&self, days: u32) {
-        // No trigger in this session: entries are immutable.
+        // Triggers keep entries immutable, so this session runs without triggers.
         self.sql(&format!(
             "SET session_replication_role = replica; \
              UPDATE farebox.entries SET created_at = created_at - {days}::int8 * 86400000; \

@@ -11,13 +11,12 @@ use tempfile::TempDir;
 
 use crate::cluster::ROUTE;
 use crate::support::http::Answer;
+use crate::support::packs::TWO_PACKS;
 use crate::support::process::{Process, command, config_on_ports, fails, ok, run};
 use crate::support::servers::{Disk, Persistence, Postgres, Redis};
+use crate::support::stripe::Stripe;
 use crate::support::stripe::event::{Event, VERSION};
-use crate::support::stripe::{SECRET_KEY, Stripe, books, signature};
 use crate::support::{Upstream, eventually};
-
-const WEBHOOK_SECRET: &str = "whsec_theSecretOfTheTests";
 
 /// Moves `ledger.db`, as an operator types it.
 const IMPORT: [&str; 5] = ["import", "--from", "ledger.db", "--config", "cluster.toml"];
@@ -38,24 +37,7 @@ struct Outgrown {
 impl Outgrown {
     async fn new() -> Self {
         let (upstream, stripe) = (Upstream::canned().await, Stripe::start().await);
-        let more = format!(
-            r#"
-[[packs]]
-id = "pack-500"
-name = "Pack 500"
-credits = 500
-price = "79.00 EUR"
-
-[stripe]
-secret_key = "{SECRET_KEY}"
-webhook_secret = "{WEBHOOK_SECRET}"
-api_base = "{}"
-success_url = "https://app.example.com/credits?paid=1"
-cancel_url = "https://app.example.com/credits"
-on_dispute = "freeze"
-"#,
-            stripe.api_base()
-        );
+        let more = [TWO_PACKS, &stripe.section(r#"on_dispute = "freeze""#)].concat();
         let embedded = config_on_ports(upstream.address, &more);
         let redis = Redis::start(Persistence::None);
         let postgres = Postgres::start_on(Disk::Relaxed);
@@ -112,13 +94,10 @@ on_dispute = "freeze"
     }
 }
 
-async fn deliver(gateway: &Process, events: &[Event]) {
+pub async fn deliver(gateway: &Process, events: &[Event]) {
     for event in events {
-        let body = event.body(VERSION);
-        let signed = signature::header(&body, WEBHOOK_SECRET, books::now());
-        let request = gateway.client.post(gateway.url("/webhooks/stripe"));
-        let request = request.header("stripe-signature", signed);
-        let answer = Answer::of(request.body(body)).await;
+        let request = event.request(&gateway.client, gateway.url("/webhooks/stripe"), VERSION);
+        let answer = Answer::of(request).await;
         assert_eq!(answer.status, 200, "{}: {}", event.kind, answer.text);
     }
 }
@@ -242,7 +221,7 @@ async fn a_ledger_that_outgrew_one_machine_goes_on_as_before() {
     outgrown.edit(aged).await;
     let day = time::OffsetDateTime::now_utc() - Duration::from_secs(395 * 86_400);
     ok(outgrown.folder.path(), &["fold", "--before", &day.date().to_string()]);
-    // And one of a clock that was far off.
+    // One entry has the date of a clock that was far off.
     let misdated = "DROP TRIGGER entries_are_never_updated; \
         UPDATE entries SET created_at = -7 WHERE account = 'dave' AND seq = 1; \
         CREATE TRIGGER entries_are_never_updated BEFORE UPDATE ON entries \
@@ -297,7 +276,7 @@ async fn a_ledger_that_outgrew_one_machine_goes_on_as_before() {
     assert!(eventually(thawed).await);
     new.assert_reconciled().await;
 
-    // Once more: nothing is moved twice, and a gateway that went on with the old file is found out.
+    // A second import moves nothing twice, and reports a gateway that went on with the old file.
     let again = ok(outgrown.folder.path(), &IMPORT);
     assert!(again.contains("before") && again.contains("clean"), "{again}");
     assert!(new.terminate().success());

@@ -35,7 +35,7 @@ async fn one_grant_id_for_two_accounts_at_once_is_one_grant(durability: Durabili
         assert_ne!(granted[0], granted[1], "{} {}", one.text, two.text);
         let (refused, account) = if granted[0] { (two, 0) } else { (one, 1) };
         assert_eq!(refused.status, 409, "{}", refused.text);
-        // And again, to both.
+        // The same grant is sent to both gateways again.
         let (one, two) = futures_util::join!(grant(0), grant(1));
         assert_eq!([one.status == 200, two.status == 200], granted, "{} {}", one.text, two.text);
         cluster.granted.insert(accounts[account].clone(), 100);

@@ -25,7 +25,7 @@ const UNSYNCED: Duration = Duration::from_secs(1);
 /// A lease, what it is given beyond that, and the looks of another gateway.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
 
-/// Others go on while one gateway is gone.
+/// The time within which the other gateways serve again after one is gone.
 const GO_ON_WITHIN: Duration = Duration::from_secs(5);
 
 async fn a_gateway_that_is_killed_takes_nothing_with_it_but_its_calls(durability: Durability) {

@@ -125,7 +125,7 @@ async fn postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_r
         cluster.members.iter().for_each(|member| member.to_postgres.carry_new_connections());
         let back = load.serves_within(SECONDS).await;
         eprintln!("served again after {back:?}");
-        // The pool is whole again as well: what is decided in Postgres is decided.
+        // The pool of connections has recovered too, so grants, which Postgres decides, are decided.
         let (path, began) = ("/admin/accounts/alice/grants", Instant::now());
         let body = format!(r#"{{"credits":1,"id":"gift-after-{round}"}}"#);
         while cluster.gateway(0).admin(Method::POST, path, &body).await.status != 200 {

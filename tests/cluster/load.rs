@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::cluster::{ACCOUNTS, ROUTE};
-use crate::metered::{CHAT, StreamEnd, Used};
+use crate::metered::{StreamEnd, Used};
+use crate::support::metered::CHAT;
 use crate::support::random::Random;
 use crate::support::token;
 
@@ -20,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub enum End {
     /// 200, and an answer that was whole.
     Paid,
-    /// A stream that ended with an error event, for which its client pays so many micro-credits: the ledger could not be
-    /// asked for more.
+    /// A stream that ended with an error event, for which its client pays so many micro-credits: the ledger
+    /// could not be asked for more.
     CutShort(i64),
     /// Another status, with the code of its problem.
     Refused(u16, String),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Cluster, Durability, in_both_modes};
 use crate::load::{Call, End};
 use crate::support::ai::{chat, chat_events, chat_usage, event};
+use crate::support::metered::{CHAT, INPUT, OUTPUT};
 use crate::support::random::Random;
 use crate::support::token;
 
@@ -16,28 +17,6 @@ in_both_modes!(
     the_last_credits_are_spent_once_where_each_call_has_a_price_of_its_own,
     what_a_call_does_not_use_is_there_for_the_next_one,
 );
-
-/// The route of metered calls, and the only model.
-pub const CHAT: &str = "/v1/chat/completions";
-pub const TABLES: &str = r#"
-[[routes]]
-path = "/v1/chat/completions"
-methods = ["POST"]
-upstream = "ai"
-meter = "openai"
-price = "models"
-
-[[models]]
-match = "m"
-input = 250
-output = 1000
-max_output_tokens = 2000
-hold_output_tokens = 100
-"#;
-
-/// The price of a token of input, in micro-credits; and that of one of output.
-const INPUT: i64 = 250;
-const OUTPUT: i64 = 1000;
 
 /// The bytes of each request, and the tokens of input that are held for them.
 const BODY_BYTES: usize = 400;
@@ -174,7 +153,7 @@ async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMa
                 (402, _) => {
                     let problem: Value = serde_json::from_str(&text).unwrap();
                     assert_eq!(problem["code"], "INSUFFICIENT_CREDITS", "{problem}");
-                    // Where nothing at all is left, the answer does not wait for the body.
+                    // If no credits are left at all, the refusal does not wait for the body, so it names no price.
                     let required = Some(&problem["required"]).filter(|needed| !needed.is_null());
                     Outcome::Refused { needed: required.map_or(estimate(2 * limit), micros) }
                 }
@@ -204,7 +183,8 @@ async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMa
     outcomes
 }
 
-/// Compares a rush with the upstream's log and with every gateway's entries; the credits that are left, in micro-credits.
+/// Compares a rush with the upstream's log and with every gateway's entries; the credits that are left, in
+/// micro-credits.
 async fn settled(
     cluster: &Cluster,
     account: &str,

@@ -198,7 +198,7 @@ async fn gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_cal
     cluster.check(&calls).await;
 }
 
-/// Nothing is in a gateway's memory then; what Redis has decided waits all the same.
+/// While Postgres is away, no batch is in a gateway's memory. The lag counts the batches of Redis that Postgres lacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_says_for_how_long_postgres_has_been_away() {
     let mut cluster = Cluster::start(Durability::Strict, 1).await;

@@ -1,4 +1,4 @@
-//! Old months go, and nothing goes with them: balances, ids and pages stay, and calls go on meanwhile.
+//! Old months are folded away. Balances, ids and pages stay as they were, and calls go on meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -227,7 +227,7 @@ async fn entries_that_a_wrong_clock_dated_survive_folding() {
         lines.iter().map(|line| line["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(kinds(adds_up(&cluster, "back").await), ["grant", "grant", "grant", "opening"]);
-    // Also the one that is not folded, and lies with the opening balances.
+    // The entry that is not folded, and lies with the opening balances, is there too.
     let whole = "SELECT count(*) FROM farebox.entries WHERE account = 'back' AND held = 5 \
                  AND model = 'model' AND usage = '{\"input\":1}' AND prices = 'prices'";
     assert_eq!(cluster.sql(whole), "3");
@@ -261,7 +261,7 @@ async fn reconcile_finds_what_is_wrong_in_postgres_and_nothing_of_it_is_folded()
         ),
         (&format!("UPDATE farebox.entries SET balance_after = 0 {second}"), "but records 0"),
         (&format!("DELETE FROM farebox.entries {second}"), "those in between are missing"),
-        // Where one slice ends and the next begins.
+        // A mistake at the place where one slice ends and the next begins.
         (
             "DELETE FROM farebox.entries WHERE account = 'old-000001' AND seq = 1996",
             "entry 1997 follows entry 1995",

@@ -97,7 +97,7 @@ async fn a_redis_user_with_few_rights_is_enough() {
     load.serves_within(BACK_WITHIN).await;
     let calls = load.stop().await;
     cluster.check(&calls).await;
-    // Nothing was refused to it along the way either.
+    // Redis has refused none of its commands along the way either.
     let denied = cluster.redis.ask(&["ACL", "LOG"]);
     assert!(denied.is_empty(), "{denied}");
 }

@@ -15,7 +15,8 @@ in_both_modes!(
     a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not,
 );
 
-/// Where Redis has an account; empty if it has not. Nonces of accounts that are being brought stand one name deeper.
+/// The key of an account in Redis; empty if Redis does not have it. Nonces of accounts that are being
+/// brought stand one name deeper.
 fn key_of(cluster: &Cluster, account: &str) -> String {
     cluster.redis.ask(&["KEYS", &format!("{{s00}}:?:a:{account}")])
 }
@@ -131,7 +132,7 @@ async fn a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not
             Ok(said) => assert!(!is_in_its_middle && said.contains("clean"), "{said}"),
             Err(said) => assert!(said.contains("Postgres does not answer in time"), "{said}"),
         }
-        // Whatever it came to: the next one leaves nothing.
+        // However the first repair ended, the next one leaves no difference.
         load.serves_within(BACK_WITHIN).await;
         let said = cluster.run(1, &["reconcile", "--repair"]);
         assert!(said.as_ref().is_ok_and(|said| said.contains("clean")), "{said:?}");

@@ -76,7 +76,7 @@ async fn gateways_that_run_on_find_out_by_themselves(durability: Durability) {
     load.stop().await;
     cluster.check(&[]).await;
     let recovered = cluster.recoveries().await;
-    // No call arrives, so nothing but a look at Postgres can tell.
+    // No call arrives, so the gateway can notice it only by asking Postgres.
     cluster.postgres.take_back();
     assert!(eventually(async || cluster.recoveries().await > recovered).await, "it was noticed");
     let load = cluster.load();

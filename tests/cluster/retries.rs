@@ -3,12 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Durability, PRICE, ROUTE, in_both_modes};
+use crate::metered::{StreamEnd, Used, micros};
+use crate::support::metered::CHAT;
 use crate::support::token;
 
-in_both_modes!(a_thousand_clients_with_ten_keys_over_three_gateways_are_ten_calls);
+in_both_modes!(
+    a_thousand_clients_with_ten_keys_over_three_gateways_are_ten_calls,
+    metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usage,
+);
 
 /// The account of these tests.
 const ACCOUNT: &str = "keyed";
@@ -72,7 +78,8 @@ async fn replays(mut clients: tokio::task::JoinSet<bool>) -> usize {
     timeout(PATIENCE, all).await.expect("every client gets its answer")
 }
 
-/// How often each key was charged, by joining the entries with the upstream's log.
+/// How often each key was charged, by joining the entries with the upstream's log. Each charge is the price, or that of
+/// the usage which the upstream reported.
 async fn charges(cluster: &Cluster, gateway: usize) -> BTreeMap<usize, usize> {
     let served = cluster.upstream.served();
     let mut charges = BTreeMap::new();
@@ -83,7 +90,9 @@ async fn charges(cluster: &Cluster, gateway: usize) -> BTreeMap<usize, usize> {
         let id = entry["request_id"].as_str().unwrap();
         let call = served.iter().find(|call| call.request_id == id);
         let call = call.unwrap_or_else(|| panic!("charged, and never run: {entry}"));
-        assert_eq!(entry["amount"].as_i64(), Some(-PRICE), "{entry}");
+        let price = call.used.map_or(PRICE * 1_000_000, Used::micros);
+        assert_eq!(micros(&entry["amount"]), -price, "{entry}");
+        assert_eq!(entry["usage"], call.used.map_or(Value::Null, Used::entry), "{entry}");
         *charges.entry(call.client).or_default() += 1;
     }
     charges
@@ -102,6 +111,12 @@ async fn a_thousand_clients_with_ten_keys_over_three_gateways_are_ten_calls(
     cluster.check(&[]).await;
     let charges = charges(&cluster, 0).await;
     assert_eq!(charges, (0..KEYS).map(|key| (key, 1)).collect(), "and charged once");
+    let mut last = Vec::new();
+    let shown = crate::support::eventually(async || {
+        last = cluster.gateway(1).transactions(ACCOUNT).await;
+        last.iter().filter_map(|entry| entry["replays"].as_u64()).sum::<u64>() == 1000 - KEYS as u64
+    });
+    assert!(shown.await, "the entries say how often their answers were sent again: {last:?}");
 }
 
 /// A call that ran in a gateway that was killed may run again. No key is charged twice.
@@ -129,4 +144,121 @@ async fn no_key_is_charged_twice_where_a_gateway_is_killed_and_redis_is_emptied(
     let run = cluster.upstream.count();
     // Each of the killed gateway's calls may have run again; it had a third of the clients, and a few at a time.
     assert!((KEYS..=2 * KEYS).contains(&run), "{run} calls for {KEYS} keys");
+}
+
+/// The usage of a key's call: every second one streams.
+fn used_by(key: usize) -> Used {
+    let chunks = if key % 2 == 0 { 0 } else { 6 };
+    Used { prompt: 100 + key as u64, completion: 40 + key as u64, chunks, bytes: 20 }
+}
+
+/// A whole answer to a metered call with a key.
+#[derive(Debug)]
+struct Whole {
+    is_replay: bool,
+    cost: Option<String>,
+    text: String,
+}
+
+/// Asks one gateway after the other, from `first` on, until one gives the whole answer.
+async fn ask_metered(
+    urls: Vec<String>,
+    client: reqwest::Client,
+    key: usize,
+    first: usize,
+) -> Whole {
+    for attempt in 0.. {
+        let url = &urls[(first + attempt) % urls.len()];
+        let request = used_by(key).request(&client, url, ACCOUNT, Some(500));
+        let request = request.header("x-client", key).header("x-delay-ms", 4000);
+        let sent = request.header("idempotency-key", format!("key-{key}")).send().await;
+        if let Ok(answer) = sent {
+            let status = answer.status().as_u16();
+            let header = |name| answer.headers().get(name).map(|value| value.to_str().unwrap());
+            let is_replay = header("idempotent-replayed").is_some();
+            let cost = header("x-credits-cost").map(str::to_owned);
+            let read = answer.text().await;
+            match read {
+                Ok(text) if status == 200 => return Whole { is_replay, cost, text },
+                read => assert!(matches!(status, 200 | 409 | 502 | 503), "{status} {read:?}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    unreachable!("a client asks until it has its answer")
+}
+
+/// A gateway is killed in the middle of its streams and whole answers. Their retries, at other gateways, run them again
+/// once their holds are given back; every key is charged once, by the usage of one of its calls, and replayed whole.
+async fn metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usage(
+    durability: Durability,
+) {
+    const KEYS: usize = 18;
+    let mut cluster = Cluster::start(durability, 3).await;
+    cluster.grant(ACCOUNT, 1000, "gift-keyed").await;
+    let gateways = cluster.members.iter().map(|member| member.process.public);
+    let urls: Vec<String> = gateways.map(|public| format!("http://{public}{CHAT}")).collect();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let (mut clients, mut begun) = (tokio::task::JoinSet::new(), 0);
+    // The calls of the gateway that is killed begin last, so that it is in the middle of them.
+    for gateway in [1, 2, 0] {
+        for key in (0..KEYS).filter(|key| key % 3 == gateway) {
+            let asked = ask_metered(urls.clone(), client.clone(), key, gateway);
+            clients.spawn(async move { (key, asked.await) });
+        }
+        begun += KEYS / 3;
+        let all = async || cluster.upstream.count() >= begun;
+        assert!(crate::support::eventually(all).await);
+    }
+    cluster.kill_gateway(0);
+    // Others ask meanwhile.
+    for number in 0..2 * KEYS {
+        let asked = ask_metered(urls.clone(), client.clone(), number % KEYS, 1 + number % 2);
+        clients.spawn(async move { (number % KEYS, asked.await) });
+    }
+    let mut texts = BTreeMap::new();
+    let all = async {
+        while let Some(got) = clients.join_next().await {
+            let (key, whole) = got.unwrap();
+            assert_is_whole(key, &whole);
+            let text = texts.entry(key).or_insert_with(|| whole.text.clone());
+            assert_eq!(text, &whole.text, "all clients of key {key} read the same");
+        }
+    };
+    timeout(PATIENCE, all).await.expect("every client gets its answer");
+    cluster.restart_gateway(0);
+    for key in 0..KEYS {
+        for gateway in 0..3 {
+            let again = ask_metered(urls.clone(), client.clone(), key, gateway).await;
+            assert!(again.is_replay, "{again:?}");
+            assert_is_whole(key, &again);
+            assert_eq!(again.text, texts[&key]);
+        }
+    }
+    let once: BTreeMap<_, _> = (0..KEYS).map(|key| (key, 1)).collect();
+    let mut last = BTreeMap::new();
+    let settled = crate::support::eventually(async || {
+        last = charges(&cluster, 0).await;
+        last == once
+    });
+    assert!(settled.await, "{last:?}");
+    let run = cluster.upstream.count();
+    assert!((KEYS + 1..=KEYS + KEYS / 3).contains(&run), "{run} calls for {KEYS} keys");
+}
+
+/// The whole answer: of a stream each event that its client may see. A replay says what the call cost.
+#[track_caller]
+fn assert_is_whole(key: usize, whole: &Whole) {
+    let used = used_by(key);
+    if used.chunks > 0 {
+        assert_eq!(StreamEnd::of(&whole.text), StreamEnd::Whole, "{whole:?}");
+        let letters = whole.text.bytes().filter(|byte| *byte == b'Q').count() as u64;
+        assert_eq!(letters, used.chunks * used.bytes, "{whole:?}");
+    } else {
+        assert_eq!(serde_json::from_str::<Value>(&whole.text).unwrap(), used.answer());
+    }
+    if whole.is_replay || used.chunks == 0 {
+        let cost: farebox::credits::Credits = whole.cost.as_ref().unwrap().parse().unwrap();
+        assert_eq!(cost.micros() as i64, used.micros(), "{whole:?}");
+    }
 }

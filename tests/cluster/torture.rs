@@ -43,7 +43,7 @@ enum Fault {
     MoveClock,
 }
 
-/// Those that take long.
+/// The faults that take long.
 const SLOW_FAULTS: [Fault; 3] = [
     Fault::PauseGatewayForLong,
     Fault::RestartGatewayWithoutRedis,

@@ -94,8 +94,8 @@ async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
     find_the_new_master(durability, true).await;
 }
 
-/// Until a demoted master has spoken to the new one, it has its old replication id, so the scripts run up to their first
-/// write. Only one of the gateway's connections writes while no call arrives.
+/// Until a demoted master has spoken to the new one, it has its old replication id, so the scripts run up
+/// to their first write. Only one of the gateway's connections writes while no call arrives.
 async fn a_demoted_master_that_cannot_reach_the_new_one_is_left_by_both_connections(
     durability: Durability,
 ) {
@@ -110,7 +110,7 @@ async fn find_the_new_master(durability: Durability, replicates: bool) {
     }
     let before = cluster.recoveries().await;
     successor.promote();
-    // Nothing listens on port 1.
+    // No server listens on port 1.
     let port = if replicates { successor.address().port() } else { 1 };
     let host = successor.address().ip().to_string();
     assert_eq!(cluster.redis.ask(&["REPLICAOF", &host, &port.to_string()]), "OK");
@@ -120,7 +120,7 @@ async fn find_the_new_master(durability: Durability, replicates: bool) {
     assert!(cluster.recoveries().await <= before + 1.0, "one for the failover");
     let logged = cluster.gateway(1).stderr();
     assert!(logged.contains("this Redis is a replica"), "{logged}");
-    // From here on its address leads to the new master. Nobody closes the connections to the old one.
+    // From here on its address leads to the new master. The connections to the old one stay open.
     cluster.members[1].to_redis.lead_new_connections_to(successor.address());
     serves(&cluster, 1).await;
     assert!(cluster.recoveries().await <= before + 1.0, "the epoch is kept");
@@ -154,7 +154,7 @@ async fn two_connections_that_lead_to_two_servers_are_brought_together(durabilit
     let has_moved = async || cluster.recoveries().await > before;
     assert!(eventually(has_moved).await, "the ledger stays where the address led to");
     serves(&cluster, 0).await;
-    // Longer than a renewal of the lease, which would find the next loss.
+    // This is longer than a renewal of the lease takes, which would find another loss.
     cluster.some_time(1500, 2000).await;
     cluster.gateway(0).post("alice", ROUTE).await.expect(200);
     assert_eq!(cluster.recoveries().await, before + 1.0, "one for the other server");

@@ -10,7 +10,8 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, header};
 
-use crate::metered::{CHAT, Used};
+use crate::metered::Used;
+use crate::support::metered::CHAT;
 
 /// A request that reached the upstream, and was answered with 200.
 #[derive(Clone, Debug)]

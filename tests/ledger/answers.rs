@@ -1,12 +1,14 @@
 //! The answers that the embedded ledger keeps for retries.
 
+use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use farebox::ledger::{Answers as _, HoldId, Kept, LedgerError};
+use farebox::ledger::{Answers as _, HoldId, Kept, LedgerError, Reader as _};
 use farebox::store::{SqliteAnswers, SqliteLedger, backup, backup_answers};
+use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::test_ledger::{Kind, TestLedger, eventually};
@@ -42,11 +44,17 @@ async fn closed(fixture: &TestLedger) {
     eventually("the answers are closed", async || !wal.exists()).await;
 }
 
+/// A connection to the file, which is made where it does not exist.
+async fn on_answers(fixture: &TestLedger) -> SqliteConnection {
+    let options =
+        SqliteConnectOptions::new().filename(file(&fixture.path())).create_if_missing(true);
+    SqliteConnection::connect_with(&options).await.unwrap()
+}
+
 /// Ends the time of an answer, once the file is closed.
 async fn age(fixture: &TestLedger, id: &HoldId) {
     closed(fixture).await;
-    let file = file(&fixture.path());
-    let mut connection = SqliteConnection::connect(&file.display().to_string()).await.unwrap();
+    let mut connection = on_answers(fixture).await;
     let aged = sqlx::query("UPDATE answers SET until = 0 WHERE call = ?").bind(id.as_str());
     assert_eq!(aged.execute(&mut connection).await.unwrap().rows_affected(), 1);
     connection.close().await.unwrap();
@@ -131,7 +139,7 @@ async fn all_answers_together_have_a_bound_and_old_ones_make_room() {
     assert_eq!(answers.keep(&ids[9], sealed(1, 10_000), now_ms()).await.unwrap(), Kept::Yes);
     assert_eq!(answers.keep(&ids[10], sealed(1, 10_000), until).await.unwrap(), Kept::Yes);
     drop((answers, ledger));
-    // What is bounded is the disk: the file does not grow with what came and went.
+    // The limit is on the disk: the file does not grow with answers that were deleted again.
     age(&fixture, &ids[10]).await;
     let (_ledger, answers) = opened(&fixture, 100_000).await;
     for _ in 0..100 {
@@ -181,4 +189,51 @@ async fn answers_are_in_a_backup_only_where_they_are_asked_for() {
     let (_ledger, restored) = opened(&copy, MAX_TOTAL).await;
     assert_eq!(restored.read(&id).await.unwrap(), Some(sealed(7, 5000)));
     assert_eq!(restored.secret(), answers.secret());
+}
+
+#[tokio::test]
+async fn replays_are_counted_beside_the_answers_and_read_with_the_entries() {
+    let fixture = fixture();
+    let (ledger, answers) = opened(&fixture, MAX_TOTAL).await;
+    let [first, second, never] = [(); 3].map(|()| HoldId::for_call());
+    let all = [first.clone(), second.clone(), never.clone()];
+    let read = async |ledger: &SqliteLedger| ledger.reader().replays(&all).await.unwrap();
+    assert_eq!(read(&ledger).await, HashMap::new());
+    let before = now_ms();
+    (0..1000).for_each(|_| answers.count_replay(&first));
+    answers.count_replay(&second);
+    eventually("the replays are written", async || read(&ledger).await.len() == 2).await;
+    eventually("all of them", async || read(&ledger).await[&first].times == 1000).await;
+    assert!((before..=now_ms()).contains(&read(&ledger).await[&second].last_ms));
+    // A stop writes the rest.
+    answers.count_replay(&second);
+    drop((answers, ledger));
+    let ledger = fixture.embedded().await.unwrap();
+    eventually("the rest is written", async || read(&ledger).await[&second].times == 2).await;
+    let replays = read(&ledger).await;
+    assert_eq!((replays.len(), replays[&first].times), (2, 1000), "and none for {never:?}");
+    drop(ledger);
+    // After more than a year they are deleted.
+    let mut connection = on_answers(&fixture).await;
+    let year_ms = 401 * 24 * HOUR_MS;
+    let aged = sqlx::query("UPDATE replays SET last = last - ? WHERE call = ?");
+    aged.bind(year_ms).bind(first.as_str()).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let (ledger, _answers) = opened(&fixture, MAX_TOTAL).await;
+    let replays = read(&ledger).await;
+    assert_eq!((replays.len(), replays[&second].times), (1, 2));
+}
+
+#[tokio::test]
+async fn a_ledger_that_keeps_no_answers_has_no_replays() {
+    let fixture = fixture();
+    let ledger = fixture.embedded().await.unwrap();
+    let ids = [HoldId::for_call()];
+    assert_eq!(ledger.reader().replays(&ids).await.unwrap(), HashMap::new());
+    assert!(!file(&fixture.path()).exists(), "reading makes no file");
+    // A file of the version before has no such table.
+    let mut connection = on_answers(&fixture).await;
+    sqlx::raw_sql("CREATE TABLE answers (call TEXT)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    assert_eq!(ledger.reader().replays(&ids).await.unwrap(), HashMap::new());
 }

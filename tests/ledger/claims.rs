@@ -1,15 +1,14 @@
 //! Claims: which call is forwarded and charged for a request, and what its retries hear.
 
 use farebox::ledger::{
-    AfterCrash, Backend as _, CallId, Claim, ClaimId, ClaimState, Claimed, HeldOrClaimed, Hold,
-    HoldId, Ledger, LedgerConfig, NewHold, Operation, Origin, Outcome, Refusal, RequestMark,
+    AfterCrash, Backend as _, Claim, ClaimState, HoldId, Operation, Origin, Outcome, Refusal,
 };
-use farebox::metrics::Metrics;
-use farebox::store::SqliteLedger;
 
+use crate::claiming::{
+    KEEP_MS, ask, by, capture_of, claim_id, claimed, held, hold_with, key, mark, retry,
+};
 use crate::test_ledger::{
-    AnyBackend, HOUR_MS, Running, TestLedger, account, credits, eventually, grant, hold_id,
-    on_cluster_ledgers, on_embedded_ledgers, text,
+    TestLedger, account, credits, grant, hold_id, on_cluster_ledgers, on_embedded_ledgers, text,
 };
 
 on_embedded_ledgers!("current_thread":
@@ -19,17 +18,10 @@ on_embedded_ledgers!("current_thread":
     another_request_under_the_key_is_a_conflict_also_while_the_first_runs,
     the_same_key_twice_in_one_batch_is_decided_once,
     a_late_capture_takes_its_claim_again,
-    a_call_that_was_left_is_told_to_one_retry_the_oldest_first,
-    calls_that_were_left_at_once_are_told_in_their_order,
-    a_call_that_was_left_and_not_charged_is_forgotten,
     a_frozen_account_hears_its_refusal_and_not_of_the_claim,
     a_claim_ends_with_its_time,
     a_crash_settles_claims_as_it_settles_their_holds,
     a_start_finds_the_claims_in_the_log,
-    calls_that_were_left_outlive_a_crash,
-    old_claims_are_deleted,
-    a_call_without_a_claim_writes_nothing_of_claims,
-    memory_is_flat_with_a_million_claims,
 );
 
 on_cluster_ledgers!("current_thread":
@@ -39,64 +31,7 @@ on_cluster_ledgers!("current_thread":
     another_request_under_the_key_is_a_conflict_also_while_the_first_runs,
     the_same_key_twice_in_one_batch_is_decided_once,
     a_late_capture_takes_its_claim_again,
-    a_call_that_was_left_is_told_to_one_retry_the_oldest_first,
-    a_call_that_was_left_and_not_charged_is_forgotten,
 );
-
-fn claim_id(n: u32) -> ClaimId {
-    let mut bytes = [0x5a; 32];
-    bytes[..4].copy_from_slice(&n.to_be_bytes());
-    ClaimId::new(bytes)
-}
-
-fn mark(n: u8) -> RequestMark {
-    RequestMark::new([n; 32])
-}
-
-fn key(n: u32) -> Claim {
-    Claim::Key { id: claim_id(n), mark: Some(mark(1)), keep_ms: HOUR_MS }
-}
-
-fn retry(n: u32) -> Claim {
-    Claim::Retry { id: claim_id(n) }
-}
-
-/// A call of alice's with a claim.
-async fn ask(ledger: &Ledger, claim: Claim) -> Result<HeldOrClaimed, Refusal> {
-    let (alice, route) = (account("alice"), "/x".into());
-    ledger.hold_claiming(CallId::new(), alice, credits("1"), route, Some(claim)).await
-}
-
-/// The hold of a call that got its claim.
-async fn held(ledger: &Ledger, claim: Claim) -> Hold {
-    match ask(ledger, claim).await {
-        Ok(HeldOrClaimed::Held(hold)) => hold,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// What a call hears whose claim another call has.
-async fn claimed(ledger: &Ledger, claim: Claim) -> Claimed {
-    match ask(ledger, claim).await {
-        Ok(HeldOrClaimed::Claimed(claimed, _)) => claimed,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn by(hold: &HoldId, state: ClaimState) -> Claimed {
-    Claimed { hold: hold.clone(), state }
-}
-
-/// The embedded ledger, set up so.
-async fn opened(fixture: &TestLedger, after_crash: AfterCrash) -> Running {
-    std::fs::create_dir_all(fixture.dir()).unwrap();
-    let (path, durability) = (fixture.path(), fixture.kind.durability());
-    let config = LedgerConfig { path, durability, after_crash, ..LedgerConfig::default() };
-    let metrics = Metrics::new().unwrap();
-    let backend = SqliteLedger::open_as(&config, metrics.clone()).await.unwrap();
-    let reader = backend.reader();
-    Running::of(Ledger::start(backend, reader, metrics))
-}
 
 async fn a_key_is_the_first_calls_while_it_runs_and_once_it_is_charged(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
@@ -156,7 +91,7 @@ async fn another_request_under_the_key_is_a_conflict_also_while_the_first_runs(
     fixture: TestLedger,
 ) {
     let ledger = fixture.open_with("10").await;
-    let with = |mark| Claim::Key { id: claim_id(1), mark, keep_ms: HOUR_MS };
+    let with = |mark| Claim::Key { id: claim_id(1), mark, keep_ms: KEEP_MS };
     // The body of the first call is still arriving.
     let first = held(&ledger, with(None)).await;
     let id = first.id().clone();
@@ -175,7 +110,7 @@ async fn another_request_under_the_key_is_a_conflict_also_while_the_first_runs(
         ledger.reconciles().await;
     }
     // A mark that comes after the charge still counts.
-    let early = held(&ledger, Claim::Key { id: claim_id(2), mark: None, keep_ms: HOUR_MS }).await;
+    let early = held(&ledger, Claim::Key { id: claim_id(2), mark: None, keep_ms: KEEP_MS }).await;
     let captured = ledger.ask(capture_of(early.id(), Some(claim_id(2)))).await;
     assert!(matches!(captured, Outcome::Captured { .. }), "{captured:?}");
     ledger.reconciles().await;
@@ -183,20 +118,6 @@ async fn another_request_under_the_key_is_a_conflict_also_while_the_first_runs(
     assert_eq!(claimed(&ledger, key(2)).await, by(early.id(), ClaimState::Conflict));
     drop((first, early));
     ledger.stop().await;
-}
-
-/// The capture of a call's hold of one credit.
-fn capture_of(hold: &HoldId, claim: Option<ClaimId>) -> Operation {
-    Operation::Capture {
-        hold: hold.clone(),
-        account: Some(account("alice")),
-        amount: credits("1"),
-        route: "/x".into(),
-        origin: Origin::Call,
-        may_overrun: true,
-        usage: None,
-        claim,
-    }
 }
 
 async fn a_frozen_account_hears_its_refusal_and_not_of_the_claim(fixture: TestLedger) {
@@ -229,24 +150,11 @@ async fn a_claim_ends_with_its_time(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// A call's hold of one credit.
-fn hold_with(id: &HoldId, claim: Claim) -> Operation {
-    Operation::Hold(NewHold {
-        id: id.clone(),
-        account: account("alice"),
-        amount: credits("1"),
-        route: "/x".into(),
-        origin: Origin::Call,
-        ttl_ms: HOUR_MS,
-        claim: Some(claim),
-    })
-}
-
 async fn the_same_key_twice_in_one_batch_is_decided_once(fixture: TestLedger) {
     let mut ledger = fixture.backend().await;
     ledger.ask(Operation::Post(grant("g", "alice", "10"))).await;
     let [a, b, c, d] = [(); 4].map(|()| HoldId::for_call());
-    // With a grant among them, the batch is written in another way than without.
+    // A batch with a grant is written in another way than one without.
     for (n, others) in [(1, vec![]), (2, vec![Operation::Post(grant("h", "alice", "1"))])] {
         let [a, b, c, d] = [&a, &b, &c, &d].map(|id| hold_id(&format!("{}{n}", id.as_str())));
         let mut batch = vec![hold_with(&a, key(n)), hold_with(&b, key(n)), capture_of(&a, None)];
@@ -310,7 +218,7 @@ async fn a_late_capture_takes_its_claim_again(fixture: TestLedger) {
 async fn a_crash_settles_claims_as_it_settles_their_holds(fixture: TestLedger) {
     for after_crash in [AfterCrash::Release, AfterCrash::Charge] {
         let crashed = fixture.crashed();
-        let ledger = opened(&crashed, after_crash).await;
+        let ledger = crashed.open_after(after_crash).await;
         ledger.post(grant("initial", "alice", "20")).await.unwrap();
         let (running, done) = (held(&ledger, key(1)).await, held(&ledger, key(2)).await);
         let (id, done_id) = (running.id().clone(), done.id().clone());
@@ -318,7 +226,7 @@ async fn a_crash_settles_claims_as_it_settles_their_holds(fixture: TestLedger) {
         ledger.reconciles().await; // In `relaxed` this also waits for the disk.
         let crashed = crashed.crashed();
         for _ in 0..2 {
-            let after = opened(&crashed, after_crash).await;
+            let after = crashed.open_after(after_crash).await;
             assert_eq!(claimed(&after, key(2)).await, by(&done_id, ClaimState::Charged));
             match after_crash {
                 AfterCrash::Release => drop(held(&after, key(1)).await),
@@ -351,9 +259,7 @@ async fn a_start_finds_the_claims_in_the_log(fixture: TestLedger) {
         held(&ledger, key(n + 1)).await.release();
         let live = held(&ledger, key(n + 2)).await;
         let copy = fixture.crashed();
-        let logged = "SELECT coalesce(sum(json_array_length(batch, '$[0]')), 0) FROM batch_log";
-        let logged: i64 =
-            sqlx::query_scalar(logged).fetch_one(&mut copy.sql().await).await.unwrap();
+        let logged = copy.logged_holds().await;
         live.release();
         if logged < 3 {
             ledger.reconciles().await;
@@ -370,190 +276,4 @@ async fn a_start_finds_the_claims_in_the_log(fixture: TestLedger) {
         break;
     }
     ledger.stop().await;
-}
-
-async fn a_call_that_was_left_is_told_to_one_retry_the_oldest_first(fixture: TestLedger) {
-    let ledger = fixture.open_with("10").await;
-    held(&ledger, retry(1)).await.release();
-    let (first, second) = (ledger.call("1").await.unwrap(), ledger.call("1").await.unwrap());
-    let ids = [first.id().clone(), second.id().clone()];
-    for hold in [&first, &second, &first] {
-        hold.leave(claim_id(1)).await.unwrap();
-    }
-    // A retry that waits uses nothing up.
-    for _ in 0..2 {
-        assert_eq!(claimed(&ledger, retry(1)).await, by(&ids[0], ClaimState::Running));
-    }
-    held(&ledger, retry(2)).await.release();
-    second.capture(credits("1"));
-    assert_eq!(claimed(&ledger, retry(1)).await, by(&ids[0], ClaimState::Running));
-    first.capture(credits("1"));
-    assert_eq!(claimed(&ledger, retry(1)).await, by(&ids[0], ClaimState::Charged));
-    ledger.reconciles().await;
-    assert_eq!(claimed(&ledger, retry(1)).await, by(&ids[1], ClaimState::Charged));
-    held(&ledger, retry(1)).await.release();
-    // A call that was charged before the news of its client came.
-    let third = ledger.call("1").await.unwrap();
-    let leave = third.leave(claim_id(3));
-    let id = third.id().clone();
-    third.capture(credits("1"));
-    leave.await.unwrap();
-    assert_eq!(claimed(&ledger, retry(3)).await, by(&id, ClaimState::Charged));
-    held(&ledger, retry(3)).await.release();
-    ledger.reconciles().await;
-    ledger.stop().await;
-}
-
-async fn calls_that_were_left_at_once_are_told_in_their_order(fixture: TestLedger) {
-    let mut ledger = fixture.backend().await;
-    ledger.ask(Operation::Post(grant("g", "alice", "10"))).await;
-    let ids = ["b", "c", "a"].map(hold_id);
-    let leave = |hold: &HoldId| Operation::Leave {
-        id: claim_id(1),
-        hold: hold.clone(),
-        account: account("alice"),
-    };
-    let holds = ids.each_ref().map(|id| without_claim(hold_with(id, retry(9))));
-    ledger.apply(&holds).await;
-    ledger.apply(&ids.each_ref().map(leave)).await;
-    ledger.apply(&ids.each_ref().map(|id| capture_of(id, None))).await;
-    for id in &ids {
-        let outcome = ledger.ask(hold_with(&HoldId::for_call(), retry(1))).await;
-        assert_eq!(outcome, Outcome::Claimed(by(id, ClaimState::Charged)));
-    }
-    assert!(ledger.close().await);
-}
-
-/// The same hold of a call without a claim.
-fn without_claim(operation: Operation) -> Operation {
-    match operation {
-        Operation::Hold(hold) => Operation::Hold(NewHold { claim: None, ..hold }),
-        other => other,
-    }
-}
-
-async fn a_call_that_was_left_and_not_charged_is_forgotten(fixture: TestLedger) {
-    let ledger = fixture.open_with("10").await;
-    let call = ledger.call("1").await.unwrap();
-    call.leave(claim_id(1)).await.unwrap();
-    call.release();
-    held(&ledger, retry(1)).await.release();
-    let call = ledger.call("1").await.unwrap();
-    let leave = call.leave(claim_id(1));
-    call.release();
-    leave.await.unwrap();
-    held(&ledger, retry(1)).await.release();
-    ledger.reconciles().await;
-    ledger.stop().await;
-}
-
-async fn calls_that_were_left_outlive_a_crash(fixture: TestLedger) {
-    let ledger = opened(&fixture, AfterCrash::Charge).await;
-    ledger.post(grant("initial", "alice", "20")).await.unwrap();
-    let mut ids = Vec::new();
-    let live = ledger.call("1").await.unwrap();
-    for n in 1..=2 {
-        let call = ledger.call("1").await.unwrap();
-        ids.push(call.id().clone());
-        call.leave(claim_id(n)).await.unwrap();
-        call.capture(credits("1"));
-    }
-    live.leave(claim_id(3)).await.unwrap();
-    claimed(&ledger, retry(2)).await;
-    ledger.reconciles().await;
-    let copy = fixture.crashed();
-    let after = opened(&copy, AfterCrash::Charge).await;
-    assert_eq!(claimed(&after, retry(1)).await, by(&ids[0], ClaimState::Charged));
-    held(&after, retry(2)).await.release();
-    assert_eq!(claimed(&after, retry(3)).await, by(live.id(), ClaimState::Charged));
-    after.stop().await;
-    // Two minutes later.
-    copy.execute("UPDATE left_calls SET until = 1000, state = 'charged'").await.unwrap();
-    let after = opened(&copy, AfterCrash::Charge).await;
-    held(&after, retry(1)).await.release();
-    after.stop().await;
-    drop(live);
-    ledger.stop().await;
-}
-
-async fn rows(fixture: &TestLedger, table: &str) -> i64 {
-    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-    sqlx::query_scalar(count).fetch_one(&mut fixture.sql().await).await.unwrap()
-}
-
-/// Writes that many charged claims past the ledger, whose time is up at `until`.
-async fn add_claims(fixture: &TestLedger, count: u32, until: i64) {
-    let add = format!(
-        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \
-         INSERT INTO claims \
-         SELECT unhex(printf('%064x', n)), 'hold-' || n, zeroblob(32), {until}, 1 FROM n"
-    );
-    fixture.execute(&add).await.unwrap();
-}
-
-async fn old_claims_are_deleted(fixture: TestLedger) {
-    let ledger = fixture.open_with("10").await;
-    held(&ledger, key(1)).await.capture(credits("1"));
-    ledger.stop().await;
-    add_claims(&fixture, 5000, 1000).await;
-    fixture
-        .execute("INSERT INTO left_calls SELECT 'left', randomblob(32), 'charged', 1000")
-        .await
-        .unwrap();
-    let ledger = fixture.open().await;
-    eventually("the old claims are gone", async || rows(&fixture, "claims").await == 1).await;
-    eventually("the old record is gone", async || rows(&fixture, "left_calls").await == 0).await;
-    assert_eq!(claimed(&ledger, key(1)).await.state, ClaimState::Charged);
-    ledger.stop().await;
-}
-
-async fn a_call_without_a_claim_writes_nothing_of_claims(fixture: TestLedger) {
-    let ledger = fixture.open_with("1000").await;
-    for _ in 0..50 {
-        ledger.call("1").await.unwrap().capture(credits("1"));
-        let of_claims = "SELECT count(*) FROM batch_log WHERE json_array_length(batch) <> 4";
-        let of_claims: i64 =
-            sqlx::query_scalar(of_claims).fetch_one(&mut fixture.sql().await).await.unwrap();
-        assert_eq!(of_claims, 0);
-    }
-    ledger.reconciles().await;
-    assert_eq!((rows(&fixture, "claims").await, rows(&fixture, "left_calls").await), (0, 0));
-    ledger.stop().await;
-}
-
-/// The memory of this process, in bytes.
-fn resident() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    status.split(' ').nth(1).unwrap().parse::<i64>().unwrap() * 4096
-}
-
-async fn memory_is_flat_with_a_million_claims(fixture: TestLedger) {
-    fixture.open_with("1000000").await.stop().await;
-    add_claims(&fixture, 1_000_000, i64::MAX).await;
-    let before = resident();
-    let mut ledger = fixture.backend().await;
-    // The file's own cache has 32 MiB.
-    let grown = resident() - before;
-    assert!(grown < 50 << 20, "a start with a million claims takes {} kB", grown >> 10);
-    println!("a start with a million claims takes {} kB", grown >> 10);
-    let in_memory = |ledger: &AnyBackend| {
-        let AnyBackend::Embedded(ledger) = ledger else { panic!("an embedded ledger") };
-        format!("{ledger:?}").matches("KeyClaim").count()
-    };
-    for batch in 0..10 {
-        let calls: Vec<_> = (0..500).map(|n| (HoldId::for_call(), batch * 500 + n)).collect();
-        let holds: Vec<_> = calls.iter().map(|(id, n)| hold_with(id, key(*n))).collect();
-        let captures: Vec<_> =
-            calls.iter().map(|(id, n)| capture_of(id, Some(claim_id(*n)))).collect();
-        let held = ledger.apply(&holds).await;
-        assert!(held.iter().all(|held| matches!(held, Outcome::Held { .. })), "{:?}", held[0]);
-        ledger.tick(&|_| true).await;
-        assert_eq!(in_memory(&ledger), 500, "the claims of the calls that run");
-        ledger.apply(&captures).await;
-        ledger.tick(&|_| true).await;
-        assert_eq!(in_memory(&ledger), 0, "charged claims are in the file alone");
-    }
-    let again = ledger.ask(hold_with(&HoldId::for_call(), key(17))).await;
-    assert!(matches!(again, Outcome::Claimed(Claimed { state: ClaimState::Charged, .. })));
-    assert!(ledger.close().await);
 }

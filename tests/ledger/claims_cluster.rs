@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use farebox::ledger::{
-    Backend as _, CallId, Claim, ClaimId, ClaimState, Claimed, HeldOrClaimed, Hold, HoldId,
-    NewHold, Operation, Origin, Outcome, Refusal, RequestMark, Stage,
+    Backend as _, Claim, ClaimId, ClaimState, Claimed, HeldOrClaimed, HoldId, NewHold, Operation,
+    Outcome, Refusal, Stage,
 };
 
+use crate::claiming::{KEEP_MS, ask, capture_of, claim_id, held, hold_with, key, mark};
 use crate::cluster::serves_again;
 use crate::payments::{disputed, paid, take};
 use crate::test_ledger::{
-    HOUR_MS, Kind, Running, TestLedger, account, credits, eventually, grant, hold_id,
-    on_cluster_ledgers, text,
+    Kind, Running, TestLedger, account, credits, eventually, grant, hold_id, on_cluster_ledgers,
+    text,
 };
 use crate::without_postgres::with_a_line;
 
@@ -30,37 +31,7 @@ on_cluster_ledgers!("multi_thread":
     a_call_without_a_key_leaves_no_trace_of_claims,
 );
 
-pub const KEEP_MS: u64 = 24 * HOUR_MS;
-
-pub fn id(n: u64) -> ClaimId {
-    let mut bytes = [0xc1; 32];
-    bytes[..8].copy_from_slice(&n.to_be_bytes());
-    ClaimId::new(bytes)
-}
-
-pub fn mark(n: u8) -> RequestMark {
-    RequestMark::new([n; 32])
-}
-
-pub fn key(n: u64) -> Claim {
-    Claim::Key { id: id(n), mark: Some(mark(1)), keep_ms: KEEP_MS }
-}
-
-async fn ask(ledger: &Running, claim: Claim) -> Result<HeldOrClaimed, Refusal> {
-    ledger
-        .hold_claiming(CallId::new(), account("alice"), credits("1"), "/x".into(), Some(claim))
-        .await
-}
-
-/// The hold of a call whose claim is free.
-pub async fn held(ledger: &Running, claim: Claim) -> Hold {
-    match ask(ledger, claim).await.unwrap() {
-        HeldOrClaimed::Held(hold) => hold,
-        HeldOrClaimed::Claimed(claimed, _) => panic!("{claimed:?}"),
-    }
-}
-
-/// Where the call stands that has a claim; `None` where the claim is free (and given up again).
+/// The state of the call that has a claim; `None` if the claim was free. It is then taken and given up again.
 pub async fn stands(ledger: &Running, claim: Claim) -> Option<ClaimState> {
     let mut state = None;
     eventually("the ledger decides", async || {
@@ -90,28 +61,11 @@ async fn is_clean(ledger: &Running) {
 
 /// A call's hold that claims a key, for a bare backend.
 fn keyed(id: &str, claim: Claim) -> Operation {
-    Operation::Hold(NewHold {
-        id: hold_id(id),
-        account: account("alice"),
-        amount: credits("1"),
-        route: "/x".into(),
-        origin: Origin::Call,
-        ttl_ms: HOUR_MS,
-        claim: Some(claim),
-    })
+    hold_with(&hold_id(id), claim)
 }
 
 fn keyed_capture(hold: &str, claim: ClaimId) -> Operation {
-    Operation::Capture {
-        hold: hold_id(hold),
-        account: Some(account("alice")),
-        amount: credits("1"),
-        route: "/x".into(),
-        origin: Origin::Call,
-        may_overrun: true,
-        usage: None,
-        claim: Some(claim),
-    }
+    capture_of(&hold_id(hold), Some(claim))
 }
 
 fn claimed(hold: &str, state: ClaimState) -> Outcome {
@@ -165,7 +119,7 @@ async fn a_charged_key_stays_the_first_calls_when_redis_is_emptied(fixture: Test
     }
     held(&ledger, key(30)).await.release();
     is_charged(&ledger, "all is settled", "70", "0").await;
-    let other = Claim::Key { id: id(5), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    let other = Claim::Key { id: claim_id(5), mark: Some(mark(2)), keep_ms: KEEP_MS };
     for _ in 0..2 {
         fixture.cluster().redis.flush_all();
         for n in 0..30 {
@@ -202,7 +156,7 @@ async fn a_running_call_keeps_its_key_when_redis_is_emptied(fixture: TestLedger)
     line.mend();
     serves_again(&ledger).await;
     assert_eq!(stands(&ledger, key(7)).await, Some(ClaimState::Running));
-    let other = Claim::Key { id: id(7), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    let other = Claim::Key { id: claim_id(7), mark: Some(mark(2)), keep_ms: KEEP_MS };
     assert_eq!(stands(&ledger, other).await, Some(ClaimState::Conflict));
     hold.capture(credits("1"));
     is_charged(&ledger, "it is charged", "9", "0").await;
@@ -217,9 +171,9 @@ async fn a_running_call_keeps_its_key_when_redis_is_emptied(fixture: TestLedger)
 
 async fn a_key_is_marked_after_redis_was_emptied(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
-    let unmarked = Claim::Key { id: id(7), mark: None, keep_ms: KEEP_MS };
+    let unmarked = Claim::Key { id: claim_id(7), mark: None, keep_ms: KEEP_MS };
     let hold = held(&ledger, unmarked).await;
-    let other = Claim::Key { id: id(7), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    let other = Claim::Key { id: claim_id(7), mark: Some(mark(2)), keep_ms: KEEP_MS };
     assert_eq!(stands(&ledger, other).await, Some(ClaimState::Running));
     ledger.reconciles().await;
     fixture.cluster().redis.flush_all();
@@ -243,7 +197,11 @@ async fn a_key_of_a_killed_gateway_is_charged_or_runs_anew(fixture: TestLedger) 
     let ledger = fixture.open_with("10").await;
     let mut killed = fixture.gateway("killed").await.unwrap();
     let outcomes = killed
-        .apply(&[keyed("charged", key(1)), keyed("runs", key(2)), keyed_capture("charged", id(1))])
+        .apply(&[
+            keyed("charged", key(1)),
+            keyed("runs", key(2)),
+            keyed_capture("charged", claim_id(1)),
+        ])
         .await;
     assert!(matches!(
         outcomes[..],
@@ -268,7 +226,7 @@ async fn a_key_survives_the_loss_of_redis_and_its_gateway(fixture: TestLedger) {
     let mut gateway = fixture.gateway("gateway").await.unwrap();
     gateway.apply(&[Operation::Post(grant("g", "alice", "10"))]).await;
     let operations =
-        [keyed("charged", key(1)), keyed("runs", key(2)), keyed_capture("charged", id(1))];
+        [keyed("charged", key(1)), keyed("runs", key(2)), keyed_capture("charged", claim_id(1))];
     gateway.apply(&operations).await;
     assert_eq!(gateway.apply(&[Operation::Audit]).await, [Outcome::Audited(vec![])]);
     let crashed = fixture.crashed();
@@ -296,7 +254,7 @@ async fn a_late_charge_keeps_its_key(fixture: TestLedger) {
     let asked = gateway.apply(&[keyed("next", key(2)), keyed("twice", key(2))]).await;
     assert!(matches!(asked[0], Outcome::Held { .. }), "{asked:?}");
     assert_eq!(asked[1], claimed("next", ClaimState::Running));
-    let charges = [keyed_capture("late", id(1)), keyed_capture("later", id(2))];
+    let charges = [keyed_capture("late", claim_id(1)), keyed_capture("later", claim_id(2))];
     for outcome in gateway.apply(&charges).await {
         assert!(matches!(outcome, Outcome::Captured { late: true, .. }), "{outcome:?}");
     }
@@ -316,7 +274,7 @@ async fn a_late_charge_keeps_its_key(fixture: TestLedger) {
         })
         .await;
     }
-    gateway.apply(&[keyed_capture("next", id(2))]).await;
+    gateway.apply(&[keyed_capture("next", claim_id(2))]).await;
     let asked = gateway.apply(&[keyed("c", key(2))]).await;
     assert_eq!(asked, [claimed("next", ClaimState::Charged)]);
     assert!(gateway.close().await);
@@ -340,7 +298,7 @@ async fn a_key_is_charged_though_redis_is_away_when_its_gateway_stops(mut fixtur
 async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture: TestLedger) {
     let first = fixture.open_with("100").await;
     let second = fixture.open_another("second").await;
-    let retry = Claim::Retry { id: id(9) };
+    let retry = Claim::Retry { id: claim_id(9) };
     for loses in [false, true] {
         let lose = async || {
             if loses {
@@ -352,9 +310,9 @@ async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture
         let (one, other) = (first.call("1").await.unwrap(), second.call("1").await.unwrap());
         assert_eq!(stands(&second, retry).await, None, "nobody left");
         first.reconciles().await;
-        assert!(one.leave(id(9)).await.is_ok() && one.leave(id(9)).await.is_ok());
-        // Of two equal calls the oldest is heard of first.
-        assert!(other.leave(id(9)).await.is_ok());
+        assert!(one.leave(claim_id(9)).await.is_ok() && one.leave(claim_id(9)).await.is_ok());
+        // A retry hears of the older of two equal calls first.
+        assert!(other.leave(claim_id(9)).await.is_ok());
         lose().await;
         assert_eq!(stands(&second, retry).await, Some(ClaimState::Running));
         assert_eq!(stands(&second, retry).await, Some(ClaimState::Running), "it is not used up");
@@ -377,13 +335,13 @@ async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture
 
 async fn a_key_whose_time_is_up_leaves_redis_and_postgres(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
-    let short = Claim::Key { id: id(1), mark: None, keep_ms: 1 };
+    let short = Claim::Key { id: claim_id(1), mark: None, keep_ms: 1 };
     let hold = held(&ledger, short).await;
     tokio::time::sleep(Duration::from_millis(5)).await;
     assert_eq!(stands(&ledger, short).await, Some(ClaimState::Running), "while the call runs");
     hold.capture(credits("1"));
     is_charged(&ledger, "it is charged", "9", "0").await;
-    let brief = Claim::Key { id: id(2), mark: None, keep_ms: 10_000 };
+    let brief = Claim::Key { id: claim_id(2), mark: None, keep_ms: 10_000 };
     held(&ledger, brief).await.capture(credits("1"));
     is_charged(&ledger, "the other is charged", "8", "0").await;
     assert_eq!(stands(&ledger, brief).await, Some(ClaimState::Charged));
@@ -397,7 +355,7 @@ async fn a_key_whose_time_is_up_leaves_redis_and_postgres(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// Neither in Redis, nor in the stream, nor in Postgres.
+/// There is no trace in Redis, in the stream or in Postgres.
 async fn a_call_without_a_key_leaves_no_trace_of_claims(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let live = ledger.call("1").await.unwrap();
@@ -420,7 +378,7 @@ async fn a_frozen_account_hears_its_refusal_and_not_of_the_claim(fixture: TestLe
     take(&ledger, paid()).await.unwrap();
     held(&ledger, key(1)).await.capture(credits("1"));
     take(&ledger, disputed(Stage::Standing)).await.unwrap();
-    for claim in [key(1), Claim::Retry { id: id(1) }] {
+    for claim in [key(1), Claim::Retry { id: claim_id(1) }] {
         assert_eq!(ask(&ledger, claim).await.unwrap_err(), Refusal::Frozen);
     }
     ledger.ask(Operation::Thaw { account: account("alice") }).await;

@@ -1,15 +1,19 @@
-//! What Postgres keeps of claims and answers, and how it finds them.
+//! Claims and answers in Postgres: the rows that it keeps, and how it finds them.
 
 use bytes::Bytes;
-use farebox::ledger::{Answers as _, Backend as _, Claim, ClaimState, Kept, Operation};
+use farebox::ledger::{
+    Answers as _, Backend as _, Claim, ClaimState, Kept, Operation, Reader as _,
+};
 
-use crate::claims_cluster::{KEEP_MS, held, id, is_charged, key, mark, stands};
+use crate::claiming::{KEEP_MS, claim_id, held, key, mark};
+use crate::claims_cluster::{is_charged, stands};
 use crate::test_ledger::{
     Kind, TestLedger, credits, eventually, grant, hold_id, on_cluster_ledgers,
 };
 
 on_cluster_ledgers!("multi_thread":
     answers_are_kept_for_every_gateway_up_to_their_limit,
+    replays_of_every_gateway_are_added_up_and_forgotten_after_a_year,
     an_embedded_ledger_is_moved_with_its_claims,
     claims_are_found_by_their_indexes,
 );
@@ -65,11 +69,41 @@ async fn answers_are_kept_for_every_gateway_up_to_their_limit(fixture: TestLedge
     assert_eq!(answers.read(&call(7)).await.unwrap(), Some(sealed(7)));
 }
 
+async fn replays_of_every_gateway_are_added_up_and_forgotten_after_a_year(fixture: TestLedger) {
+    let mut first = fixture.gateway("first").await.unwrap();
+    let mut second = fixture.gateway("second").await.unwrap();
+    let (one, other) = (first.answers(5000).await.unwrap(), second.answers(5000).await.unwrap());
+    let calls: Vec<_> = (0..50).map(|n| hold_id(&format!("call-{n}"))).collect();
+    for round in 0..40 {
+        // Both write the same rows, in opposite orders.
+        calls.iter().for_each(|call| one.count_replay(call));
+        calls.iter().rev().for_each(|call| other.count_replay(call));
+        if round % 10 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let read = async || second.reader().replays(&calls).await.unwrap();
+    eventually("all replays are written", async || {
+        let replays = read().await;
+        replays.len() == calls.len() && replays.values().all(|replays| replays.times == 80)
+    })
+    .await;
+    let unknown = second.reader().replays(&[hold_id("never")]).await.unwrap();
+    assert!(unknown.is_empty());
+    let aged = "UPDATE replays SET last = last - 401 * 86400000::int8 WHERE call <> 'call-7'";
+    fixture.execute(aged).await.unwrap();
+    // An answer for which there is no room has old ones deleted, as the janitor does every minute.
+    let too_large = Bytes::from(vec![1; 6000]);
+    let kept = one.keep(&calls[0], too_large, now_ms() + 3_600_000).await.unwrap();
+    assert_eq!((kept, read().await.len()), (Kept::NoRoom, 1));
+    assert!(first.close().await && second.close().await);
+}
+
 async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     let from = TestLedger::new(Kind::EmbeddedStrict);
     let ledger = from.open_with("10").await;
     held(&ledger, key(1)).await.capture(credits("1"));
-    let unmarked = Claim::Key { id: id(2), mark: None, keep_ms: KEEP_MS };
+    let unmarked = Claim::Key { id: claim_id(2), mark: None, keep_ms: KEEP_MS };
     held(&ledger, unmarked).await.capture(credits("1"));
     held(&ledger, key(3)).await.release();
     is_charged(&ledger, "two are charged", "8", "0").await;
@@ -79,7 +113,7 @@ async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     drop(embedded);
     farebox::store::import(&fixture.config("import"), &from.path()).await.unwrap();
     let ledger = fixture.open().await;
-    let other = Claim::Key { id: id(1), mark: Some(mark(2)), keep_ms: KEEP_MS };
+    let other = Claim::Key { id: claim_id(1), mark: Some(mark(2)), keep_ms: KEEP_MS };
     assert_eq!(stands(&ledger, other).await, Some(ClaimState::Conflict));
     for (n, expected) in [(1, Some(ClaimState::Charged)), (2, Some(ClaimState::Charged)), (3, None)]
     {
@@ -90,7 +124,7 @@ async fn an_embedded_ledger_is_moved_with_its_claims(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// By the plans of the very statements that the gateway runs, as Postgres itself logs them.
+/// Postgres logs the plan of each statement that the gateway runs. No plan may scan the table.
 async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
     let mut before = fixture.gateway("before").await.unwrap();
     before.apply(&[Operation::Post(grant("g", "alice", "100"))]).await;
@@ -119,19 +153,20 @@ async fn claims_are_found_by_their_indexes(fixture: TestLedger) {
     let ledger = fixture.open().await;
     let (marked, charged) = (held(&ledger, key(1)).await, held(&ledger, key(2)).await);
     ledger.reconciles().await;
-    let unmarked = held(&ledger, Claim::Key { id: id(3), mark: None, keep_ms: KEEP_MS }).await;
+    let unmarked =
+        held(&ledger, Claim::Key { id: claim_id(3), mark: None, keep_ms: KEEP_MS }).await;
     ledger.reconciles().await;
     unmarked.mark_claim(mark(1)).await.unwrap();
-    marked.leave(id(9)).await.unwrap();
+    marked.leave(claim_id(9)).await.unwrap();
     charged.capture(credits("1"));
     ledger.reconciles().await;
     fixture.cluster().redis.flush_all();
     assert_eq!(stands(&ledger, key(2)).await, Some(ClaimState::Charged));
-    assert_eq!(stands(&ledger, Claim::Retry { id: id(9) }).await, Some(ClaimState::Running));
+    assert_eq!(stands(&ledger, Claim::Retry { id: claim_id(9) }).await, Some(ClaimState::Running));
     marked.capture(credits("1"));
     unmarked.release();
     is_charged(&ledger, "both are charged", "98", "0").await;
-    assert_eq!(stands(&ledger, Claim::Retry { id: id(9) }).await, Some(ClaimState::Charged));
+    assert_eq!(stands(&ledger, Claim::Retry { id: claim_id(9) }).await, Some(ClaimState::Charged));
     let redis = &fixture.cluster().redis;
     eventually("every claim is in Redis", async || {
         redis.ask(&["HGET", "{s00}:meta", "claims"]) == "0"

@@ -358,7 +358,7 @@ async fn keys_are_stored_once_and_revoked_at_once(fixture: TestLedger) {
     let revoked_at_ms = stored[0].revoked_at_ms;
     assert!(revoked_at_ms.is_some());
     assert_eq!(stored, [KeyRecord { revoked_at_ms, ..first.clone() }]);
-    // Neither a second time, nor an import of the same key, brings it back or moves its date.
+    // A second revocation, or an import of the same key, does not bring the key back and does not move its date.
     assert_eq!(revoke("k1").await, Outcome::KeyRevoked);
     assert_eq!(put(&[first]).await, Outcome::KeysStored { new: 0 });
     ledger.stop().await;
@@ -371,7 +371,7 @@ async fn keys_are_stored_once_and_revoked_at_once(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// More than a transaction on Postgres has the time for, one by one.
+/// There are more keys than a transaction on Postgres has the time for, one by one.
 async fn thousands_of_keys_are_stored_at_once(fixture: TestLedger) {
     const COUNT: usize = 8_000;
     let ledger = fixture.open().await;

@@ -82,8 +82,8 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
             worst = worst.max(age);
             assert!(age < PROMISE + BUSY, "lost {age:?} after its acknowledgement: {line:?}");
         }
-        // Only the end is missing: what was asked after a lost operation is lost too, or durable
-        // of its own (a grant waits for all that came before it, so nothing was lost by then).
+        // Only the end of the sequence is missing: every operation that was asked after a lost one is lost too. A
+        // grant waits for all operations before it, so none of those is lost once it is acknowledged.
         if let Some(first) = lost.iter().map(|line| line.answered_us).min() {
             for line in lines.iter().filter(|line| line.asked_us > first) {
                 assert!(!on_disk.has(line), "{line:?} outlived what was acknowledged before it");

@@ -1,16 +1,14 @@
 //! Calls that a crash or a stop cut off, and what a gateway that was only paused says of them later.
 
 use farebox::ledger::{
-    AfterCrash, Backend as _, CrashOutcome, CrashedCall, EntryKind, Ledger, LedgerConfig,
-    Operation, Origin, Outcome, Reader, Refusal,
+    AfterCrash, Backend as _, CrashOutcome, CrashedCall, EntryKind, Operation, Origin, Outcome,
+    Reader, Refusal,
 };
-use farebox::metrics::Metrics;
-use farebox::store::SqliteLedger;
 use sqlx::Executor as _;
 
 use crate::test_ledger::{
-    HOUR_MS, Running, TestLedger, account, api_capture, api_hold, call_capture, call_release,
-    conflict, credits, eventually, grant, hold_id, hold_of, on_embedded_ledgers, text,
+    HOUR_MS, TestLedger, account, api_capture, api_hold, call_capture, call_release, conflict,
+    credits, eventually, grant, hold_id, hold_of, on_embedded_ledgers, text,
 };
 
 on_embedded_ledgers!("current_thread":
@@ -22,17 +20,6 @@ on_embedded_ledgers!("current_thread":
     a_ledger_of_the_version_before_is_brought_up_with_its_holds,
     a_clock_that_was_set_back_gives_an_api_hold_no_more_life,
 );
-
-/// The embedded ledger, set up so.
-async fn opened(fixture: &TestLedger, after_crash: AfterCrash) -> Running {
-    std::fs::create_dir_all(fixture.dir()).unwrap();
-    let (path, durability) = (fixture.path(), fixture.kind.durability());
-    let config = LedgerConfig { path, durability, after_crash, ..LedgerConfig::default() };
-    let metrics = Metrics::new().unwrap();
-    let backend = SqliteLedger::open_as(&config, metrics.clone()).await.unwrap();
-    let reader = backend.reader();
-    Running::of(Ledger::start(backend, reader, metrics))
-}
 
 /// The whole list, a call at a time: request id, amount, outcome.
 pub async fn listed(reader: &dyn Reader) -> Vec<(String, String, CrashOutcome)> {
@@ -53,7 +40,7 @@ pub async fn listed(reader: &dyn Reader) -> Vec<(String, String, CrashOutcome)> 
 async fn a_start_ends_what_a_crash_left_once_as_the_config_says(fixture: TestLedger) {
     for after_crash in [AfterCrash::Release, AfterCrash::Charge] {
         let crashed = fixture.crashed();
-        let ledger = opened(&crashed, after_crash).await;
+        let ledger = crashed.open_after(after_crash).await;
         ledger.post(grant("initial", "alice", "20")).await.unwrap();
         let mut calls = Vec::new();
         for amount in ["4", "3"] {
@@ -67,7 +54,7 @@ async fn a_start_ends_what_a_crash_left_once_as_the_config_says(fixture: TestLed
             AfterCrash::Charge => ("13", CrashOutcome::Charged),
         };
         for _ in 0..2 {
-            let after = opened(&crashed, after_crash).await;
+            let after = crashed.open_after(after_crash).await;
             assert_eq!(after.has("alice").await, text((balance, "2")), "the API's hold stays");
             let mut listed = listed(after.read()).await;
             listed.sort_by(|a, b| b.1.cmp(&a.1));
@@ -91,7 +78,7 @@ async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: T
     if !fixture.kind.is_strict() {
         return;
     }
-    let ledger = opened(&fixture, AfterCrash::Charge).await;
+    let ledger = fixture.open_after(AfterCrash::Charge).await;
     ledger.post(grant("initial", "alice", "100")).await.unwrap();
     for round in 0.. {
         assert!(round < 200, "no copy had both calls in its log");
@@ -101,9 +88,7 @@ async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: T
         freed.release();
         let live = ledger.call("1").await.unwrap();
         let copy = fixture.crashed();
-        let logged = "SELECT coalesce(sum(json_array_length(batch, '$[0]')), 0) FROM batch_log";
-        let logged: i64 =
-            sqlx::query_scalar(logged).fetch_one(&mut copy.sql().await).await.unwrap();
+        let logged = copy.logged_holds().await;
         live.release();
         if logged < 3 {
             eventually("all holds have ended", async || ledger.has("alice").await.1 == "0").await;
@@ -111,7 +96,7 @@ async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: T
         }
         let balance = (credits(&balance).micros() - credits("3").micros()) as i64;
         for _ in 0..2 {
-            let after = opened(&copy, AfterCrash::Charge).await;
+            let after = copy.open_after(AfterCrash::Charge).await;
             let (now, held) = after.has("alice").await;
             assert_eq!((credits(&now).micros() as i64, &*held), (balance, "0"));
             assert_eq!(listed(after.read()).await.len(), 1, "the call that lived is charged");
@@ -124,7 +109,7 @@ async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: T
 }
 
 async fn a_stop_charges_the_calls_that_it_cuts_off_where_the_config_says_so(fixture: TestLedger) {
-    let ledger = opened(&fixture, AfterCrash::Charge).await;
+    let ledger = fixture.open_after(AfterCrash::Charge).await;
     ledger.post(grant("initial", "alice", "20")).await.unwrap();
     let (cut, freed) = (ledger.call("4").await.unwrap(), ledger.call("3").await.unwrap());
     ledger.cut_calls_off();
@@ -267,7 +252,7 @@ async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(fixture: Te
         sql.execute(undo).await.unwrap();
     }
     drop(sql);
-    let after = opened(&crashed, AfterCrash::Charge).await;
+    let after = crashed.open_after(AfterCrash::Charge).await;
     assert_eq!(after.has("alice").await, text(("16", "3")));
     let listed = listed(after.read()).await;
     assert_eq!((&*listed[0].1, listed[0].2, listed.len()), ("4", CrashOutcome::Charged, 1));

@@ -228,8 +228,8 @@ async fn a_stop_waits_for_the_disk(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// The disk says that a commit failed, and it cannot be read whether that is so. What the ledger
-/// then finds in the file is the truth, and nothing is done twice or lost.
+/// The disk says that a commit failed, and it cannot be read whether that is so. The ledger then goes by
+/// what stands in the file, and nothing is done twice or lost.
 async fn a_commit_in_doubt_is_settled_by_the_file(fixture: TestLedger) {
     if !alone(&fixture, "a_commit_in_doubt_is_settled_by_the_file") {
         return;

@@ -174,7 +174,7 @@ async fn an_account_brought_over_with_nothing_exists_from_then_on(fixture: TestL
 
 async fn a_payment_is_granted_once_under_whatever_ids_at_once(fixture: TestLedger) {
     let ledger = fixture.open().await;
-    // Where gateways share a ledger, from two of them.
+    // On a shared ledger the rows come from two gateways.
     let another = match fixture.kind.is_embedded() {
         true => None,
         false => Some(fixture.open_another("another").await),

@@ -23,7 +23,7 @@ on_cluster_ledgers!("multi_thread":
     thousands_of_calls_that_a_crash_cut_off_are_given_back,
 );
 
-/// More than the script's language can pass to a function.
+/// A number of holds; more than the script's language can pass to a function.
 const MANY: usize = 3000;
 
 /// As many operations as a batch may have.
@@ -81,7 +81,7 @@ async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(fixture
     redis.flush_all();
     let began = Instant::now();
     let expected = ("1000000".to_owned(), many.to_string());
-    // Both bring it at once.
+    // Both gateways load the account at once.
     let (one, two) = tokio::join!(alice_has(&mut ledger), alice_has(&mut other));
     assert_eq!((&one, &two), (&expected, &expected));
     println!("{many} holds are back after {:?}", began.elapsed());
@@ -100,7 +100,7 @@ async fn an_account_with_thousands_of_holds_is_served_again_and_repaired(fixture
     assert!(ledger.close().await && other.close().await);
 }
 
-/// More in one sweep than a batch may have, and than the script's language can pass to a function.
+/// One sweep finds more holds than a batch may have, and than the script's language can pass to a function.
 async fn thousands_of_calls_that_a_crash_cut_off_are_given_back(fixture: TestLedger) {
     let mut crashed = fixture.gateway("gateway").await.unwrap();
     let granted = Operation::Post(grant("g", "alice", "1000000"));

@@ -19,7 +19,7 @@ on_cluster_ledgers!("multi_thread":
 const NOW: i32 = 3;
 const BEFORE: i32 = NOW - 1;
 
-/// Some looks of a gateway at the ledger: one a second.
+/// The time in which a gateway looks at the ledger twice. It looks once a second.
 const SOME_LOOKS: Duration = Duration::from_millis(2500);
 
 /// A gateway of a version with this layout; with what it counts.
@@ -109,7 +109,7 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
 async fn the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump() {
     let fixture = TestLedger::new(Kind::ClusterStrict);
     let ledger = fixture.open_with("100").await;
-    // Nothing of the calls below needs these columns, so this is the version before.
+    // The calls below do not need these columns. Without them the tables are those of the version before.
     for undo in [
         "ALTER TABLE entries DROP COLUMN held, DROP COLUMN model, DROP COLUMN usage, \
          DROP COLUMN prices",

@@ -247,7 +247,7 @@ async fn a_stop_writes_what_was_asked_and_takes_nothing_more(fixture: TestLedger
     for _ in 0..200 {
         guards.push(ledger.call("1").await.unwrap());
     }
-    // Enough settlements to need several batches, and the stop behind them.
+    // The settlements need several batches, and the stop is queued behind them.
     for _ in 0..5 {
         let more = guards.drain(..40).collect::<Vec<_>>();
         more.into_iter().for_each(|guard| guard.capture(credits("1")));

@@ -36,7 +36,7 @@ mod after_a_crash {
     on_embedded_ledgers!("multi_thread": an_extended_hold_is_ended_whole);
 }
 
-/// What a call used that cost `held` at its end.
+/// The usage of a call for which `held` was held at its end.
 pub fn record(held: &str, model: Option<&str>, input: u64) -> UsageRecord {
     let usage = Usage::NONE.with(UsageKind::Input, input).unwrap();
     UsageRecord {
@@ -121,7 +121,7 @@ async fn an_extension_takes_effect_once(fixture: TestLedger) {
     assert!(matches!(outcomes[0], Outcome::Captured { late: false, .. }), "{outcomes:?}");
     assert_eq!(outcomes[1], ended());
     assert_eq!(backend.ask(first).await, ended());
-    // Before its hold, and after a release that came before the hold.
+    // An extension comes before its hold, and after a release that came before the hold.
     assert_eq!(backend.ask(extend("early", "alice", "1")).await, unknown);
     backend.ask(call_release("early")).await;
     assert_eq!(backend.ask(extend("early", "alice", "1")).await, ended());
@@ -198,7 +198,7 @@ async fn a_charge_above_the_hold_is_a_debt_or_given_up(fixture: TestLedger) {
     assert_eq!(hold.settle(settlement("7", Overrun::Cap, Some(used.clone()))), credits("4"));
     assert_eq!(ledger.has("alice").await, text(("0", "0")));
     ledger.post(grant("more", "alice", "3")).await.unwrap();
-    // Without a record, and after an extension.
+    // A settlement without a record, after an extension.
     let mut hold = ledger.call("1").await.unwrap();
     hold.extend(credits("1")).await.unwrap();
     hold.settle(settlement("2.5", Overrun::Debt, None));
@@ -228,7 +228,7 @@ async fn a_charge_keeps_what_the_call_used(fixture: TestLedger) {
         let hold = ledger.call("2").await.unwrap();
         hold.settle(settlement("1", Overrun::Debt, Some(used)));
     }
-    // Nothing was used, or it was free: nothing is charged.
+    // A call that used nothing, or was free, is not charged.
     let hold = ledger.call("2").await.unwrap();
     let free = settlement("0", Overrun::Debt, Some(record("2", Some("free"), 9)));
     assert_eq!(hold.settle(free), credits("0"));
@@ -311,7 +311,7 @@ async fn an_extended_hold_that_expires_gives_all_of_it_back(fixture: TestLedger)
     let balance = backend.ask(Operation::Balance { account: account("alice") }).await;
     let Outcome::Balance(Some(balance)) = balance else { panic!("{balance:?}") };
     assert_eq!((balance.balance.to_string(), balance.held), ("10".to_owned(), credits("0")));
-    // It may still be charged what it was extended to.
+    // The late call may still be charged the amount to which its hold was extended.
     let late = backend.ask(call_capture("left", "5")).await;
     assert!(matches!(late, Outcome::Captured { late: true, .. }), "{late:?}");
     assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
@@ -337,7 +337,7 @@ async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
         ledger.post(grant("initial", "alice", "20")).await.unwrap();
         let mut early = ledger.call("4").await.unwrap();
         early.extend(credits("1")).await.unwrap();
-        // These are written together.
+        // The three holds are written together.
         let (late, other, beside) =
             tokio::join!(ledger.call("3"), ledger.call("1"), ledger.call("1"));
         let (mut late, other, beside) = (late.unwrap(), other.unwrap(), beside.unwrap());

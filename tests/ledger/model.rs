@@ -95,7 +95,7 @@ fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// These are asked together; then, if so, everything is checked on disk too.
+    /// Asks these operations together. Then, if true, everything is checked on disk too.
     Batch(Vec<Operation>, bool),
     /// The time of these holds runs out, under a live call or not.
     TimeIsUp(BTreeSet<u8>, bool),
@@ -139,7 +139,7 @@ fn origin() -> impl Strategy<Value = Origin> {
     prop_oneof![Just(Origin::Call), Just(Origin::Api)]
 }
 
-/// Of one capture in three.
+/// The usage of a capture, which one in three has.
 fn usage() -> impl Strategy<Value = Option<Arc<UsageRecord>>> {
     let record = |(held, model, input, prices): (u64, Option<&str>, u64, &str)| {
         let usage = Usage::NONE.with(UsageKind::Input, input).unwrap();

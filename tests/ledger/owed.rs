@@ -56,7 +56,7 @@ async fn what_calls_owe_and_cannot_be_charged_stops_no_recovery(fixture: TestLed
     let ledger = fixture.open_with("10").await;
     ledger.reconciles().await;
     fixture.execute(OWED).await.unwrap();
-    // No entry of it can be written.
+    // Postgres can write no entry of this capture.
     let broken = "ALTER TABLE operations ADD CHECK (id <> 'capture:late')";
     fixture.execute(broken).await.unwrap();
     fixture.cluster().redis.flush_all();

@@ -40,7 +40,7 @@ impl Claims {
         Self { left_outlive_expiry: !kind.is_embedded(), ..Self::default() }
     }
 
-    /// Who else has the claim.
+    /// The call that has the claim already, if one has.
     pub fn claimed(&mut self, claim: &Claim) -> Option<Claimed> {
         match claim {
             Claim::Key { id, mark, .. } => {

@@ -60,9 +60,9 @@ impl Backend for Watched {
     }
 }
 
-/// A batch gathers whoever is ready, and with thousands of them that could go on for long. How
-/// long the disk itself takes, and when two busy cores run anybody, is not the ledger's to promise:
-/// so it is the beginning of a commit that is looked at, and the usual one.
+/// A batch gathers every caller that is ready, and with thousands of callers that could take long. The
+/// ledger cannot promise how long the disk takes, or when two busy cores run a task. So the test looks
+/// at the time until a commit begins, and at its median.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() {
     let fixture = TestLedger::new(Kind::EmbeddedRelaxed);

@@ -58,7 +58,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_together_no_more_than_it(
     assert!(refunds.clone().all(|entry| entry.operation.hold().unwrap().starts_with("job")));
     assert_eq!(ledger.has("alice").await, text(("8.5", "0")));
     ledger.reconciles().await;
-    // Many at once, some under one id: together never more than there is.
+    // Many refunds at once, some under one id, never give back more than was charged.
     let asked = (0..24).map(|n| ledger.ask(refund_part("j", &format!("p-{}", n % 8), "0.1")));
     for outcome in futures_util::future::join_all(asked).await {
         assert!(matches!(outcome, Outcome::Posted { .. }) || outcome == left("0"), "{outcome:?}");

@@ -318,7 +318,7 @@ async fn accounts_are_found_by_a_part_of_their_ids(fixture: TestLedger) {
         assert_eq!(found.looked_until, None, "so few are all looked at");
         found.accounts.into_iter().map(|view| view.account.to_string()).collect::<Vec<_>>()
     };
-    // Those that begin with it are found by that.
+    // This query leaves out the accounts that begin with the text: another query finds them by their prefix.
     assert_eq!(found("alice", None, 9).await, ["MALICE", "bob-alice"]);
     assert_eq!(found("alice", None, 1).await, ["MALICE"]);
     assert_eq!(found("alice", Some("MALICE"), 9).await, ["bob-alice"]);
@@ -327,7 +327,7 @@ async fn accounts_are_found_by_a_part_of_their_ids(fixture: TestLedger) {
     assert_eq!(found("_b", None, 9).await, ["b_b"]);
     assert_eq!(found("nobody", None, 9).await, [] as [String; 0]);
 
-    // Where few are looked at, it says how far it came, and goes on from there.
+    // A query that looks at few accounts returns how far it came, and the next one goes on from there.
     let mut seen = Vec::new();
     let (mut after, mut steps) = (None, 0);
     loop {
@@ -349,7 +349,7 @@ async fn entries_of_a_time_are_those_that_were_made_in_it(fixture: TestLedger) {
     ledger.post(grant("bob's", "bob", "50")).await.unwrap();
     for _ in 0..20 {
         call(&ledger, "alice", "/a", "1").await;
-        // So that each has a millisecond of its own.
+        // Each entry gets a millisecond of its own.
         tokio::time::sleep(std::time::Duration::from_millis(3)).await;
     }
     durable(&ledger).await;

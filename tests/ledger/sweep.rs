@@ -1,4 +1,4 @@
-//! More holds than are looked over at once run out of time together.
+//! Many holds run out of time together: more than one sweep looks at.
 
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ const DUE: usize = 4500;
 /// Their time is not up: they alone are more than one slice.
 const LIVE: usize = 4500;
 
-/// More would do nothing.
+/// The most sweeps that may be needed. Further ones would find no hold.
 const MOST_SWEEPS: usize = 200;
 
 fn hold(id: &str, n: usize, ttl_ms: u64) -> Operation {

@@ -10,7 +10,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use crate::servers::{Persistence, Postgres, Redis, shared_postgres};
 
-/// Where the tests' ledgers are.
+/// The schema of the tests' ledgers.
 pub const SCHEMA: &str = "farebox_test";
 
 pub struct TestCluster {
@@ -35,7 +35,7 @@ impl TestCluster {
         Self { postgres, database, redis, redis_url: None, postgres_url: None }
     }
 
-    /// With a copy of the database, and an empty Redis.
+    /// A cluster with a copy of the database, and an empty Redis.
     pub fn crashed(&self) -> Self {
         let database = self.postgres.lock().unwrap().copy_of(&self.database);
         Self::of(self.postgres.clone(), database)

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use farebox::account::AccountId;
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend, Balance, CallId, Durability, Entry, EntryKind, Expired, HoldId, IsLive, Ledger,
-    LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline, Posting,
-    Reader, Refusal,
+    AfterCrash, Backend, Balance, CallId, Durability, Entry, EntryKind, Expired, HoldId, IsLive,
+    Ledger, LedgerConfig, LedgerError, NewHold, Operation, OperationId, Origin, Outcome, Pipeline,
+    Posting, Reader, Refusal,
 };
 use farebox::metrics::Metrics;
 use farebox::store::{ClusterLedger, SqliteLedger};
@@ -171,7 +171,24 @@ impl TestLedger {
         Running { ledger, pipeline }
     }
 
-    /// The same by another gateway.
+    /// The embedded ledger, with this rule for the calls that a crash left.
+    pub async fn open_after(&self, after_crash: AfterCrash) -> Running {
+        std::fs::create_dir_all(self.dir()).unwrap();
+        let (path, durability) = (self.path(), self.kind.durability());
+        let config = LedgerConfig { path, durability, after_crash, ..LedgerConfig::default() };
+        let metrics = Metrics::new().unwrap();
+        let backend = SqliteLedger::open_as(&config, metrics.clone()).await.unwrap();
+        let reader = backend.reader();
+        Running::of(Ledger::start(backend, reader, metrics))
+    }
+
+    /// The number of holds in the embedded ledger's log of batches whose rows are not written yet.
+    pub async fn logged_holds(&self) -> i64 {
+        let logged = "SELECT coalesce(sum(json_array_length(batch, '$[0]')), 0) FROM batch_log";
+        sqlx::query_scalar(logged).fetch_one(&mut self.sql().await).await.unwrap()
+    }
+
+    /// The ledger in use, by another gateway.
     pub async fn open_another(&self, name: &str) -> Running {
         let metrics = Metrics::new().unwrap();
         let opened = farebox::gateway::open_ledger(&self.config(name), metrics).await;
@@ -326,7 +343,7 @@ impl Running {
         assert!(self.pipeline.stop().await, "everything could be written");
     }
 
-    /// The two apart, for a test that stops in its own way.
+    /// The ledger and its pipeline apart, for a test that stops in its own way.
     pub fn apart(self) -> (Ledger, Pipeline) {
         (self.ledger, self.pipeline)
     }

@@ -332,7 +332,7 @@ async fn the_lock_refuses_a_second_opener(fixture: TestLedger) {
         let second = fixture.embedded().await;
         assert!(matches!(second, Err(LedgerError::Locked { .. })), "{second:?}");
     }
-    // Nothing was touched: a live call's hold above all.
+    // The refused start changes nothing, above all no hold of a live call.
     let call = ledger.call("4").await.unwrap();
     assert!(fixture.embedded().await.is_err());
     assert_eq!(ledger.has("alice").await, text(("10", "4")));

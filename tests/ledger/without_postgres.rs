@@ -82,8 +82,8 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
-/// Postgres fails after a recovery has begun the next epoch in Redis. What only the stream of the one before has, of a
-/// gateway that is no more, is still there when it is tried again.
+/// Postgres fails after a recovery has begun the next epoch in Redis. A gateway that is no more has left a
+/// capture in the stream of the epoch before, and there alone; the next try of the recovery still finds it.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -176,7 +176,7 @@ async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
     ledger.stop().await;
 }
 
-/// Where another Redis may take this one's place, nobody goes on without a lease.
+/// If another Redis may take this one's place, no gateway goes on without a lease.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -201,8 +201,8 @@ async fn relaxed_with_a_replica_the_metric_says_when_every_call_is_refused() {
     assert!(pipeline.stop().await);
 }
 
-/// The backlog that a gateway keeps for Postgres is bounded: beyond it, running calls are still settled, and no new one is
-/// taken, until Postgres is back.
+/// The backlog that a gateway keeps for Postgres is bounded: beyond it, running calls are still settled,
+/// and no new one is taken, until Postgres is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     const LIMIT: usize = 65_536;
@@ -258,7 +258,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     assert!(pipeline.stop().await);
 }
 
-/// Also where all that the account had before is durable.
+/// The cap counts the holds of a batch together, also where all earlier entries of the account are durable.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_the_holds_of_one_batch_count_together_against_the_cap() {
     let fixture = TestLedger::new(Kind::ClusterRelaxed);

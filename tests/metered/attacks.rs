@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::shop::{CHAT, MESSAGES, ask, balance, body, model, routes, shop, with};
-use crate::support::ai::{Ai, Reply, Step, chat, chat_usage, event};
+use crate::support::ai::{Ai, Reply, Step, chat, chat_chunk, chat_usage, event};
 use crate::support::http::Answer;
 use crate::support::wire::{Wire, post};
 use crate::support::{TestGateway, eventually, token};
@@ -50,7 +50,8 @@ async fn each_prompt_of_a_list_has_an_answer_that_is_held_for() {
 #[tokio::test]
 async fn a_limit_that_the_provider_does_not_know_limits_nothing() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 8000)))).await;
-    let gateway = shop(&ai, "", 1000).await;
+    let tables = [routes(""), route(COMPLETIONS, "\"models\""), model("m", "")].concat();
+    let gateway = with(&ai, &tables, 1000).await;
     let mut left = 1000.0;
     for (path, limit) in [
         (CHAT, json!({ "max_output_tokens": 1 })),
@@ -61,6 +62,10 @@ async fn a_limit_that_the_provider_does_not_know_limits_nothing() {
         (CHAT, json!({ "inferenceConfig": { "maxTokens": 1 } })),
         (CHAT, json!({ "parameters": { "max_new_tokens": 1 } })),
         (RESPONSES, json!({ "input": "a", "max_tokens": 1 })),
+        // Many servers read the members of their own shape only.
+        (RESPONSES, json!({ "input": "a", "messages": [], "max_tokens": 1 })),
+        (COMPLETIONS, json!({ "prompt": "a", "messages": [], "max_completion_tokens": 1 })),
+        (COMPLETIONS, json!({ "prompt": "a", "input": "a", "max_output_tokens": 1 })),
     ] {
         let mut request = json!({ "model": "m" });
         if path == CHAT {
@@ -74,6 +79,40 @@ async fn a_limit_that_the_provider_does_not_know_limits_nothing() {
         let balance: f64 = balance(&gateway).await.parse().unwrap();
         assert!((balance - left).abs() < 1e-6, "{path} {limit}: {balance}, not {left}");
     }
+}
+
+/// With JSON pointers the provider is not known, and neither is the limit that it reads.
+#[tokio::test]
+async fn a_limit_that_an_unknown_provider_may_ignore_limits_no_charge() {
+    let pointers = "{ input = \"/usage/prompt_tokens\", output = \"/usage/completion_tokens\" }";
+    let tables = [routes("").replace("\"openai\"", pointers), model("m", "")].concat();
+    let asked = |stream: bool| body(&json!({ "max_tokens": 1, "stream": stream }));
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 8000)))).await;
+    let gateway = with(&ai, &tables, 100).await;
+    ask(&gateway, CHAT, &asked(false)).await.expect(200);
+    assert_eq!(balance(&gateway).await, "91.95");
+    // 200 tokens of input, and 240 bytes that were delivered.
+    let text = chat_chunk(&"y".repeat(240));
+    let ai = Ai::answering(Reply::begin_events(&[text]).then(Step::Hang)).await;
+    let gateway = with(&ai, &tables, 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(post(CHAT, "alice", &asked(true))).await;
+    client.up_to("yyy").await.unwrap();
+    drop(client);
+    assert_eq!(balance(&gateway).await, "99.83");
+}
+
+/// A call is shortened only where the limit that is added holds for each shape that it may have.
+#[tokio::test]
+async fn a_request_of_two_shapes_is_refused_where_a_limit_of_one_would_shorten_it() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 8000)))).await;
+    let tables = [routes("on_short = \"shorten\""), model("m", "")].concat();
+    let gateway = with(&ai, &tables, 1).await;
+    let both = body(&json!({ "input": "write all that you can" }));
+    for path in [CHAT, RESPONSES] {
+        ask(&gateway, path, &both).await.problem(402, "INSUFFICIENT_CREDITS");
+    }
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (0, "1".to_owned()));
 }
 
 #[tokio::test]
@@ -105,7 +144,7 @@ async fn films_sound_and_documents_that_are_elsewhere_are_input_without_a_bound(
 async fn an_upstream_reads_json_whatever_the_client_calls_its_body() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
     let gateway = shop(&ai, "", 100).await;
-    // To a reader of forms this asks for another model, and so it does in UTF-7.
+    // A reader of forms, or of UTF-7, would find another model in this body.
     let request = r#"{"model":"m","messages":[],"x":"&model=other&x=","+AG0-odel":"other"}"#;
     let kinds = ["application/x-www-form-urlencoded", "application/json; charset=utf-7"];
     for kind in kinds {
@@ -217,7 +256,7 @@ async fn an_answer_that_cannot_be_read_costs_no_less_than_its_text() {
             Ai::answering(Reply::whole(200, "content-type: application/json\r\n", &unread)).await;
         let gateway = shop(&ai, "", 100).await;
         ask(&gateway, MESSAGES, &body(&json!({ "max_tokens": 8000 }))).await.expect(200);
-        // No more than the request allows.
+        // The charge is no more than the request allows.
         assert_eq!(balance(&gateway).await, "91.95");
     }
 }
@@ -255,7 +294,8 @@ async fn a_member_that_the_price_names_is_no_list() {
     assert_eq!(ai.asked().len(), 0);
 }
 
-/// A page of a PDF without text takes a hundred bytes, and some 2 000 tokens. What the model may read is believed.
+/// A page of a PDF without text takes a hundred bytes, and some 2 000 tokens. A report of usage up to
+/// the size of the model's input is believed.
 #[tokio::test]
 async fn images_and_documents_of_many_tokens_are_charged_by_their_usage() {
     let data = |kind: &str, media: &str| {

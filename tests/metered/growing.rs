@@ -130,6 +130,35 @@ async fn a_part_that_is_larger_than_the_hold_waits_until_it_is_paid_for() {
     }
 }
 
+/// A model that thinks shows no text for long. Some servers tell the tokens of that as they go.
+#[tokio::test]
+async fn hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it() {
+    let thinks = |tokens: u64| {
+        let mut usage = chat_usage(200, tokens);
+        usage["completion_tokens_details"]["reasoning_tokens"] = tokens.into();
+        chat_chunk("").replace("\"model\":\"m\"", &format!("\"model\":\"m\",\"usage\":{usage}"))
+    };
+    let permits = Arc::new(Semaphore::new(0));
+    let mut reply = Reply::begin_events(&[thinks(80)]).then(Step::Wait(permits.clone()));
+    reply.0.extend((5..500).map(|n| Step::Chunk(thinks(n * 20).into_bytes())));
+    let gateway = with(&Ai::answering(reply.then(Step::Hang)).await, &tables(""), 1).await;
+    let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+    assert_eq!(answer.headers()["x-credits-held"], "0.15");
+    assert!(eventually(async || held(&gateway).await == "0.25").await, "{}", held(&gateway).await);
+    permits.add_permits(1);
+    let text = read(answer).await;
+    assert!(text.contains("no more credits"), "{text}");
+    // 0.05 of input and 950 tokens are all that could be paid for; the next event told 960.
+    assert_eq!(balance(&gateway).await, "-0.01");
+    gateway.assert_reconciled().await;
+    // What is told at the end only is charged all the same.
+    let events = [chat_chunk(""), chat_usage_chunk(&chat_usage(200, 2000)), DONE.to_owned()];
+    let gateway = with(&Ai::answering(Reply::events(&events)).await, &tables(""), 1).await;
+    let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+    assert!(read(answer).await.ends_with(DONE));
+    assert_eq!(balance(&gateway).await, "-1.05");
+}
+
 /// However many streams run on one balance, they never take it below zero.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_run_side_by_side_never_outrun_their_balance() {

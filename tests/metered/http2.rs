@@ -146,7 +146,7 @@ async fn a_stream_that_its_client_resets_pays_for_what_was_delivered() {
         let mut answered = answer.await.unwrap().into_body();
         read_up_to(&mut answered, "last").await;
         if n == 2 {
-            // Without a reason: the client forgets the stream.
+            // The client forgets the stream, and gives no reason.
             drop(answered);
             drop(sent);
         } else {
@@ -237,14 +237,14 @@ async fn streams_of_one_connection_never_outrun_their_balance() {
     gateway.assert_reconciled().await;
 }
 
-/// A client that opens no window gets nothing, and the gateway reads no more than it can keep. What lies ready
-/// for the client was made for it, so it is paid.
+/// A client that opens no window gets nothing, and the gateway reads no more than it can keep. The bytes that lie
+/// ready for the client were made for it, so they are paid.
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_no_more_than_the_gateway_keeps_for_it() {
     let ai = Ai::answering(endless()).await;
     let (gateway, mut client) = shop(&ai, 100).await;
     let (_, answered) = begin(&mut client, &[], &stream(&json!({}))).await;
-    // Nothing is released, so the window of 64 KiB fills up, and the stream stands still.
+    // The client opens its window no further. The 64 KiB fill up, and the stream stands still.
     let mut last = String::new();
     let stands_still = eventually(async || {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;

@@ -105,7 +105,7 @@ async fn a_body_that_is_too_large_is_refused_by_its_declared_length_before_any_1
         assert_eq!(status(&answer.0), 413, "{more}");
         assert!(answer.1.contains("\"BODY_TOO_LARGE\""), "{}", answer.1);
     }
-    // Without a declared length it is refused once it is too long.
+    // A body without a declared length is refused once it is too long.
     let mut client = Wire::connect(gateway.public()).await;
     client.send(head("alice", "transfer-encoding: chunked\r\n")).await;
     client.send(format!("{:x}\r\n{}\r\n", 2049, "x".repeat(2049))).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::refusals::freeze;
-use crate::shop::{CHAT, MESSAGES, balance, body, held, post, post_by, routes, shop, with};
+use crate::shop::{CHAT, MESSAGES, balance, body, held, model, post, post_by, routes, shop, with};
 use crate::support::ai::{
     Ai, DONE, Reply, Step, chat, chat_chunk, chat_events, chat_usage, message_events,
 };
@@ -198,8 +198,7 @@ async fn refusals_come_in_the_shape_of_anthropic_where_that_is_the_meter() {
     let mut reply = Reply(vec![Step::Wait(permits.clone())]);
     reply.0.extend(Reply::json(&answer).0);
     let ai = Ai::answering(reply).await;
-    let tables =
-        [routes(""), crate::shop::model("m", ""), "[idempotency]\nmax_answer = \"1 KiB\"".into()];
+    let tables = [routes(""), model("m", ""), "[idempotency]\nmax_answer = \"1 KiB\"".into()];
     let gateway = with(&ai, &tables.concat(), 100).await;
     let first = tokio::spawn(Answer::of(
         post(&gateway, MESSAGES, &whole()).header("idempotency-key", "once"),
@@ -223,7 +222,7 @@ async fn refusals_come_in_the_shape_of_anthropic_where_that_is_the_meter() {
 
 #[tokio::test]
 async fn what_was_paid_for_is_answered_whatever_is_left_but_not_to_a_frozen_account() {
-    // Of 0.55 credits 0.55 are held and used.
+    // The account has 0.55 credits. All of them are held and used.
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 500)))).await;
     let gateway = shop(&ai, "", 0).await;
     let grant = json!({ "credits": 0.55, "id": "some", "reason": "test" });
@@ -257,7 +256,7 @@ async fn a_long_answer_is_replayed_where_there_is_room_and_its_client_may_leave(
         reply.0.insert(15, Step::Wait(permits.clone()));
         let ai = Ai::answering(reply.then(Step::End)).await;
         let room = "[idempotency]\nmax_answer = \"8 MiB\"".to_owned();
-        let tables = [routes(""), crate::shop::model("m", ""), room].concat();
+        let tables = [routes(""), model("m", ""), room].concat();
         let gateway = with(&ai, &tables, 100).await;
         if leaves {
             // This client reads nothing, so that most of the answer still lies in memory when it leaves.
@@ -294,4 +293,96 @@ async fn a_call_that_used_nothing_is_forgotten() {
         assert_eq!(balance(&gateway).await, "100");
         assert_eq!(ai.asked().len(), calls);
     }
+}
+
+#[tokio::test]
+async fn another_model_under_the_key_is_another_request() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
+    let dear = "\n[[models]]\nmatch = \"dear\"\ninput = 9000\noutput = 9000\n";
+    let in_path = "[[routes]]\npath = \"/models/{model}\"\nupstream = \"ai\"\nmeter = \"openai\"\nprice = \"models\"\n";
+    let tables = [&routes(""), in_path, &model("m", ""), dear].concat();
+    let gateway = with(&ai, &tables, 100).await;
+    keyed(&gateway, CHAT, "once", &whole()).await.expect(200);
+    for (path, asked) in [
+        (CHAT, whole().replace("\"model\":\"m\"", "\"model\":\"dear\"")),
+        (CHAT, whole().replace("\"model\":\"m\"", "\"model\":\"M\"")),
+        (CHAT, whole().replace(":500", ":501")),
+        (MESSAGES, whole()),
+        ("/models/m", whole()),
+    ] {
+        let problem = keyed(&gateway, path, "once", &asked).await.expect(422);
+        assert_eq!(problem["code"], "IDEMPOTENCY_CONFLICT", "{path} {asked}");
+    }
+    // A model in the path is a part of the request as well.
+    let without = json!({ "messages": [], "max_tokens": 500 }).to_string();
+    keyed(&gateway, "/models/m", "path", &without).await.expect(200);
+    let other = keyed(&gateway, "/models/dear", "path", &without).await;
+    other.problem(422, "IDEMPOTENCY_CONFLICT");
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (2, "99.7".to_owned()));
+}
+
+/// The credits that came meanwhile buy the rest with a new key only.
+#[tokio::test]
+async fn a_stream_that_ran_dry_is_replayed_as_far_as_it_was_paid_for() {
+    let endless = Reply::begin_events(&vec![chat_chunk(&"Q".repeat(40)); 500]).then(Step::Hang);
+    let ai = Ai::answering(endless).await;
+    let tables = [routes(""), model("m", "hold_output_tokens = 100")].concat();
+    let gateway = with(&ai, &tables, 1).await;
+    let asked = body(&json!({ "stream": true }));
+    let first = keyed(&gateway, CHAT, "once", &asked).await;
+    assert!(first.text.contains("no more credits"), "{}", first.text);
+    assert_eq!(balance(&gateway).await, "0.01");
+    gateway.grant("alice", 10).await;
+    let again = keyed(&gateway, CHAT, "once", &asked).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+    assert_eq!(again.header("x-credits-cost"), "0.99");
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (1, "10.01".to_owned()));
+    gateway.assert_reconciled().await;
+}
+
+/// An encoded stream that runs dry breaks off, since no error event can follow. No retry takes it for a whole one.
+#[tokio::test]
+async fn an_encoded_stream_that_ran_dry_is_not_replayed() {
+    let headers = "content-type: text/event-stream\r\ncontent-encoding: deflate\r\n";
+    let head = format!("HTTP/1.1 200 OK\r\n{headers}transfer-encoding: chunked\r\n\r\n");
+    let mut reply = Reply(vec![Step::Raw(head.into_bytes())]);
+    reply.0.extend((0..500).map(|_| Step::Chunk(vec![b'Z'; 40])));
+    let ai = Ai::answering(reply.then(Step::Hang)).await;
+    let tables = [routes(""), model("m", "hold_output_tokens = 100")].concat();
+    let gateway = with(&ai, &tables, 1).await;
+    let asked = body(&json!({ "stream": true }));
+    let sent = post(&gateway, CHAT, &asked).header("idempotency-key", "once").send().await;
+    assert!(sent.unwrap().bytes().await.is_err(), "the stream breaks off");
+    let left = balance(&gateway).await;
+    gateway.grant("alice", 10).await;
+    let again = keyed(&gateway, CHAT, "once", &asked).await;
+    again.problem(409, "IDEMPOTENCY_NOT_KEPT");
+    assert_eq!(ai.asked().len(), 1, "{left} were left");
+}
+
+#[tokio::test]
+async fn a_shortened_call_is_replayed_and_not_shortened_again() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 900)))).await;
+    let gateway = shop(&ai, "on_short = \"shorten\"", 1).await;
+    let asked = body(&json!({}));
+    let first = keyed(&gateway, CHAT, "once", &asked).await;
+    assert_eq!((first.status.as_u16(), first.header("x-credits-cost")), (200, "0.95"));
+    let again = keyed(&gateway, CHAT, "once", &asked).await;
+    assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+    keyed(&gateway, CHAT, "new", &asked).await.problem(402, "INSUFFICIENT_CREDITS");
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (1, "0.05".to_owned()));
+    assert_eq!(ai.asked()[0].json()["max_completion_tokens"], 950);
+}
+
+/// A limit that is lower than the price is a refusal, and leaves the key free.
+#[tokio::test]
+async fn a_key_whose_call_was_above_the_clients_limit_is_free_again() {
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
+    let gateway = shop(&ai, "", 100).await;
+    let limited = post(&gateway, CHAT, &whole()).header("x-credits-max", "0.1");
+    let limited = Answer::of(limited.header("idempotency-key", "once")).await;
+    limited.problem(402, "PRICE_OVER_LIMIT");
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (0, "100".to_owned()));
+    keyed(&gateway, CHAT, "once", &whole()).await.expect(200);
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (1, "99.85".to_owned()));
 }

@@ -25,6 +25,7 @@ async fn a_request_that_names_other_models_is_refused() {
         // Clients of OpenAI's SDK mean its members to stand in the request itself. LiteLLM puts them there.
         ("extra_body", json!({ "model": "dear" })),
         ("extraBody", json!({ "model": "dear" })),
+        ("user_config", json!({ "model_list": others })),
     ] {
         let answer = ask(&gateway, CHAT, &body(&json!({ name: value }))).await;
         let problem = answer.problem(400, "BAD_REQUEST");

@@ -40,7 +40,7 @@ async fn an_answer_that_cannot_be_decoded_costs_what_was_held_at_least() {
         [("application/json", &whole, &asked), ("text/event-stream", &events, &streamed)]
     {
         for encoding in ["deflate", "gzip, br", "zlib", "gzip", "br", "zstd"] {
-            // These bytes are in none of the encodings.
+            // These bytes are no text in any of the encodings.
             let answer = encoded(kind, encoding, b"Z".repeat(text.len()).as_slice());
             assert_eq!(left(answer, asked).await, "99.45", "{kind} {encoding}");
         }
@@ -135,7 +135,7 @@ async fn a_text_costs_its_decoded_bytes() {
             zstd::encode_all(text.as_bytes(), 3).unwrap()
         };
         let answer = encoded("text/plain", encoding, &bytes);
-        // No more than the request allows.
+        // The charge is no more than the request allows.
         assert_eq!(left(answer, &asked).await, "91.95", "{encoding}");
     }
 }

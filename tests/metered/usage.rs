@@ -75,6 +75,25 @@ async fn images_are_charged_as_they_were_made() {
 }
 
 #[tokio::test]
+async fn three_answers_are_charged_together_and_images_by_their_size() {
+    let answer = chat("ok", &chat_usage(200, 900));
+    let asked = json!({ "max_tokens": 500, "n": 3 });
+    // 200 × 250/T + 900 × 1000/T
+    assert_eq!(charged(CHAT, &asked, &answer).await, ("0.95".into(), "999.05".into()));
+    let answer = json!({ "created": 1, "data": [{ "b64_json": "AAAA" }, { "b64_json": "BBBB" }] });
+    let route = "[[routes]]\npath = \"/v1/images/generations\"\nupstream = \"ai\"\n\
+                 meter = \"openai\"\nprice = \"models\"\n\
+                 [[models]]\nmatch = \"painter\"\nimage = 4\n\
+                 when = [{ if = { size = \"1024x1792\" }, image = 8 }]\n";
+    for (size, cost) in [("1024x1024", "8"), ("1024x1792", "16")] {
+        let gateway = with(&Ai::answering(Reply::json(&answer)).await, route, 100).await;
+        let asked = json!({ "model": "painter", "prompt": "a cat", "n": 2, "size": size });
+        let answer = ask(&gateway, "/v1/images/generations", &asked.to_string()).await;
+        assert_eq!(answer.header("x-credits-cost"), cost, "{size}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn an_overrun_is_a_debt_or_given_up() {
     let usage = chat_usage(200, 1700);
     for (option, cost, left, overrun) in [

@@ -72,7 +72,7 @@ async fn everything_but_health_and_metrics_needs_the_token() {
         let answer = Answer::of(gateway.client.get(gateway.admin_url(path))).await;
         assert_eq!(answer.status, 200, "{path}");
     }
-    // And none of it is on the public port.
+    // The public port serves none of these paths.
     for path in ["/admin/accounts", "/healthz", "/readyz", "/metrics"] {
         let request = gateway.client.get(gateway.url(path)).bearer_auth(ADMIN_TOKEN);
         assert_eq!(Answer::of(request).await.status, 401, "{path}");

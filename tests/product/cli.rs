@@ -135,7 +135,7 @@ fn serving_without_a_variable_is_refused() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "no ledger was made");
 }
 
-/// Before anything is touched.
+/// The command refuses before it touches anything.
 #[test]
 fn certificates_that_cannot_be_used_are_found_by_check_and_at_the_start() {
     let folder = folder();

@@ -204,7 +204,7 @@ async fn a_demo_with_a_config_takes_the_file_s_tokens_origins_and_upstreams() {
     assert_eq!(upstream.seen().len(), 1);
     call("/api/ai/generate", key).await.expect(200);
     assert_eq!(upstream.seen().len(), 2, "the demo's account calls the same upstream");
-    // Where nothing answers, the demo's own upstream does.
+    // If no other upstream answers at a path, the demo's own one does.
     call("/gone", key).await.expect(200);
     assert!(said.contains("upstream `gone`") && said.contains("127.0.0.1:1"), "{said}");
     for line in said.lines().map(str::trim).filter(|line| line.starts_with("curl ")) {

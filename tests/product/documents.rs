@@ -66,7 +66,8 @@ fn typed_in(text: &str) -> Vec<Typed> {
     typed
 }
 
-/// The same with something in place of what stands for it; a line for each of `this|that`.
+/// The command lines of a typed command, with a value in place of each placeholder; one line for each choice
+/// of `this|that`.
 fn lines_of(typed: &Typed) -> Vec<Vec<String>> {
     let choices = typed.words.get(1).map_or("", String::as_str);
     let line = |choice: &str| {

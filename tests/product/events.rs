@@ -164,7 +164,7 @@ async fn the_twenty_first_stream_is_refused_until_one_is_closed() {
     let refused = get(&gateway, "/credits/events", &token("alice")).await;
     refused.problem(429, "RATE_LIMITED");
     assert!(!refused.header("retry-after").is_empty());
-    // Others are not in the way of anybody.
+    // The limit is for each account: another account still gets its events.
     Events::of(&gateway, &token("bob")).await.next().await.unwrap();
     get(&gateway, "/credits/balance", &token("alice")).await.expect(200);
     open.pop();

@@ -9,6 +9,7 @@ use std::process::Command;
 use http::Method;
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _};
+use tempfile::TempDir;
 
 use crate::http::Answer;
 use crate::process::{Process, config_on_ports};
@@ -54,10 +55,16 @@ fn immutable_binds(folder: &Path) -> bool {
     refused
 }
 
+/// A folder on a disk, although TMPDIR may be in memory: files in memory that were opened before they became
+/// immutable can still be written.
+fn folder_on_disk() -> TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
 /// Ways in which a ledger cannot be written any more.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
-    /// No file grows.
+    /// The process can make no file larger.
     FullDisk,
     /// The ledger's user may only read the files, and finds out when it opens them anew.
     ReadOnly,
@@ -104,7 +111,7 @@ impl Drop for Mend<'_> {
 }
 
 async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder_on_disk();
     let _mend = Mend(folder.path());
     let upstream = Upstream::canned().await;
     let text = config_on_ports(upstream.address, "");
@@ -188,12 +195,11 @@ async fn a_read_only_ledger_is_503_and_heals_by_itself_relaxed() {
 /// .config/nextest.toml).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_immutable_ledger_is_503_and_heals_by_itself() {
-    let folder = tempfile::tempdir().unwrap();
-    if !immutable_binds(folder.path()) {
+    if !immutable_binds(folder_on_disk().path()) {
         eprintln!(
             "NOT TESTED: a ledger that turns read-only under its open files; that needs root"
         );
-        eprintln!("and a temporary folder on ext4 (`chattr +i`). Set TMPDIR, or run as root.");
+        eprintln!("and ext4 under /var/tmp (`chattr +i`).");
         return;
     }
     for durability in ["strict", "relaxed"] {

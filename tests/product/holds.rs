@@ -251,7 +251,7 @@ async fn a_service_key_that_names_an_account_ends_only_that_accounts_holds() {
         }
     }
     assert_eq!(gateway.balance("alice").await, before);
-    // Without a name, a backend ends whatever it has made.
+    // A backend that names no account can end every hold that it has made.
     post(&gateway, "/credits/holds/live/capture", &service, five).await.expect(200);
     assert_eq!(gateway.settled_balance("alice").await, 90);
     assert_eq!(gateway.settled_balance("bob").await, 100);

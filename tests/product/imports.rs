@@ -86,7 +86,7 @@ fn keys_that_cannot_be_imported_say_where_they_stand() {
         assert!(errors.contains("keys.csv:1202"), "{errors}");
         fails(at, &["account", "show", "customer-0"], 1);
     }
-    // So are those of somebody else.
+    // A key that belongs to another account is found before anything is sent as well.
     let others: String =
         ["sk-7", "sk-700", "sk-1100"].map(|key| format!("other,{}\n", KeyHash::of(key))).concat();
     std::fs::write(&file, format!("account,hash\n{others}")).unwrap();

@@ -132,7 +132,7 @@ fn a_file_that_is_there_is_replaced_only_when_told_and_stays_beside_the_new_one(
     let said = fails(at, &["init", "--yes"], 1);
     assert!(said.contains("gateway.toml") && said.contains("--force"), "{said}");
     assert_eq!(written(at), "# mine\n");
-    // It says so before it asks.
+    // The command refuses before it asks a question.
     let output = answer(at, &[], "");
     assert!(!String::from_utf8(output.stderr).unwrap().contains("backend"));
     ok(at, &["init", "--yes", "--force"]);

@@ -176,7 +176,7 @@ async fn an_account_has_twenty_live_keys_at_most_however_fast_it_asks() {
         admin(&gateway, Method::DELETE, &path, "").await.expect(204);
     }
     make(&gateway, &alice, "room again").await;
-    // Those that are gone count all the same towards a hundred a day.
+    // Revoked keys count towards the hundred a day as well.
     let mut status = 201;
     for n in 0..100 {
         let answer = post(&gateway, "/credits/keys", &alice, r#"{"name":"again"}"#).await;

@@ -1,4 +1,4 @@
-//! Listeners under callers who mean no good: half-open connections, guessed tokens, few files.
+//! Listeners under hostile callers: half-open connections, guessed tokens, few files.
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -12,26 +12,9 @@ use crate::process::{Process, config_on_ports};
 use crate::support::ai::{
     Ai, Asked, DONE, Reply, Step, chat, chat_chunk, chat_usage, chat_usage_chunk,
 };
+use crate::support::metered::{CHAT, CHAT_TABLES, INPUT, OUTPUT};
 use crate::support::random::Random;
 use crate::support::{eventually, token};
-
-const TABLES: &str = r#"
-[[routes]]
-path = "/v1/chat/completions"
-methods = ["POST"]
-upstream = "ai"
-meter = "openai"
-price = "models"
-
-[[models]]
-match = "m"
-input = 250
-output = 1000
-max_output_tokens = 2000
-hold_output_tokens = 100
-"#;
-
-const CHAT: &str = "/v1/chat/completions";
 
 /// Whole credits of each account.
 const GRANT: i64 = 100_000;
@@ -44,7 +27,7 @@ const EVENT: usize = 40;
 fn config(ai: &Ai, durability: &str, after_crash: &str) -> String {
     let ledger =
         format!("[ledger]\ndurability = \"{durability}\"\nafter_crash = \"{after_crash}\"");
-    config_on_ports(ai.address, TABLES).replace("[ledger]", &ledger)
+    config_on_ports(ai.address, CHAT_TABLES).replace("[ledger]", &ledger)
 }
 
 /// The answer that a call is to have. A header tells it to the upstream.
@@ -83,7 +66,7 @@ impl Plan {
 
     /// The cost of the call by its usage, in micro-credits.
     fn cost(self) -> i64 {
-        250 * self.prompt as i64 + 1000 * self.completion as i64
+        INPUT * self.prompt as i64 + OUTPUT * self.completion as i64
     }
 
     fn reply(self) -> Reply {
@@ -237,7 +220,7 @@ async fn killed_in_the_middle(durability: &str, after_crash: &str) {
             Some(line) => {
                 assert_eq!((after_crash, &line["reason"]), ("charge", &"crash".into()), "{line}");
                 let amount = -micros(&line["amount"]);
-                // A stream's has what was delivered, and less than two steps of growth more.
+                // The charge of a stream covers the text that was delivered, and less than two steps of growth more.
                 let output = if plan.events == 0 { 2000 } else { 20 * plan.events as i64 };
                 let more = amount - 1000 * output;
                 assert!((45_000..260_000).contains(&more), "{line} {plan:?}");

@@ -17,7 +17,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_never_more_than_was_captu
         admin(&gateway, Method::POST, &format!("/admin/captures/{id}/refund"), body).await
     };
     assert_eq!(gateway.settled_balance("alice").await, 5);
-    // A part is told from all of it by its id, and is nothing without an amount.
+    // A partial refund has an id, and a whole one has none. A partial refund needs an amount.
     for body in [
         r#"{"credits":2}"#,
         r#"{"credits":2,"id":null}"#,

@@ -86,7 +86,7 @@ async fn a_command_that_was_done_before_says_that_nothing_moved() {
         let call = gateway.post("alice", "/api/ai/generate").await;
         ids.push(call.header("x-request-id").to_owned());
     }
-    // With a running gateway and without one.
+    // Once while a gateway runs, and once while none does.
     for (id, with) in [(&ids[0], true), (&ids[1], false)] {
         if !with {
             assert!(gateway.terminate().success());
@@ -274,7 +274,7 @@ async fn a_good_file_is_taken_up_and_a_bad_one_changes_nothing() {
     assert_eq!(gateway.terminate().code(), Some(0));
 }
 
-/// With such a file the next start would exit 2: nobody may be told that it was taken up.
+/// The next start with such a file would exit with 2, so no command may report that the file was taken up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mistake_in_a_section_that_only_a_start_takes_up_changes_nothing_either() {
     let folder = tempfile::tempdir().unwrap();

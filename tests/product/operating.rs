@@ -338,7 +338,7 @@ async fn a_failed_attempt_says_which_connection_it_was_and_how_it_ended() {
         let mut request = [0; 4096];
         let _ = socket.read(&mut request).await;
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
-        // It hangs up upon the second request.
+        // The upstream hangs up upon the second request.
         let _ = socket.read(&mut request).await;
     });
     let folder = tempfile::tempdir().unwrap();
@@ -347,7 +347,7 @@ async fn a_failed_attempt_says_which_connection_it_was_and_how_it_ended() {
     gateway.post("alice", "/api/ai/generate").await.expect(200);
     gateway.post("alice", "/api/ai/generate").await.expect(502);
     accepting.await.unwrap();
-    // Nobody listens there any more.
+    // The upstream listens no more.
     gateway.post("alice", "/api/ai/generate").await.expect(502);
     assert_eq!(gateway.terminate().code(), Some(0));
     gateway.wait_for_logs();

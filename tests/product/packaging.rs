@@ -1,4 +1,4 @@
-//! What is installed beside the program: its version, manual pages, completions, the .deb and its unit.
+//! The files that are installed beside the program: its version, manual pages, completions, the .deb and its unit.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -209,7 +209,7 @@ fn the_packages_hold_a_program_that_runs_its_pages_its_completions_and_a_sound_u
     let text = std::fs::read_to_string(&unit).unwrap();
     assert!(text.contains("ExecStart=/usr/bin/farebox serve "), "{text}");
     if is_here("systemd-analyze") {
-        // It looks for the program where the unit says that it is.
+        // systemd looks for the program at the path that the unit names.
         let text = text.replace("/usr/bin/farebox", farebox.to_str().unwrap());
         std::fs::write(at.join("farebox.service"), text).unwrap();
         runs("systemd-analyze", &["verify", "--man=no", "./farebox.service"], at);

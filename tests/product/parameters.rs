@@ -15,7 +15,7 @@ async fn an_unknown_query_parameter_is_refused_by_name_on_every_own_route() {
     let description = get(&gateway, "/credits/openapi.json", "").await.expect(200);
     let mut asked = 0;
     for (path, item) in description["paths"].as_object().unwrap() {
-        // Pages and files are linked to with whatever others put into links; Stripe's events are signed.
+        // Others write the links to pages and files, so these may carry any parameter. Stripe signs its events.
         let is_page =
             path.ends_with("/account") || path.contains("/ui/") || path.contains("/webhooks/");
         for method in item.as_object().unwrap().keys().filter(|_| !is_page) {
@@ -87,7 +87,7 @@ async fn an_unknown_query_parameter_is_refused_on_admin_routes_once_the_token_is
     }
 }
 
-/// Browsers take an answer for what it says it is.
+/// Every answer has `nosniff`, so browsers go by its declared type alone.
 #[tokio::test]
 async fn no_answer_of_farebox_s_own_is_sniffed() {
     let upstream = Upstream::canned().await;

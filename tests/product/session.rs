@@ -300,7 +300,7 @@ async fn another_credential_comes_before_the_cookie_and_two_cookies_are_none() {
     let wrong = [("sec-fetch-site", "same-origin"), ("x-api-key", "fb_wrong")];
     let answer = ask(&gateway, Method::GET, "/credits/balance", &alice, &wrong, "").await;
     answer.problem(401, "UNAUTHENTICATED");
-    // No browser has two of that name; by hand they name nobody.
+    // No browser sends two cookies of that name. A client that does is signed in as no account.
     let both = format!("{alice}; other=1; {bob}");
     let answer = ask(&gateway, Method::GET, "/credits/balance", &both, PAGE, "").await;
     answer.problem(401, "UNAUTHENTICATED");
@@ -332,7 +332,7 @@ async fn on_priced_routes_the_cookie_counts_for_nothing_and_goes_no_further() {
         let leaked = seen.headers.values().any(|value| value.to_str().unwrap().contains(secret));
         assert!(!leaked, "{:?}", seen.headers);
     }
-    // Nor is it the operator's.
+    // The cookie does not open the operator's page either.
     for name in ["__Host-farebox_session", "farebox_session"] {
         let request = gateway.client.get(gateway.admin_url("/admin/accounts"));
         let answer = Answer::of(request.header("cookie", format!("{name}={ADMIN_TOKEN}"))).await;

@@ -185,7 +185,7 @@ async fn the_operators_page_needs_no_token_and_its_figures_do() {
     for path in ["/admin/accounts", "/admin/entries", "/admin/holds", "/admin/overview"] {
         load(&gateway, gateway.admin_url(path)).await.problem(401, "UNAUTHENTICATED");
     }
-    // Nor is it, or what it asks, on the public port.
+    // The public port serves neither the page nor its requests.
     for path in ["/admin/ui", "/admin/overview", "/credits/ui/../../admin/ui"] {
         let answer = load(&gateway, gateway.url(path)).await;
         assert!(answer.status.is_client_error(), "{path}: {}", answer.status);

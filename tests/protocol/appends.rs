@@ -30,7 +30,8 @@ pub fn commit(mut state: State, gateway: usize) -> Option<State> {
         *append = append.merged(record);
         state.forget_folded();
     }
-    // Nobody reads what was appended to an earlier epoch; but its gateway does not know that.
+    // No gateway reads the appends of an earlier epoch any more, but the gateway that made this one does not
+    // know that.
     let known = &mut state.known_appends[call];
     *known = known.merged(record);
     Some(state)

@@ -144,7 +144,7 @@ pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State>
     Some(state)
 }
 
-/// What a strict gateway knows to be in Postgres.
+/// The record that a strict gateway knows to be in Postgres.
 fn durable(variant: &Variant, state: &State, call: usize) -> Record {
     match variant.append {
         Append::Never => state.postgres.records[call],

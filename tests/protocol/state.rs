@@ -230,7 +230,7 @@ pub struct State {
     pub syncing: Option<Batch>,
     /// The batch that Postgres is appending for each gateway.
     pub appending: [Option<Appending>; GATEWAYS],
-    /// What each call's gateway knows to be appended.
+    /// The records that each call's gateway knows to be appended.
     pub known_appends: Records,
     /// Calls of a process that was stopped while its hold expired, or while an epoch opened without
     /// its ring. Their debits come late and may make a debt: invariant 1 names them.

@@ -173,7 +173,7 @@ fn an_extension_is_clean_in_a_split_brain() {
     assert_clean(variant, 77_000, &[EXTENDED, EXTENDED_AFTER, REFUSED]);
 }
 
-/// What a stopped gateway remembers of an extended hold comes late, whole.
+/// A stopped gateway remembers the whole amount of an extended hold, and captures it late.
 #[test]
 fn an_extension_of_a_gateway_that_was_stopped_is_captured_late() {
     let faults = Faults { pauses: 1, ..ONE_FAILOVER };

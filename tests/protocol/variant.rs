@@ -47,9 +47,9 @@ pub enum Fence {
     None,
     /// The epoch among the data, which is copied to replicas and restored with a dump.
     EpochInData,
-    /// And the script of that epoch, which lives in one process.
+    /// The epoch in Redis, and the script of that epoch, which lives in one process.
     Script,
-    /// And that this process has been the master without a break since the epoch opened.
+    /// The epoch, its script, and that this process has been the master without a break since the epoch opened.
     ScriptAndReign,
 }
 
@@ -57,7 +57,7 @@ pub enum Fence {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LeaseCheck {
     Never,
-    /// Some lease that is valid now.
+    /// The gateway has some lease that is valid now.
     AnyLease,
     /// The lease under which the hold was sent, never interrupted.
     SameLease,
@@ -76,7 +76,7 @@ pub enum Durability {
     StrictForHoldsOnly,
 }
 
-/// What a strict gateway waits for.
+/// The write that a strict gateway waits for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Append {
     /// The batches up to its own are in Postgres's tables.
@@ -93,9 +93,9 @@ pub enum Extension {
     Never,
     /// As a hold is made: as durably, and with the same checks of the reply.
     AsAHold,
-    /// But the gateway does not keep it in its ring.
+    /// As above, but the gateway does not keep the record in its redo log.
     NotInRing,
-    /// But in strict the call goes on before Postgres has it.
+    /// As above, but in strict the call goes on before Postgres has the record.
     NotAwaited,
 }
 
@@ -113,7 +113,7 @@ pub struct Bounds {
 impl Bounds {
     /// Two calls, so four operations; anything may happen between reading and writing.
     pub const FINE: Self = Self { calls: 2, first_grant: 1, later_grants: 0, small_steps: true };
-    /// More calls; hydration and sync in one step each.
+    /// Bounds with more calls, where hydration and sync are one step each.
     pub const COARSE: Self = Self { calls: 3, first_grant: 1, later_grants: 0, small_steps: false };
 }
 

@@ -11,28 +11,12 @@ use crate::support::eventually;
 use crate::support::h2::{http2, read, send};
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
 
-/// An upstream that tells when it has the request's head, and then waits for its client to leave.
-async fn waiting() -> (RawUpstream, Arc<Notify>) {
-    let arrived = Arc::new(Notify::new());
-    let notify = arrived.clone();
-    let upstream = RawUpstream::start(move |mut wire| {
-        let arrived = notify.clone();
-        async move {
-            wire.head().await;
-            arrived.notify_one();
-            wire.rest().await;
-        }
-    })
-    .await;
-    (upstream, arrived)
-}
-
 #[tokio::test]
 async fn leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_says_otherwise() {
     for (option, balance) in
         [("", 95), ("on_client_abort = \"charge\"", 95), ("on_client_abort = \"release\"", 100)]
     {
-        let (upstream, arrived) = waiting().await;
+        let (upstream, arrived) = RawUpstream::waiting().await;
         let gateway = raw(&upstream, option).await;
         let mut client = Wire::connect(gateway.public()).await;
         client.send(post("/x/y", "alice", "{}")).await;
@@ -45,7 +29,7 @@ async fn leaving_after_the_whole_request_was_sent_is_charged_unless_the_route_sa
 
 #[tokio::test]
 async fn leaving_without_a_body_to_send_is_charged() {
-    let (upstream, arrived) = waiting().await;
+    let (upstream, arrived) = RawUpstream::waiting().await;
     let gateway = raw(&upstream, "").await;
     let mut client = Wire::connect(gateway.public()).await;
     client.send(request("GET /x/y", "alice", "", "")).await;
@@ -56,7 +40,7 @@ async fn leaving_without_a_body_to_send_is_charged() {
 
 #[tokio::test]
 async fn leaving_before_the_whole_request_was_sent_is_free() {
-    let (upstream, arrived) = waiting().await;
+    let (upstream, arrived) = RawUpstream::waiting().await;
     let gateway = raw(&upstream, "").await;
     for (framing, part) in [
         ("content-length: 100000\r\n", "a part of it"),

@@ -9,7 +9,8 @@ use super::settlement::{raw, route};
 use crate::support::wire::{LIMIT, RawUpstream, Wire, header, post, request, status};
 use crate::support::{TestGateway, config_with, eventually};
 
-/// More than a client's window, so that a part of it is still on its way when the gateway is done.
+/// The size of an answer, in bytes: more than a client's window, so that a part is still on its way when
+/// the gateway is done.
 const LARGE: usize = 2 << 20;
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -60,7 +61,7 @@ async fn an_answer_that_ends_its_connection_arrives_whole_behind_whatever_came_a
         let mut client = TcpStream::connect(gateway.public()).await.unwrap();
         client.write_all(text.as_bytes()).await.unwrap();
         let (mut from, mut to) = client.split();
-        // What follows is not read in its turn, and goes on while the answer comes.
+        // The client goes on sending while the answer comes. The gateway need not read these bytes.
         let sending = async {
             for _ in 0..40 {
                 if to.write_all(&[b'z'; 4096]).await.is_err() {
@@ -96,7 +97,7 @@ async fn an_early_answer_that_ends_its_connection_ends_it_at_once() {
             async move {
                 wire.up_to("part").await;
                 wire.send(answer).await;
-                // It stays, and takes nothing.
+                // The upstream stays connected, and reads nothing.
                 wire.rest().await;
             }
         })

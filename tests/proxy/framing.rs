@@ -221,7 +221,7 @@ async fn http_1_0_has_no_transfer_encoding() {
     assert_eq!(status(&client.rest().await), 400);
     assert_eq!(upstream.seen(), [""; 0]);
 
-    // Without one it is served, and its connection closed.
+    // A request without a length is served, and its connection closed.
     let mut client = Wire::connect(gateway.public()).await;
     client.send(post("/x/y", "alice", "body").replace("HTTP/1.1", "HTTP/1.0")).await;
     let answer = client.rest().await;

@@ -248,7 +248,7 @@ async fn every_answer_has_a_request_id_of_its_own() {
         let id = header(&answer, "x-request-id").unwrap_or_else(|| panic!("{answer}"));
         assert!(id != "mine" && ids.insert(id.to_owned()), "{id}");
     }
-    // Without credentials, too.
+    // The same holds for a call without credentials.
     let answer = gateway.client.get(gateway.url("/x/y")).send().await.unwrap();
     assert_eq!(answer.status(), 401);
     assert!(answer.headers().contains_key("x-request-id"));

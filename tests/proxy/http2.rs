@@ -301,7 +301,7 @@ async fn a_head_over_http_2_may_be_as_large_as_the_config_says_and_no_larger() {
     }
 }
 
-/// It is the client's silence, whether the body is small or streams.
+/// The client is at fault for its silence, whether the body is small or streams.
 #[tokio::test]
 async fn a_streamed_body_that_stops_is_a_408_and_paid_for_like_one_whose_client_left() {
     for (part, balance) in [("", 100), ("part", 95)] {
@@ -338,7 +338,7 @@ async fn a_reset_behind_a_body_that_is_not_taken_is_a_client_that_left() {
     let (answer, body) = open(&mut client, "/x/y", "alice", None);
     let (pump, sent) = pump(body);
     until_stalled(&sent).await;
-    // Both ends of the stream are dropped, which resets it.
+    // The client drops both directions of the stream, which resets it.
     pump.abort();
     drop(answer);
     assert_eq!(settled(&gateway).await, 95);
@@ -466,7 +466,7 @@ async fn small_chunks_that_come_together_go_on_in_one_frame() {
     assert!(frames.len() <= 5, "{} frames: {frames:?}", frames.len());
 }
 
-/// What waits to be gathered waits for nothing else.
+/// The parts of an answer that are gathered into one write do not wait for the client's upload.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_of_an_answer_arrives_at_once_though_its_client_never_stops_sending() {
     let upstream = RawUpstream::start(|mut wire| async move {

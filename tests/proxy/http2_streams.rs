@@ -155,7 +155,7 @@ async fn a_client_that_says_goaway_still_gets_its_answers() {
     .await;
     assert_eq!(streams[&1].body, b"ok");
     assert_eq!(settled(&gateway).await, 95);
-    // Nothing else can come, so the connection ends.
+    // No more frames can come, so the connection ends.
     let ended = async { while client.frame().await.is_some() {} };
     tokio::time::timeout(LIMIT, ended).await.expect("it stays open");
 }

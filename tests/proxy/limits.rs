@@ -74,7 +74,7 @@ async fn an_idle_connection_is_kept_as_long_as_the_config_says() {
     for _ in 0..2 {
         client.send(post("/x/y", "alice", "{}")).await;
         assert_eq!(status(&client.message().await.unwrap().0), 200);
-        // Longer than a first head may take.
+        // This is longer than a first head may take.
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
 }
@@ -105,7 +105,7 @@ async fn a_head_that_is_too_large_is_a_431() {
         let mut client = Wire::connect(gateway.public()).await;
         client.send(request("GET /x/y", "alice", &more, "")).await;
         let answer = client.rest().await;
-        // More headers than are counted are unreadable.
+        // A head with more headers than the parser counts is unreadable.
         assert!(matches!(status(&answer), 431 | 400), "{answer}");
     }
     assert_eq!(upstream.seen().concat().matches("GET ").count(), 1);

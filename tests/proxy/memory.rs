@@ -41,7 +41,7 @@ async fn a_body_beyond_the_memory_is_a_503_that_costs_nothing_and_reaches_no_ups
     assert!(refused.await);
     assert_eq!(upstream.seen(), [""; 0]);
 
-    // Others have their own share, and a body that comes at once needs none.
+    // Other clients have a share of their own, and a body that arrives at once needs none.
     let mut client = Wire::connect(gateway.public()).await;
     client.send(post("/x/y", "bob", &"b".repeat(64 * KIB))).await;
     assert_eq!(status(&client.message().await.unwrap().0), 200);
@@ -49,7 +49,7 @@ async fn a_body_beyond_the_memory_is_a_503_that_costs_nothing_and_reaches_no_ups
     client.send(post("/x/y", "alice", "small")).await;
     assert_eq!(status(&client.message().await.unwrap().0), 200);
 
-    // What was read goes on whole, and its memory is free again.
+    // The bodies that were read are forwarded whole, and their memory is free again.
     for mut client in waiting {
         client.send("y").await;
         assert_eq!(status(&client.message().await.unwrap().0), 200);

@@ -56,7 +56,7 @@ async fn an_http_1_0_client_gets_no_chunks_and_the_end_closes() {
     }
 }
 
-/// Nothing but the end of the connection ends this body, so an end in its middle must be no clean one.
+/// Only the end of the connection ends this body, so a connection that breaks in the middle must not end cleanly.
 #[tokio::test]
 async fn an_answer_that_breaks_off_does_not_look_whole_to_an_http_1_0_client() {
     const HEAD: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -177,7 +177,7 @@ async fn farebox_s_own_answers_have_no_chunks_for_an_http_1_0_client() {
     assert!(event.contains("balance") && !event.contains('\r'), "{event:?}");
 }
 
-/// With a length that is known, and where the client asks for it.
+/// The connection is kept if the answer's length is known and the client asks for it.
 #[tokio::test]
 async fn an_http_1_0_connection_is_kept_where_its_client_asks_and_the_length_is_known() {
     let upstream = RawUpstream::answering("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;

@@ -87,7 +87,7 @@ async fn a_path_or_method_without_a_rule_is_a_404_and_reaches_no_upstream() {
     assert_eq!(gateway.settled_balance("alice").await, 100);
 }
 
-/// They have a server send back what it was sent, our credentials included, or open a tunnel.
+/// With these methods a server sends back the request, with the gateway's credentials, or opens a tunnel.
 #[tokio::test]
 async fn trace_track_and_connect_are_forwarded_on_no_route() {
     let upstream = RawUpstream::answering(OK).await;

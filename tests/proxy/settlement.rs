@@ -105,7 +105,7 @@ async fn a_free_route_asks_who_calls_and_holds_nothing() {
     let anonymous = gateway.client.get(gateway.url("/free")).send().await.unwrap();
     assert_eq!(anonymous.status(), 401);
     assert!(upstream.seen().is_empty());
-    // Without a single credit.
+    // The account has no credits at all.
     let answer = gateway.post("alice", "/free").await;
     assert_eq!(answer.status(), 200);
     assert!(!answer.headers().contains_key("x-credits-cost"));
@@ -246,7 +246,7 @@ async fn informational_answers_settle_nothing() {
 
 #[tokio::test]
 async fn a_promise_of_more_is_not_an_answer() {
-    // The upstream says 100 or 103, and then nothing or good-bye.
+    // The upstream sends 100 or 103, and then is silent or closes the connection.
     for (hint, timeout, code) in [
         ("HTTP/1.1 100 Continue\r\n\r\n", "60s", 502),
         ("HTTP/1.1 103 Early Hints\r\n\r\n", "60s", 502),
@@ -286,7 +286,7 @@ async fn a_thousand_concurrent_clients_pass_as_often_as_was_paid_for() {
 async fn parallel(clients: usize, paid: usize) {
     let upstream = Upstream::canned().await;
     let gateway = TestGateway::before(&upstream, "").await;
-    // Not quite enough for one more.
+    // The credits are not quite enough for one more call.
     gateway.grant("alice", paid as u64 * 5 + 4).await;
     let calls = (0..clients).map(|_| gateway.post("alice", "/api/ai/generate"));
     let answers = futures_util::future::join_all(calls).await;

@@ -69,7 +69,7 @@ async fn a_stop_is_announced_then_finishes_what_runs_and_settles_it() {
     let mut late = Wire::connect(address).await;
     late.send(request("GET /credits/balance", "alice", "", "")).await;
     assert_eq!(status(&late.message().await.unwrap().0), 200);
-    // Then not accepting, while the call still runs.
+    // The gateway then accepts no connections, while the call still runs.
     let refused = async {
         while tokio::net::TcpStream::connect(address).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(10)).await;

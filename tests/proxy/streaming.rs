@@ -231,7 +231,7 @@ async fn sigterm_finishes_what_runs_and_exits_0_and_sighup_reloads_all_or_nothin
     let new = "[[routes]]\npath = \"/new\"\nupstream = \"ai\"\ncredits = 1\n";
     std::fs::write(&config, format!("{first}{new}bogus = 1\n")).unwrap();
     process.signal("-HUP");
-    // A mistake changes nothing; once it is mended, the new route is there.
+    // A config with a mistake changes nothing. The new route is there once the mistake is corrected.
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(!priced("/new").await && priced("/api/ai/generate").await);
     std::fs::write(&config, format!("{first}{new}")).unwrap();

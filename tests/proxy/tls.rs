@@ -1,11 +1,8 @@
 //! TLS and HTTP/2 towards clients.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::StatusCode;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::Notify;
 
 use super::settlement::route;
 use crate::support::h2::{TLS, connect, http2, read, send, write_certificate};
@@ -121,17 +118,7 @@ async fn farebox_s_own_answers_work_over_http_2() {
 
 #[tokio::test]
 async fn a_reset_stream_is_a_client_that_left() {
-    let arrived = Arc::new(Notify::new());
-    let notify = arrived.clone();
-    let upstream = RawUpstream::start(move |mut wire| {
-        let arrived = notify.clone();
-        async move {
-            wire.head().await;
-            arrived.notify_one();
-            wire.rest().await;
-        }
-    })
-    .await;
+    let (upstream, arrived) = RawUpstream::waiting().await;
     let (gateway, certificate) = gateway(upstream.address, "", "").await;
     let mut client = http2(gateway.public(), &certificate).await;
     for (whole, balance) in [(false, 100), (true, 95)] {
@@ -183,7 +170,7 @@ async fn new_certificate_files_are_taken_up_and_broken_ones_are_not() {
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     assert!(works(&first).await);
 
-    // Once both are there, they are used.
+    // The gateway uses the new files once both are there.
     std::fs::write(folder.join("key.pem"), &second_key).unwrap();
     assert!(eventually(async || works(&second).await).await);
     assert!(!works(&first).await);

@@ -241,7 +241,7 @@ async fn an_answer_without_an_end_of_its_own_comes_in_chunks() {
 const SWITCHING: &str =
     "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
-/// Whatever is switched to must have been asked for, by the client and by the request that went up.
+/// An upstream may switch only to a protocol that the client asked for, and that the request upstream asked for too.
 #[tokio::test]
 async fn a_101_counts_only_where_it_was_asked_for_and_panics_nowhere() {
     let websocket =

@@ -63,7 +63,7 @@ async fn page(State(pages): State<Pages>, request: Request) -> Response {
     }
 }
 
-/// Where npm has put what `package.json` names.
+/// The folder of the packages that npm has installed from `package.json`.
 pub fn node_modules() -> PathBuf {
     let folder = std::env::var_os("FAREBOX_SCREENS_NODE").map(PathBuf::from);
     folder.expect("FAREBOX_SCREENS_NODE is not set: make test-rust does it").join("node_modules")

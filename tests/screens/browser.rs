@@ -38,7 +38,7 @@ pub struct Look {
     pub width: u32,
 }
 
-/// Both languages, themes and widths.
+/// Every combination of the two languages, themes and widths.
 pub const LOOKS: [Look; 8] = {
     const fn look(lang: &'static str, theme: &'static str, width: u32) -> Look {
         Look { lang, theme, width }
@@ -247,7 +247,7 @@ impl Browser {
         let size = json!({ "width": look.width, "height": if look.width < 600 { 812 } else { 900 },
             "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
-        // Nothing moves: a picture is taken of what there is to see in the end.
+        // Animations are off, so a picture shows the page in its final state.
         let features = json!({ "features": [
             { "name": "prefers-color-scheme", "value": look.theme },
             { "name": "prefers-reduced-motion", "value": "reduce" },

@@ -47,7 +47,7 @@ async fn widgets_work_on_an_apps_own_page_by_its_tokens() {
         { method: 'POST', body: '{}' }); return [answer.status, credits()]";
     let call = format!("return (async () => {{ {call} }})()");
     assert_eq!(browser.run(&call).await, json!([200, 13]));
-    // Those of window.fetch are looked at, too, and refused ones answered with an offer.
+    // The widgets also look at the app's requests by window.fetch, and answer refused ones with an offer.
     for _ in 0..2 {
         browser.run(&call).await;
     }
@@ -116,12 +116,12 @@ async fn a_strangers_page_can_neither_read_nor_buy_nor_frame() {
         browser.until("location.protocol === 'chrome-error:'").await;
         browser.enter(None).await;
         browser.run("$('form').submit()").await;
-        // Not known there, or known and refused.
+        // The route is unknown there, or known and refused.
         let refused = "location.pathname === '/credits/buy' && /\"status\":40[13]/.test(words())";
         browser.until(refused).await;
     }
     assert!(seller.stripe.asked_for("POST", "/v1/checkout/sessions").is_empty());
-    // Nor are the widgets of any use there; and the person is still signed in.
+    // The widgets do not work there either, and the person is still signed in.
     stranger.put_body("/widgets", &app_page(&gateway));
     browser.open(&format!("{}/widgets", stranger.near_origin())).await;
     browser.until("$('[part~=retry]')").await;

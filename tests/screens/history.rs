@@ -106,3 +106,44 @@ async fn a_purchase_has_its_packs_name_or_its_id_where_no_pack_is_known() {
     browser.open(&seller.process.url("/credits/account")).await;
     browser.until("$('[part~=entry]', 'Achat : pack-500')").await;
 }
+
+#[tokio::test]
+async fn a_call_whose_answer_was_sent_again_says_how_often() {
+    let upstream = Upstream::start(Router::new().fallback(async || "an answer")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let text = config_on_ports(upstream.address, "[credits]\nsignup_grant = 30\n");
+    let gateway = Process::serve(folder.path(), &text);
+    let call = async |key: &str| {
+        let call = gateway.client.post(gateway.url("/api/ai/generate")).bearer_auth(token("alice"));
+        let answer = call.header("idempotency-key", key).body("{}").send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "an answer");
+    };
+    for key in ["first", "second", "second", "second"] {
+        call(key).await;
+    }
+    let shown = async || gateway.transactions("alice").await[0]["replays"] == 2;
+    assert!(eventually(shown).await);
+
+    let browser = Browser::start().await;
+    browser.look(LOOKS[4]).await;
+    let link = format!("/credits/account#token={}", token("alice"));
+    browser.sign_in_by(&gateway.url(&link)).await;
+    browser.until("$('[part~=entry]', 'balance 20')").await;
+    browser
+        .until("$('[part~=entry]', 'balance 20').textContent.includes('answer sent again: 2×')")
+        .await;
+    let other = "$('[part~=entry]', 'balance 25').textContent.includes('sent again')";
+    assert_eq!(browser.run(&format!("return {other}")).await, false);
+    speak(&browser, "fr").await;
+    browser.until("$('[part~=entry]', 'réponse renvoyée : 2×')").await;
+    assert_eq!(browser.run("return overflow()").await, 0);
+
+    browser.open(&format!("http://{}/admin/ui", gateway.admin)).await;
+    browser.fill("$('input[type=password]')", ADMIN_TOKEN).await;
+    browser.click("$('form button')").await;
+    browser.until("$('nav') && !$('[aria-busy]')").await;
+    for view in ["entries", "accounts/alice"] {
+        browser.run_with("location.hash = arguments[0]", json!([view])).await;
+        browser.until("!$('[aria-busy]') && $('tbody tr', 'answer sent again: 2×')").await;
+    }
+}

@@ -1,4 +1,4 @@
-//! Whatever comes from outside is text.
+//! Text from outside is shown as text, and never becomes a part of the page.
 
 use http::Method;
 use serde_json::json;
@@ -29,7 +29,7 @@ async fn expect_text(browser: &Browser, shown: &str) {
     let (wide, ran) = ("overflow()", "window.__xss ?? null");
     let found = browser.run(&format!("return [{wide}, {ran}]")).await;
     assert_eq!(found, json!([0, null]), "{}", browser.run("return location.href").await);
-    // A name of ten thousand letters is cut: the page stays one.
+    // A name of ten thousand letters is cut, so the page does not grow with it.
     let tall = browser.run("return document.documentElement.scrollHeight").await;
     assert!(tall.as_u64().unwrap() < 6000, "{tall}");
 }

@@ -1,4 +1,4 @@
-//! Without a pointer.
+//! The screens, used with the keyboard alone.
 
 use crate::browser::{Browser, key};
 use crate::demo::Demo;

@@ -71,7 +71,7 @@ fn calls() -> [MeteredCall<'static>; 4] {
     [
         call(IMAGES, None, "8.5", "8.5", &[(Kind::Image, 2)]),
         call(CHAT, long, "20", "16.5", &[(Kind::Output, 11000), (Kind::Search, 3)]),
-        // More than its hold.
+        // The call costs more than its hold.
         call(
             CHAT,
             Some("gpt-5"),

@@ -177,7 +177,7 @@ async fn an_operator_sees_the_figures_of_a_seller() {
             "$('.stats > *', '{name}') && $('.stats > *', '{name}').textContent.includes('{value}')"
         )
     };
-    // Nothing was sold: no figure is made of that.
+    // Without a sale the page shows no figure of sales.
     browser.until("$('h2', 'Sales, 30 days')").await;
     for name in ["Conversion", "Average basket", "Revenue per buyer", "Webhooks that succeed"] {
         browser.until(&stat(name, "–")).await;

@@ -8,7 +8,6 @@ use crate::http::Answer;
 use crate::seller::{PACKS, Seller};
 use crate::support::clock::Clock;
 use crate::support::stripe::event::VERSION;
-use crate::support::stripe::{WEBHOOK_SECRET, books, signature};
 use crate::support::{ADMIN_TOKEN, token};
 
 const ROUTES: &str = r#"
@@ -32,14 +31,12 @@ impl Seller {
         let request = request.bearer_auth(token(account)).body(r#"{"pack":"pack-500"}"#);
         let session = Answer::of(request).await.expect(200);
         for event in self.stripe.pay(session["session_id"].as_str().unwrap()) {
-            let body = event.body(VERSION);
-            let signed = signature::header(&body, WEBHOOK_SECRET, books::now());
-            let request = self.process.client.post(self.process.url("/webhooks/stripe"));
-            Answer::of(request.header("stripe-signature", signed).body(body)).await.expect(200);
+            let url = self.process.url("/webhooks/stripe");
+            Answer::of(event.request(&self.process.client, url, VERSION)).await.expect(200);
         }
     }
 
-    /// So many calls on a route, one after the other.
+    /// Makes this number of calls on a route, one after the other.
     async fn call(&self, account: &str, route: &str, times: usize) {
         for _ in 0..times {
             assert_eq!(self.process.post(account, route).await.status, 200);

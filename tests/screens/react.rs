@@ -22,7 +22,7 @@ fn repository(path: &str) -> PathBuf {
 }
 
 impl Bundle {
-    /// With `farebox-web` as a package: the files that its package.json names, and no others.
+    /// An app that has `farebox-web` as a package: the files that its package.json names, and no others.
     fn new(react: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let package = folder.path().join("node_modules/farebox-web");
@@ -100,7 +100,7 @@ async fn works_with(react: &'static str, version: &str) {
     browser.open(&app.origin()).await;
     browser.until(&format!("$('#version', '{version}.')")).await;
     browser.until("$('output').textContent === '30 credits' && credits() === 30").await;
-    // By the stream, then by the app's own call.
+    // The widget hears of the first change by the stream, and of the second by the app's own call.
     seller.process.post("alice", "/api/ai/generate").await;
     browser.until("$('output').textContent === '25 credits' && credits() === 25").await;
     browser.click("$('#call')").await;

@@ -8,7 +8,7 @@ use crate::process::{Process, config_on_ports};
 use crate::support::clock::Clock;
 use crate::support::h2::write_certificate;
 use crate::support::packs::two_packs;
-use crate::support::stripe::{SECRET_KEY, Stripe, WEBHOOK_SECRET};
+use crate::support::stripe::Stripe;
 use crate::support::{Upstream, token};
 
 pub struct Seller {
@@ -39,23 +39,11 @@ impl Seller {
         Self::with(&format!("{PACKS}\n[api]\ncors_origins = [\"{origin}\"]\n"), None).await
     }
 
-    /// With these tables in gateway.toml, by this clock.
+    /// Opens a seller with these tables in gateway.toml, and by this clock.
     pub async fn with(more: &str, clock: Option<&Clock>) -> Self {
         let (upstream, stripe) = (Upstream::canned().await, Stripe::start().await);
-        let base = stripe.api_base();
-        let sales = format!(
-            r#"{more}
-[credits]
-low_balance = 20
-
-[stripe]
-secret_key = "{SECRET_KEY}"
-webhook_secret = "{WEBHOOK_SECRET}"
-api_base = "{base}"
-success_url = "https://app.example.com/credits?paid=1"
-cancel_url = "https://app.example.com/credits"
-"#
-        );
+        let stripe_section = stripe.section("");
+        let sales = format!("{more}\n[credits]\nlow_balance = 20\n{stripe_section}");
         let text = config_on_ports(upstream.address, &sales);
         let folder = tempfile::tempdir().unwrap();
         write_certificate(folder.path());

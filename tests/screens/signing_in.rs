@@ -14,7 +14,7 @@ const SESSION: &str = "return fetch('session', { headers: { 'x-farebox-page': \
 async fn a_link_signs_nobody_in_who_was_not_asked() {
     let seller = Seller::with("", None).await;
     let browser = Browser::start().await;
-    // Somebody's link, sent to a person who is to buy for them.
+    // An attacker sends a link to its own account, so that the reader buys for it.
     browser.open(&seller.link("mallory")).await;
     browser.until("$('dialog', 'mallory') && $('dialog', 'Sign in to this account?')").await;
     assert_eq!(browser.run(SESSION).await, Value::Null, "before the answer there is no session");
@@ -168,7 +168,7 @@ async fn a_neighbours_cookie_neither_locks_anybody_out_nor_signs_anybody_in() {
 async fn a_page_over_http_signs_in_as_well() {
     let seller = Seller::with("", None).await;
     let browser = Browser::start().await;
-    // To a browser this is no secure place: it says nothing of sites, and takes no secure cookie.
+    // A browser does not trust this address: it sends no `sec-fetch-site`, and takes no secure cookie.
     let page = format!("http://pay.shop.test:{}/credits/account", seller.process.public.port());
     browser.open(&page).await;
     browser.fill("$('input[type=password]')", &token("alice")).await;

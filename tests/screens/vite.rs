@@ -86,7 +86,7 @@ async fn the_package_installs_from_its_folder_for_vite_and_typescript() {
     run(folder, tools.join("tsc").to_str().unwrap(), &["--project", "."]);
     run(folder, tools.join("vite").to_str().unwrap(), &["build", "--logLevel", "warn"]);
 
-    // And it runs: one React, in the app and in the components.
+    // The app runs, with one React for itself and for the components.
     let app = App::start().await;
     let seller = Seller::open(&app.origin()).await;
     seller.grant("alice", 30, "welcome").await;

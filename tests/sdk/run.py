@@ -7,7 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-FILES = sys.argv[1:] or ["test_openai.py", "test_metered.py", "test_retries.py", "test_vercel.py", "test_sums.py"]
+FILES = sys.argv[1:] or [
+    "test_openai.py", "test_metered.py", "test_retries.py", "test_retries_node.py", "test_vercel.py",
+    "test_sums.py",
+]
 
 
 def main():

@@ -1,5 +1,6 @@
-"""The official SDKs of OpenAI and Anthropic with a timeout that is shorter than the upstream's answer: they
+"""The official SDKs of OpenAI and Anthropic for Python with a timeout that is shorter than the upstream's answer: they
 send the call again by themselves. The upstream is asked once, the account pays once, and the answer arrives.
+`test_retries_node.py` has the same for Node.
 
 Needs the binary's path in FAREBOX_BIN; `make test-sdk` builds it and calls this.
 """
@@ -9,16 +10,18 @@ import threading
 import time
 import unittest
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anthropic
 import openai
 
-from gateway import Gateway
+from gateway import Gateway, wait_for
 
 ANSWER_AFTER_S = 3
 TIMEOUT_S = 1
+REPLAY_WRITTEN_S = 10
 # 200 tokens of input and 100 of output on the model `m`.
 COST = Decimal("-0.15")
 
@@ -60,7 +63,11 @@ class SlowUpstream(BaseHTTPRequestHandler):
         pass
 
 
-class Retries(unittest.TestCase):
+class Retries:
+    """The tests of the SDKs of one language, which says how they ask: `ask(sdk, timeout, key, times)` sends so
+    many equal prompts in parallel, with an idempotency key if there is one, and returns the texts of the answers.
+    """
+
     @classmethod
     def setUpClass(cls):
         server = ThreadingHTTPServer(("127.0.0.1", 0), SlowUpstream)
@@ -85,58 +92,65 @@ class Retries(unittest.TestCase):
         self.assertEqual([Decimal(entry["amount"]) for entry in charges], [COST] * calls)
         self.assertEqual(len(self.calls()), calls)
 
-    def openai(self, timeout=TIMEOUT_S, **more):
-        client = openai.OpenAI(
-            base_url=f"{self.gateway.address}/v1", api_key=self.key, timeout=timeout, max_retries=4
-        )
-        answer = client.chat.completions.create(
-            model="m", max_tokens=500, messages=[{"role": "user", "content": self.prompt}], **more
-        )
-        return answer.choices[0].message.content
-
-    def anthropic(self, timeout=TIMEOUT_S, **more):
-        client = anthropic.Anthropic(
-            base_url=self.gateway.address, api_key=self.key, timeout=timeout, max_retries=4
-        )
-        answer = client.messages.create(
-            model="m", max_tokens=500, messages=[{"role": "user", "content": self.prompt}], **more
-        )
-        return answer.content[0].text
+    def gets_the_answer_of_the_one_call(self, sdk):
+        [text] = self.ask(sdk)
+        self.assertRegex(text, r"^answer \d+$")
+        self.pays(1)
+        # A moment later the entry says that its answer was sent again.
+        replays = lambda: self.gateway.charges(self.account)[0].get("replays") == 1
+        wait_for(replays, REPLAY_WRITTEN_S, "the entry has one replay")
 
     def test_openai_s_retries_get_the_answer_of_the_one_call(self):
-        self.assertRegex(self.openai(), r"^answer \d+$")
-        self.pays(1)
+        self.gets_the_answer_of_the_one_call("openai")
 
     def test_anthropic_s_retries_get_the_answer_of_the_one_call(self):
-        self.assertRegex(self.anthropic(), r"^answer \d+$")
-        self.pays(1)
+        self.gets_the_answer_of_the_one_call("anthropic")
 
     def test_with_a_key_the_retries_are_that_call_too(self):
-        for ask, account in [(self.openai, "openai"), (self.anthropic, "anthropic")]:
-            with self.subTest(account):
-                headers = {"Idempotency-Key": str(uuid.uuid4())}
+        for sdk in ("openai", "anthropic"):
+            with self.subTest(sdk):
+                key = str(uuid.uuid4())
                 before = len(self.calls())
-                first = ask(extra_headers=headers)
+                first = self.ask(sdk, key=key)
                 # Later, with patience, the same key still has that answer.
-                self.assertEqual(ask(timeout=30, extra_headers=headers), first)
+                self.assertEqual(self.ask(sdk, timeout=30, key=key), first)
                 self.assertEqual(len(self.calls()), before + 1)
         self.pays(2)
 
     def test_equal_prompts_in_parallel_are_calls_of_their_own(self):
         for timeout in (30, TIMEOUT_S):
             with self.subTest(timeout=timeout):
-                before, answers = len(self.calls()), []
-                threads = [
-                    threading.Thread(target=lambda: answers.append(self.openai(timeout=timeout)))
-                    for _ in range(2)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+                before = len(self.calls())
+                answers = self.ask("openai", timeout=timeout, times=2)
                 self.assertEqual(len(set(answers)), 2, answers)
                 self.assertEqual(len(self.calls()), before + 2)
         self.pays(4)
+
+
+class OfPython(Retries, unittest.TestCase):
+    def ask(self, sdk, timeout=TIMEOUT_S, key=None, times=1):
+        headers = {"Idempotency-Key": key} if key else None
+        ask = {"openai": self.openai, "anthropic": self.anthropic}[sdk]
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(lambda _: ask(timeout, headers), range(times)))
+
+    def openai(self, timeout, headers):
+        client = openai.OpenAI(
+            base_url=f"{self.gateway.address}/v1", api_key=self.key, timeout=timeout, max_retries=4
+        )
+        answer = client.chat.completions.create(
+            model="m", max_tokens=500, messages=[{"role": "user", "content": self.prompt}], extra_headers=headers
+        )
+        return answer.choices[0].message.content
+
+    def anthropic(self, timeout, headers):
+        client = anthropic.Anthropic(
+            base_url=self.gateway.address, api_key=self.key, timeout=timeout, max_retries=4
+        )
+        answer = client.messages.create(
+            model="m", max_tokens=500, messages=[{"role": "user", "content": self.prompt}], extra_headers=headers
+        )
+        return answer.content[0].text
 
 
 if __name__ == "__main__":

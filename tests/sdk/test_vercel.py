@@ -5,30 +5,18 @@ Needs the binary's path in FAREBOX_BIN, and in FAREBOX_SDK_NODE the folder with 
 `make test-sdk` sets up both and calls this.
 """
 
-import json
-import os
-import subprocess
 import unittest
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from pathlib import Path
 
 from gateway import Gateway
+from node import run_node
 
-SCRIPT = Path(__file__).with_name("vercel.mjs")
 PROVIDERS = ("chat", "responses", "anthropic")
-TIMEOUT_S = 60
 
 
 def node(provider, base, key, case):
-    done = subprocess.run(
-        ["node", SCRIPT, provider, base, key, case],
-        env={**os.environ, "FAREBOX_SDK_NODE": os.path.abspath(os.environ["FAREBOX_SDK_NODE"])},
-        capture_output=True, text=True, timeout=TIMEOUT_S,
-    )
-    if done.returncode != 0:
-        raise AssertionError(f"{provider} {case}: {done.stderr}")
-    return json.loads(done.stdout)
+    return run_node("vercel.mjs", provider, base, key, case)
 
 
 class Vercel(unittest.TestCase):

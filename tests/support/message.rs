@@ -23,7 +23,7 @@ pub struct Head {
 /// How a message tells the length of its body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is no body, whatever the fields say.
+    /// The message has no body, whatever its fields say.
     None,
     Length(usize),
     Chunked,

@@ -1,4 +1,5 @@
-//! Makes metered calls in the embedded ledger of a gateway that is not running.
+//! Calls that are priced by usage: a route and a model for them, and a way to make them in the embedded
+//! ledger of a gateway that is not running.
 
 use std::path::Path;
 
@@ -9,6 +10,32 @@ use farebox::ledger::{
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 use farebox::usage::{Kind, Usage, UsageRecord};
+
+/// The route of [`CHAT_TABLES`].
+pub const CHAT: &str = "/v1/chat/completions";
+
+/// A route whose calls are priced by usage, and its only model.
+pub const CHAT_TABLES: &str = r#"
+[[routes]]
+path = "/v1/chat/completions"
+methods = ["POST"]
+upstream = "ai"
+meter = "openai"
+price = "models"
+
+[[models]]
+match = "m"
+input = 250
+output = 1000
+max_output_tokens = 2000
+hold_output_tokens = 100
+"#;
+
+/// The price of a token of input in [`CHAT_TABLES`], in micro-credits.
+pub const INPUT: i64 = 250;
+
+/// The price of a token of output there, in micro-credits.
+pub const OUTPUT: i64 = 1000;
 
 /// A call that is charged by usage.
 pub struct MeteredCall<'a> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 
 use super::token;
 
@@ -177,6 +178,22 @@ impl RawUpstream {
             }
         });
         Self { address, logs }
+    }
+
+    /// Answers nothing: notifies when the head of a request has arrived, and then waits until its client
+    /// leaves.
+    pub async fn waiting() -> (Self, Arc<Notify>) {
+        let arrived = Arc::new(Notify::new());
+        let notify = arrived.clone();
+        let upstream = Self::start(move |mut wire| {
+            let arrived = notify.clone();
+            async move {
+                wire.head().await;
+                arrived.notify_one();
+                wire.rest().await;
+            }
+        });
+        (upstream.await, arrived)
     }
 
     /// Answers every message of every connection with `answer`.

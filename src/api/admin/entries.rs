@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::account::AccountId;
 use crate::api::admin::Admin;
-use crate::api::transactions::{PageQuery, Transaction, page_query, unreadable};
+use crate::api::transactions::{PageQuery, Transaction, lines, page_query, unreadable};
 use crate::problem::Problem;
 
 /// An entry with its account.
@@ -28,10 +28,8 @@ pub(crate) async fn newest(
 ) -> Result<axum::Json<EntriesBody>, Problem> {
     let limit = page_query(query)?.limit();
     let entries = admin.app.ledger.read().newest(limit).await.map_err(unreadable)?;
-    let catalogue = admin.app.catalogue.load();
-    let entries = entries.iter().map(|entry| EntryBody {
-        account: entry.account.clone(),
-        line: Transaction::of(entry, &catalogue.prices),
-    });
+    let lines = lines(&admin.app, &entries).await;
+    let entries = entries.into_iter().zip(lines);
+    let entries = entries.map(|(entry, line)| EntryBody { account: entry.account, line });
     Ok(axum::Json(EntriesBody { entries: entries.collect() }))
 }

@@ -2,10 +2,10 @@
 
 use std::convert::Infallible;
 
-use super::shape::{AnthropicCounts, Member, Node, child, member, usage};
+use super::shape::{AnthropicCounts, Field, Member, Node, child, member, usage};
 use crate::meter::counts::whole;
 use crate::meter::document::{AnswerUsage, Event, Meter};
-use crate::meter::json::{Path, SHORT_BYTES, Sink, Span, Text, Token};
+use crate::meter::json::{Path, Sink, Span, Text, Token};
 
 /// The meter of one answer.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Sink for Anthropic {
                 let Some(node) = self.path.here() else { return Ok(()) };
                 match (token, self.member) {
                     (Token::Name(name), _) => {
-                        let mut buffer = [0; SHORT_BYTES];
+                        let mut buffer = None;
                         let name = name.short(&mut buffer).unwrap_or_default();
                         self.member = member(node, name);
                     }
@@ -156,5 +156,9 @@ impl Meter for Anthropic {
 
     fn text_bytes(&self) -> u64 {
         self.text_bytes
+    }
+
+    fn running_output(&self) -> u64 {
+        if self.is_final { 0 } else { self.counts.or_zero(Field::Output as usize) }
     }
 }

@@ -4,7 +4,15 @@ use crate::meter::{AnswerUsage, read_answer};
 use crate::usage::{Kind, MeterKind, Usage};
 
 fn read(body: &str) -> AnswerUsage {
-    read_answer(&MeterKind::Anthropic, body.as_bytes())
+    let whole = read_answer(&MeterKind::Anthropic, body.as_bytes());
+    for cut in 0..=body.len() {
+        let mut meter = crate::meter::JsonMeter::new(&MeterKind::Anthropic);
+        let (head, tail) = body.as_bytes().split_at(cut);
+        meter.feed(head);
+        meter.feed(tail);
+        assert_eq!(meter.end(), whole, "cut at {cut}: {body}");
+    }
+    whole
 }
 
 fn usage(counts: &[(Kind, u64)]) -> Option<Usage> {

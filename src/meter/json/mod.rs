@@ -11,7 +11,7 @@ mod token;
 
 pub(super) use path::Path;
 pub(super) use scanner::Scanner;
-pub(super) use text::{SHORT_BYTES, Text, unescape};
+pub(super) use text::{Text, unescape};
 pub(super) use token::{Failure, Sink, Span, Token};
 
 #[cfg(test)]

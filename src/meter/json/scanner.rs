@@ -2,7 +2,7 @@
 
 use super::number::Digits;
 use super::string::{StringState, plain_run};
-use super::text::SHORT_BYTES;
+use super::text::{SHORT_BYTES, Text};
 use super::token::{Failure, Sink, Span, Token};
 
 /// Scans one document.
@@ -74,17 +74,17 @@ impl Scanner {
     pub fn feed<K: Sink>(&mut self, part: &[u8], sink: &mut K) -> Scan<(), K::Stop> {
         let mut at = 0;
         while let Some(&byte) = part.get(at) {
-            match self.state {
-                State::InString { is_name } => at = self.string(part, at, is_name, sink)?,
-                State::InNumber(digits) => at = self.number(part, at, digits, sink)?,
-                State::InWord { word, at: from } => at = self.word(part, at, word, from, sink)?,
+            at = match self.state {
+                State::InString { is_name } => self.string(part, at, is_name, sink)?,
+                State::InNumber(digits) => self.number(part, at, digits, sink)?,
+                State::InWord { word, at: from } => self.word(part, at, word, from, sink)?,
+                _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => at + 1,
+                _ if byte == b'"' => self.begin_string(part, at, sink)?,
                 _ => {
-                    if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-                        self.structure(byte, self.before + at, sink)?;
-                    }
-                    at += 1;
+                    self.structure(byte, self.before + at, sink)?;
+                    at + 1
                 }
-            }
+            };
         }
         if matches!(self.state, State::InNumber(_)) {
             let begin = self.start.saturating_sub(self.before);
@@ -94,12 +94,10 @@ impl Scanner {
         Ok(())
     }
 
-    /// Takes a byte that stands between two tokens, or begins a token.
+    /// Takes a byte that stands between two tokens, or begins a token other than a string.
     fn structure<K: Sink>(&mut self, byte: u8, at: usize, sink: &mut K) -> Scan<(), K::Stop> {
         self.start = at;
         match (self.state, byte) {
-            (State::Value | State::FirstElement, b'"') => self.begin_string(false),
-            (State::FirstName | State::Name, b'"') => self.begin_string(true),
             (State::Colon, b':') => self.state = State::Value,
             (State::AfterValue, b',') if self.is_in_object() => self.state = State::Name,
             (State::AfterValue, b',') => self.state = State::Value,
@@ -118,10 +116,58 @@ impl Scanner {
         self.levels & 1 == 1
     }
 
-    fn begin_string(&mut self, is_name: bool) {
+    /// Takes the quote at `quote`. Most strings have no escapes and end in the same part, so they
+    /// need no state of their own.
+    fn begin_string<K: Sink>(
+        &mut self,
+        part: &[u8],
+        quote: usize,
+        sink: &mut K,
+    ) -> Scan<usize, K::Stop> {
+        let is_name = match self.state {
+            State::FirstName | State::Name => true,
+            State::Value | State::FirstElement => false,
+            _ => return Err(Failure::Syntax(self.before + quote)),
+        };
+        self.start = self.before + quote;
+        let rest = part.get(quote + 1..).unwrap_or_default();
+        let run = plain_run(rest);
+        let end = quote + 1 + run;
+        if rest.get(run) == Some(&b'"') {
+            self.string_ended(is_name);
+            let text = Text::plain(rest.get(..run).unwrap_or_default());
+            self.give_string(text, is_name, end, sink)?;
+            if is_name && rest.get(run + 1) == Some(&b':') {
+                self.state = State::Value;
+                return Ok(end + 2);
+            }
+            return Ok(end + 1);
+        }
         self.string = StringState::NEW;
+        self.string.plain(run);
         self.kept_all = true;
         self.state = State::InString { is_name };
+        self.string(part, end, is_name, sink)
+    }
+
+    const fn string_ended(&mut self, is_name: bool) {
+        if is_name {
+            self.state = State::Colon;
+        } else {
+            self.value_ended();
+        }
+    }
+
+    /// Gives a string whose closing quote is at `end` of the part.
+    fn give_string<K: Sink>(
+        &self,
+        text: Text<'_>,
+        is_name: bool,
+        end: usize,
+        sink: &mut K,
+    ) -> Scan<(), K::Stop> {
+        let token = if is_name { Token::Name(text) } else { Token::Text(text) };
+        self.give(token, self.before + end + 1, sink)
     }
 
     fn begin_scalar<S>(&mut self, byte: u8) -> Scan<(), S> {
@@ -239,15 +285,10 @@ impl Scanner {
             match part.get(at) {
                 Some(b'"') => {
                     self.string.end();
-                    self.state = State::Colon;
-                    if !is_name {
-                        self.value_ended();
-                    }
+                    self.string_ended(is_name);
                     let string = self.string;
                     self.with_spelling(part, begin, at, |scanner, raw, is_whole| {
-                        let text = string.as_text(raw, is_whole);
-                        let token = if is_name { Token::Name(text) } else { Token::Text(text) };
-                        scanner.give(token, scanner.before + at + 1, sink)
+                        scanner.give_string(string.as_text(raw, is_whole), is_name, at, sink)
                     })?;
                     return Ok(at + 1);
                 }

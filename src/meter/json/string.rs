@@ -109,23 +109,27 @@ impl StringState {
 /// The number of bytes before the first one that ends a run of plain characters: a quote, a
 /// backslash or a control character.
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
-    // Most strings are short. For them, calling memchr costs more than looking at their bytes.
-    const WORDS: usize = 8;
-    let (words, _) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().take(WORDS).enumerate() {
-        let stops = stops(u64::from_le_bytes(*word));
-        if stops != 0 {
-            return at * 8 + (stops.trailing_zeros() / 8) as usize;
-        }
+    // Most names end within the first word.
+    if let Some(end) = bytes.first_chunk().and_then(|word| first_stop(*word)) {
+        return end;
     }
-    let from = words.len().min(WORDS) * 8;
+    // Runs of more chunks are rare. For them memchr is faster.
+    const CHUNKS: usize = 16;
+    let (chunks, _) = bytes.as_chunks::<16>();
+    let mut from = 0;
+    for chunk in chunks.iter().take(CHUNKS) {
+        if has_stop(chunk) {
+            return from + run_of_few(chunk);
+        }
+        from += chunk.len();
+    }
     let tail = bytes.get(from..).unwrap_or_default();
-    if words.len() < WORDS {
-        return from + tail.iter().position(is_stop).unwrap_or(tail.len());
+    if chunks.len() < CHUNKS {
+        return from + run_of_few(tail);
     }
     let run = memchr2(b'"', b'\\', tail).unwrap_or(tail.len());
     let tail = tail.get(..run).unwrap_or(tail);
-    // There is no early exit, so that the compiler can compare many bytes at once.
+    // As in `has_stop`, there is no early exit.
     let has_control = |bytes: &[u8]| bytes.iter().fold(false, |any, byte| any | (*byte < b' '));
     match tail.chunks(4096).position(has_control) {
         None => from + run,
@@ -133,6 +137,33 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
             let rest = tail.get(chunk * 4096..).unwrap_or_default();
             from + chunk * 4096 + rest.iter().position(is_stop).unwrap_or(rest.len())
         }
+    }
+}
+
+/// Whether one of the bytes ends a run. There is no early exit, so that the compiler can compare
+/// many bytes at once.
+fn has_stop(bytes: &[u8]) -> bool {
+    bytes.iter().fold(false, |any, byte| any | is_stop(byte))
+}
+
+/// The length of the run at the start of a few bytes.
+fn run_of_few(bytes: &[u8]) -> usize {
+    let (words, _) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        if let Some(end) = first_stop(*word) {
+            return at * 8 + end;
+        }
+    }
+    let from = words.len() * 8;
+    let tail = bytes.get(from..).unwrap_or_default();
+    from + tail.iter().position(is_stop).unwrap_or(tail.len())
+}
+
+/// The position of the first of eight bytes that ends a run.
+const fn first_stop(word: [u8; 8]) -> Option<usize> {
+    match stops(u64::from_le_bytes(word)) {
+        0 => None,
+        stops => Some((stops.trailing_zeros() / 8) as usize),
     }
 }
 
@@ -162,7 +193,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_run_ends_where_a_look_at_each_byte_ends_it(
-            mut bytes in prop::collection::vec(prop_oneof![20 => 0x20..=0xff_u8, 1 => any::<u8>()], 0..200),
+            mut bytes in prop::collection::vec(prop_oneof![200 => 0x20..=0xff_u8, 1 => any::<u8>()], 0..2000),
             shift in 0..8_usize,
         ) {
             bytes.drain(..shift.min(bytes.len()));

@@ -14,7 +14,7 @@ impl Sink for Written {
     fn token(&mut self, token: Token<'_>, span: Span) -> Result<(), ()> {
         let text = match token {
             Token::Name(text) | Token::Text(text) => {
-                let mut buffer = [0; 256];
+                let mut buffer = None;
                 let short = text.short(&mut buffer).map(|bytes| bytes.to_vec());
                 format!("{:?} {} {}", short, text.len, text.has_lone_surrogate)
             }

@@ -20,10 +20,24 @@ pub struct Text<'a> {
 /// The longest string that [`Text::short`] reads, in bytes as spelled.
 pub const SHORT_BYTES: usize = 256;
 
+/// Room for a short string with escapes. It stays empty for a string without any, as most are.
+pub type ShortBuffer = Option<[u8; SHORT_BYTES]>;
+
 impl<'a> Text<'a> {
+    /// A whole string without escapes.
+    pub const fn plain(raw: &'a [u8]) -> Self {
+        Self {
+            raw,
+            is_whole: true,
+            has_escapes: false,
+            has_lone_surrogate: false,
+            len: raw.len() as u64,
+        }
+    }
+
     /// The string without escapes; `None` if its spelling has more than 256 bytes. The result does
     /// not depend on where the document was cut.
-    pub fn short<'b>(&self, buffer: &'b mut [u8; SHORT_BYTES]) -> Option<&'b [u8]>
+    pub fn short<'b>(&self, buffer: &'b mut ShortBuffer) -> Option<&'b [u8]>
     where
         'a: 'b,
     {
@@ -33,7 +47,7 @@ impl<'a> Text<'a> {
         if !self.has_escapes {
             return Some(self.raw);
         }
-        let mut len = 0;
+        let (mut len, buffer) = (0, buffer.insert([0; SHORT_BYTES]));
         for (place, byte) in buffer.iter_mut().zip(unescape(self.raw)) {
             *place = byte;
             len += 1;
@@ -44,7 +58,7 @@ impl<'a> Text<'a> {
     /// The string without escapes, as an owned text; `None` if its spelling has more than 256 bytes
     /// or is not UTF-8.
     pub fn to_owned(self) -> Option<Box<str>> {
-        let mut buffer = [0; SHORT_BYTES];
+        let mut buffer = None;
         let bytes = self.short(&mut buffer)?;
         std::str::from_utf8(bytes).ok().map(Box::from)
     }

@@ -6,7 +6,7 @@ use super::counts::{Field, OpenAiCounts, usage};
 use super::shape::{Member, Node, child, member};
 use crate::meter::counts::{seconds, whole};
 use crate::meter::document::{AnswerUsage, Event, Meter};
-use crate::meter::json::{Path, SHORT_BYTES, Sink, Span, Text, Token};
+use crate::meter::json::{Path, Sink, Span, Text, Token};
 
 /// The meter of one answer.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl OpenAi {
 
 impl Kind {
     fn of(text: Text<'_>) -> Self {
-        let mut buffer = [0; SHORT_BYTES];
+        let mut buffer = None;
         let has = |name: &[u8], word: &[u8]| name.windows(word.len()).any(|part| part == word);
         match text.short(&mut buffer) {
             Some(b"response.completed" | b"response.incomplete" | b"response.failed") => {
@@ -178,7 +178,7 @@ impl Sink for OpenAi {
                 let Some(node) = self.path.here() else { return Ok(()) };
                 match token {
                     Token::Name(name) => {
-                        let mut buffer = [0; SHORT_BYTES];
+                        let mut buffer = None;
                         let name = name.short(&mut buffer).unwrap_or_default();
                         self.member = member(node, name);
                     }
@@ -255,5 +255,10 @@ impl Meter for OpenAi {
 
     fn text_bytes(&self) -> u64 {
         self.text_bytes
+    }
+
+    fn running_output(&self) -> u64 {
+        let counts = self.counts.as_ref().filter(|_| !self.is_final);
+        counts.map_or(0, |counts| usage(counts, 0, 0, 0).0.output_tokens())
     }
 }

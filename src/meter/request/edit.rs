@@ -27,6 +27,8 @@ pub(super) struct Places {
     pub limits: Vec<Limit>,
     /// The limit that can be added to this shape of request, if it has none.
     pub new_limit: Option<&'static str>,
+    /// Whether a limit holds for every shape that the request may have.
+    pub can_limit: bool,
     /// The place of the value of `stream_options`.
     pub stream_options: Option<StreamOptions>,
     /// The position after the brace that opens the body.
@@ -82,7 +84,7 @@ impl Places {
 
     /// Whether the output limit can be set in this request.
     pub const fn can_limit_output(&self) -> bool {
-        !self.limits.is_empty() || self.new_limit.is_some()
+        self.can_limit && (!self.limits.is_empty() || self.new_limit.is_some())
     }
 
     fn usage_edit(&self) -> (Span, String) {

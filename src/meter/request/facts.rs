@@ -3,7 +3,7 @@
 use super::edit::{Limit, Places, StreamOptions};
 use super::mistake::BodyMistake;
 use super::outcome::{ReadRequest, UsageChunk};
-use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
+use crate::meter::json::{Span, Text, Token};
 use crate::usage::{Limits, MeterKind, RequestFacts, Scalar};
 
 /// The largest count or limit.
@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub members: Vec<(Box<str>, Scalar)>,
     pub has_messages: bool,
     pub has_prompt: bool,
+    /// `prompt` is an object: it names a prompt that the provider stores (responses).
+    pub has_stored_prompt: bool,
     pub has_input: bool,
     pub is_for_images: bool,
 }
@@ -113,8 +115,9 @@ impl Facts {
     pub fn read(mut self, kind: &MeterKind, body_bytes: usize) -> ReadRequest {
         let makes_images = self.model.as_deref().is_some_and(makes_images);
         let is_for_images = self.is_for_images || makes_images;
+        let has_text_prompt = self.has_prompt && !self.has_stored_prompt;
         let has_completion =
-            self.has_messages || (self.has_prompt && !self.has_input && !is_for_images);
+            self.has_messages || (has_text_prompt && !self.has_input && !is_for_images);
         let usage_chunk = match kind {
             MeterKind::OpenAi if self.is_stream && has_completion => {
                 if self.asks_for_usage {
@@ -129,18 +132,18 @@ impl Facts {
             MeterKind::Anthropic if self.has_messages => Some("max_tokens"),
             MeterKind::OpenAi if self.has_messages => Some("max_completion_tokens"),
             MeterKind::OpenAi if has_completion => Some("max_tokens"),
-            MeterKind::OpenAi if self.has_input => Some("max_output_tokens"),
+            MeterKind::OpenAi if self.is_response() => Some("max_output_tokens"),
             _ => None,
         };
         let makes_images = self.asks_for_images
             || makes_images
             || (self.is_for_images && !self.has_messages && !self.has_input);
         let answers = self.answers.max(1).saturating_mul(self.prompts.max(1));
-        let output_tokens = self.output_limit(kind);
+        let (output_tokens, is_kept) = self.output_limit(kind);
         let facts = RequestFacts {
             model: self.model,
             is_stream: self.is_stream,
-            limits: Limits { output_tokens, answers },
+            limits: Limits { output_tokens, is_kept, answers },
             text_bytes: body_bytes.saturating_sub(self.exempt_bytes) as u64,
             images: self.images,
             expands: self.images > 0 || self.has_documents,
@@ -156,29 +159,45 @@ impl Facts {
 }
 
 impl Facts {
-    /// The largest output limit. `None` if the request sets none that the provider knows: the
-    /// provider may ignore all others.
-    fn output_limit(&mut self, kind: &MeterKind) -> Option<u32> {
-        let mut is_limited = true;
-        let mut limits = |shape: bool, names: &[&str]| {
-            for limit in self.places.limits.iter_mut().filter(|_| shape) {
-                limit.is_native = names.contains(&limit.name);
-            }
-            let is_set = |limit: &Limit| limit.value.is_some() && names.contains(&limit.name);
-            is_limited &= !shape || self.places.limits.iter().any(is_set);
-        };
-        match kind {
-            MeterKind::Anthropic => limits(true, &["max_tokens"]),
-            MeterKind::OpenAi => {
-                let prompts = self.has_prompt && !self.has_input && !self.has_messages;
-                limits(prompts, &["max_tokens"]);
-                limits(self.has_input, &["max_output_tokens"]);
-                limits(self.has_messages, &["max_tokens", "max_completion_tokens"]);
-            }
-            MeterKind::Pointers(_) => {}
+    /// Whether this may be a request of OpenAI's responses.
+    const fn is_response(&self) -> bool {
+        self.has_input || self.has_stored_prompt
+    }
+
+    /// For each shape that the request may have, the limits that its provider knows. A provider
+    /// reads the members of its own shape and ignores all others, limits among them.
+    const fn known_limits(&self, kind: &MeterKind) -> [&'static [&'static str]; 3] {
+        const fn of(shape: bool, names: &'static [&'static str]) -> &'static [&'static str] {
+            if shape { names } else { &[] }
         }
-        let largest = self.places.limits.iter().filter_map(|limit| limit.value).max();
-        largest.filter(|_| is_limited)
+        match kind {
+            MeterKind::Anthropic => [&["max_tokens"], &[], &[]],
+            MeterKind::OpenAi => [
+                of(self.has_messages, &["max_tokens", "max_completion_tokens"]),
+                of(self.has_prompt && !self.has_stored_prompt, &["max_tokens"]),
+                of(self.is_response(), &["max_output_tokens"]),
+            ],
+            MeterKind::Pointers(_) => [&[]; 3],
+        }
+    }
+
+    /// The largest output limit, and whether the provider is known to keep to it. `None` if one of
+    /// the shapes that the request may have sets none that its provider knows.
+    fn output_limit(&mut self, kind: &MeterKind) -> (Option<u32>, bool) {
+        let known = self.known_limits(kind);
+        let shapes = || known.iter().filter(|names| !names.is_empty());
+        let limits = &mut self.places.limits;
+        for limit in limits.iter_mut().filter(|_| shapes().next().is_some()) {
+            limit.is_native = shapes().any(|names| names.contains(&limit.name));
+        }
+        let is_set = |names: &[&str]| {
+            limits.iter().any(|limit| limit.value.is_some() && names.contains(&limit.name))
+        };
+        let is_limited = shapes().all(|names| is_set(names));
+        let largest = limits.iter().filter_map(|limit| limit.value).max();
+        // One new limit does not limit two shapes.
+        self.places.can_limit = is_limited || shapes().count() < 2;
+        (largest.filter(|_| is_limited), shapes().next().is_some())
     }
 }
 
@@ -208,7 +227,7 @@ pub(super) fn flag(name: &'static str, token: Token<'_>) -> Result<bool, BodyMis
 /// or describes the background of an image.
 pub(super) fn background(token: Token<'_>) -> Result<(), BodyMistake> {
     let is_colour = |text: Text<'_>| {
-        let mut buffer = [0; SHORT_BYTES];
+        let mut buffer = None;
         matches!(text.short(&mut buffer), Some(b"transparent" | b"opaque" | b"auto"))
     };
     match token {

@@ -72,6 +72,37 @@ pub struct Known {
     pub is_strict: bool,
 }
 
+/// The members that are known in a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Members {
+    /// Each of them.
+    pub known: &'static [Known],
+    /// One bit for the first letter of each folded name; the lowest bit is `a`.
+    initials: u32,
+}
+
+impl Members {
+    const fn of(known: &'static [Known]) -> Self {
+        let (mut initials, mut at) = (0, 0);
+        while at < known.len() {
+            initials |= 1 << (known[at].folded.as_bytes()[0] - b'a');
+            at += 1;
+        }
+        Self { known, initials }
+    }
+
+    /// Whether a name with this spelling may be one of the members, by its first letter. Other
+    /// letters fold to the first one as well, and `_` may stand before it.
+    pub const fn may_have(self, spelling: &[u8]) -> bool {
+        match spelling.first() {
+            Some(letter) if letter.is_ascii_alphabetic() => {
+                self.initials >> (letter.to_ascii_lowercase() - b'a') & 1 == 1
+            }
+            _ => true,
+        }
+    }
+}
+
 const fn known(spelled: &'static str, folded: &'static str, role: Role) -> Known {
     Known { spelled, folded, role, is_strict: true }
 }
@@ -91,7 +122,7 @@ const AUDIO_URL: Known = known("audio_url", "audiourl", Role::MediaUrl);
 const DOCUMENT_URL: Known = known("document_url", "documenturl", Role::MediaUrl);
 const AUDIO: Known = known("input_audio", "inputaudio", Role::SendsAudio);
 
-const TOP: &[Known] = &[
+const TOP: Members = Members::of(&[
     known("model", "model", Role::Model),
     known("messages", "messages", Role::Open(Place::Messages)),
     known("stream", "stream", Role::Stream),
@@ -128,6 +159,8 @@ const TOP: &[Known] = &[
     known("content_policy_fallbacks", "contentpolicyfallbacks", Role::OtherModels),
     known("model_list", "modellist", Role::OtherModels),
     known("extra_body", "extrabody", Role::OtherModels),
+    // LiteLLM's: a whole router, with a `model_list` of its own.
+    known("user_config", "userconfig", Role::OtherModels),
     known("background", "background", Role::Background),
     known("modalities", "modalities", Role::Open(Place::Modalities)),
     known("audio", "audio", Role::AsksForAudio),
@@ -143,16 +176,16 @@ const TOP: &[Known] = &[
     data("guided_json", "guidedjson"),
     data("output_format", "outputformat"),
     data("output_config", "outputconfig"),
-];
-const MESSAGE: &[Known] = &[
+]);
+const MESSAGE: Members = Members::of(&[
     known("content", "content", Role::Open(Place::Content(Within::Message))),
     known("images", "images", Role::Open(Place::Images)),
     known("audio", "audio", Role::Elsewhere),
     CACHE,
     data("tool_calls", "toolcalls"),
     data("function_call", "functioncall"),
-];
-const PART: &[Known] = &[
+]);
+const PART: Members = Members::of(&[
     IMAGE_URL,
     VIDEO_URL,
     AUDIO_URL,
@@ -165,17 +198,17 @@ const PART: &[Known] = &[
     AUDIO,
     CACHE,
     data("input", "input"),
-];
-const IMAGE: &[Known] = &[known("url", "url", Role::Url), FILE_ID];
-const SOURCE: &[Known] = &[
+]);
+const IMAGE: Members = Members::of(&[known("url", "url", Role::Url), FILE_ID]);
+const SOURCE: Members = Members::of(&[
     known("type", "type", Role::SourceType),
     known("media_type", "mediatype", Role::MediaType),
     known("data", "data", Role::Data),
     known("url", "url", Role::Elsewhere),
     FILE_ID,
     known("content", "content", Role::Open(Place::Content(Within::Content))),
-];
-const INPUT_ITEM: &[Known] = &[
+]);
+const INPUT_ITEM: Members = Members::of(&[
     known("content", "content", Role::ItemContent),
     known("type", "type", Role::ItemType),
     known("id", "id", Role::ItemId),
@@ -187,29 +220,32 @@ const INPUT_ITEM: &[Known] = &[
     AUDIO,
     CACHE,
     data("input", "input"),
-];
-const CONTENTS_ITEM: &[Known] = &[known("parts", "parts", Role::Open(Place::GeminiParts))];
-const GEMINI_PART: &[Known] = &[
+]);
+const CONTENTS_ITEM: Members =
+    Members::of(&[known("parts", "parts", Role::Open(Place::GeminiParts))]);
+const GEMINI_PART: Members = Members::of(&[
     known("inlineData", "inlinedata", Role::Open(Place::InlineData)),
     known("fileData", "filedata", Role::Elsewhere),
     data("functionCall", "functioncall"),
     data("functionResponse", "functionresponse"),
-];
-const INLINE_DATA: &[Known] =
-    &[known("mimeType", "mimetype", Role::MediaType), known("data", "data", Role::Data)];
-const GENERATION: &[Known] = &[
+]);
+const INLINE_DATA: Members = Members::of(&[
+    known("mimeType", "mimetype", Role::MediaType),
+    known("data", "data", Role::Data),
+]);
+const GENERATION: Members = Members::of(&[
     known("maxOutputTokens", "maxoutputtokens", Role::Limit),
     known("candidateCount", "candidatecount", Role::Answers),
     known("responseModalities", "responsemodalities", Role::Open(Place::Modalities)),
     data("responseSchema", "responseschema"),
     data("responseJsonSchema", "responsejsonschema"),
-];
-const PARAMETERS: &[Known] = &[
+]);
+const PARAMETERS: Members = Members::of(&[
     known("max_new_tokens", "maxnewtokens", Role::Limit),
     known("best_of", "bestof", Role::Answers),
     known("sampleCount", "samplecount", Role::Answers),
-];
-const TOOL: &[Known] = &[
+]);
+const TOOL: Members = Members::of(&[
     known("type", "type", Role::ToolType),
     CACHE,
     data("function", "function"),
@@ -217,22 +253,24 @@ const TOOL: &[Known] = &[
     data("input_schema", "inputschema"),
     data("functionDeclarations", "functiondeclarations"),
     data("custom", "custom"),
-];
-const STREAM_OPTIONS: &[Known] = &[known("include_usage", "includeusage", Role::IncludeUsage)];
-const INFERENCE: &[Known] = &[known("maxTokens", "maxtokens", Role::Limit)];
-const OPTIONS: &[Known] = &[known("num_predict", "numpredict", Role::Limit)];
-const PROMPT: &[Known] = &[known("id", "id", Role::StoredPrompt)];
-const ANY: &[Known] = &[
+]);
+const STREAM_OPTIONS: Members =
+    Members::of(&[known("include_usage", "includeusage", Role::IncludeUsage)]);
+const INFERENCE: Members = Members::of(&[known("maxTokens", "maxtokens", Role::Limit)]);
+const OPTIONS: Members = Members::of(&[known("num_predict", "numpredict", Role::Limit)]);
+const PROMPT: Members = Members::of(&[known("id", "id", Role::StoredPrompt)]);
+const ANY: Members = Members::of(&[
     Known { is_strict: false, ..CACHE },
     Known { is_strict: false, ..FILE_ID },
     Known { is_strict: false, ..FILE_DATA },
     Known { is_strict: false, ..FILE_URL },
     Known { is_strict: false, ..AUDIO },
-];
-const DATA: &[Known] = &[Known { is_strict: false, ..CACHE }];
+]);
+const NONE: Members = Members::of(&[]);
+const DATA: Members = Members::of(&[Known { is_strict: false, ..CACHE }]);
 
 /// The members that are known in a place.
-pub const fn members(place: Place) -> &'static [Known] {
+pub const fn members(place: Place) -> Members {
     match place {
         Place::Top => TOP,
         Place::StreamOptions => STREAM_OPTIONS,
@@ -251,7 +289,7 @@ pub const fn members(place: Place) -> &'static [Known] {
         Place::InlineData => INLINE_DATA,
         Place::Tool => TOOL,
         Place::Data => DATA,
-        Place::OtherModels => &[],
+        Place::OtherModels => NONE,
         _ => ANY,
     }
 }
@@ -286,8 +324,11 @@ mod tests {
             Place::Any,
             Place::Data,
         ] {
-            assert!(members(place).len() <= 64, "{place:?}: one bit each");
-            for known in members(place) {
+            let members = members(place);
+            assert!(members.known.len() <= 64, "{place:?}: one bit each");
+            for known in members.known {
+                assert!(members.may_have(known.spelled.as_bytes()), "{known:?}");
+                assert!(members.may_have(known.spelled.to_uppercase().as_bytes()), "{known:?}");
                 let folded = fold_plain(known.spelled).unwrap();
                 assert_eq!(&*folded, known.folded.as_bytes(), "{known:?}");
             }

@@ -23,4 +23,6 @@ pub use watched::Watched;
 #[cfg(test)]
 mod parsers;
 #[cfg(test)]
+mod rewrite_tests;
+#[cfg(test)]
 mod tests;

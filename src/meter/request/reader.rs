@@ -90,11 +90,25 @@ impl<'a> Reader<'a> {
 
     fn name(&mut self, name: Text<'_>) -> Taken {
         self.next = NOTHING;
-        let known = members(self.place());
+        let place = self.place();
+        match place {
+            Place::Top => self.facts.places.is_empty = false,
+            Place::StreamOptions => self.has_stream_option(),
+            Place::OtherModels => {
+                return Err(BodyMistake::OtherModels(self.facts.other_models));
+            }
+            _ => {}
+        }
+        let members = members(place);
+        // Any name may be watched or denied at the top, but only there.
+        if place != Place::Top && !members.may_have(name.raw) {
+            return Ok(());
+        }
+        let known = members.known;
         let is_exact = |known: &Known| !name.has_escapes && name.raw == known.spelled.as_bytes();
         // Below the top, most known names are already spelled like this, so they need not be
         // folded.
-        if self.depth > 1
+        if place != Place::Top
             && let Some((at, known)) = known.iter().enumerate().find(|(_, known)| is_exact(known))
         {
             if known.is_strict {
@@ -105,7 +119,7 @@ impl<'a> Reader<'a> {
         }
         let mut buffer = [0; LONGEST];
         let Some(folded) = fold(&name, &mut buffer) else { return Ok(()) };
-        if self.depth == 1 {
+        if place == Place::Top {
             self.top_name(&name, folded)?;
         }
         let found = known.iter().position(|known| known.folded.as_bytes() == folded);
@@ -202,6 +216,10 @@ impl<'a> Reader<'a> {
     ) -> Result<Place, BodyMistake> {
         let within = if let Place::Part(within) = parent { Some(within) } else { None };
         let wanted = match next.role {
+            Role::Open(Place::Prompt) if is_object => {
+                self.facts.has_stored_prompt = true;
+                Place::Prompt
+            }
             Role::Open(Place::Source(_)) => Place::Source(within.unwrap_or(Within::Output)),
             Role::Open(place) => place,
             Role::ImageUrl => Place::ImageUrl(within.unwrap_or(Within::Output)),
@@ -268,16 +286,7 @@ impl Sink for Reader<'_> {
             return Err(BodyMistake::LoneSurrogate(span.start));
         }
         match token {
-            Token::Name(_) if self.place() == Place::OtherModels => {
-                Err(BodyMistake::OtherModels(self.facts.other_models))
-            }
-            Token::Name(name) => {
-                match self.depth {
-                    1 => self.facts.places.is_empty = false,
-                    _ => self.not_empty(),
-                }
-                self.name(name)
-            }
+            Token::Name(name) => self.name(name),
             Token::Object => self.open(true, span),
             Token::List => self.open(false, span),
             Token::End => {
@@ -292,10 +301,7 @@ impl Sink for Reader<'_> {
 
 impl Reader<'_> {
     /// Records that `stream_options` has a member.
-    fn not_empty(&mut self) {
-        if self.place() != Place::StreamOptions {
-            return;
-        }
+    const fn has_stream_option(&mut self) {
         if let Some(StreamOptions::Without { is_empty, .. }) = &mut self.facts.places.stream_options
         {
             *is_empty = false;

@@ -7,7 +7,7 @@ use super::members::Role;
 use super::mistake::BodyMistake;
 use super::place::Place;
 use super::reader::Reader;
-use crate::meter::json::{SHORT_BYTES, Span, Text, Token};
+use crate::meter::json::{Span, Text, Token};
 
 /// The beginnings of the types of tools that add input of their own.
 const SERVER_TOOLS: [&str; 7] = [
@@ -64,6 +64,8 @@ impl Reader<'_> {
             self.facts.member(name, token);
         }
         match next.role {
+            // Most strings are the text of a message, or of a member that is not known.
+            Role::None | Role::Open(_) => Ok(()),
             Role::Model => self.facts.model(token, span),
             Role::Stream => flag("stream", token).map(|value| self.facts.is_stream = value),
             Role::IncludeUsage => self.facts.include_usage(token, span),
@@ -136,8 +138,7 @@ impl Reader<'_> {
 
     /// Takes a string that is needed once its object is whole.
     fn frame_text(&mut self, role: Role, text: Text<'_>) {
-        let mut buffer = [0; SHORT_BYTES];
-        // Most strings are the text of a message, and need not be unescaped.
+        let mut buffer = None;
         let short = match role {
             Role::SourceType | Role::MediaType => text.short(&mut buffer).unwrap_or_default(),
             _ => &[],

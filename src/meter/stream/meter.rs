@@ -140,6 +140,12 @@ impl StreamMeter {
         self.reader.text_bytes()
     }
 
+    /// The tokens of output that the stream has told so far, for a hold that grows. Tokens that are
+    /// not shown count, too. 0 once the usage is final.
+    pub fn running_output(&self) -> u64 {
+        self.reader.running_output()
+    }
+
     /// Whether the last event has been read, so that the stream is complete.
     pub const fn has_last_event(&self) -> bool {
         self.has_last_event

@@ -84,6 +84,13 @@ data: [DONE]
 
 "#;
 
+fn pointers() -> MeterKind {
+    let meter = toml::from_str::<std::collections::HashMap<String, MeterKind>>(
+        "meter = { input = '/usage/prompt_tokens', output = '/usage/completion_tokens' }",
+    );
+    meter.unwrap().remove("meter").unwrap()
+}
+
 fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
     let counts = |counts: &[(Kind, u64)]| {
         counts.iter().fold(Usage::NONE, |usage, (kind, n)| usage.with(*kind, *n).unwrap())
@@ -116,6 +123,11 @@ fn cases() -> Vec<(MeterKind, &'static str, AnswerUsage)> {
         ),
         (MeterKind::OpenAi, CONTINUOUS, said(openai, None, 5)),
         (MeterKind::Anthropic, ANTHROPIC, said(anthropic, Some("standard"), 14)),
+        (
+            pointers(),
+            CONTINUOUS,
+            said(counts(&[(Kind::Input, 1000), (Kind::Output, 300)]), None, 5),
+        ),
     ]
 }
 
@@ -158,8 +170,8 @@ fn shown(stream: &str, options: StreamOptions, line_end: &str) -> String {
     shown
 }
 
-/// The same stream with other line ends, comments, unknown events, and data without the space
-/// before it.
+/// The same stream with other line ends, comments, unknown events, data without the space before
+/// it, and counts that are spelled as floats.
 fn disguised(stream: &str, line_end: &str, mix: bool) -> String {
     let mut out = String::new();
     for (at, event) in stream.split_inclusive("\n\n").enumerate() {
@@ -168,6 +180,9 @@ fn disguised(stream: &str, line_end: &str, mix: bool) -> String {
         }
         let is_tight = mix && at % 3 == 0;
         out.push_str(&if is_tight { event.replace("data: ", "data:") } else { event.to_owned() });
+    }
+    if mix {
+        out = out.replace(":300", ":300.0").replace(":1000", ":1e3");
     }
     out.replace('\n', line_end)
 }
@@ -317,7 +332,7 @@ fn an_error_event_is_one_that_the_sdks_raise() {
 
 fn fixtures() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, usize, bool)> {
     (
-        0..4_usize,
+        0..5_usize,
         prop::collection::vec((any::<usize>(), any::<u8>()), 0..8),
         1..300_usize,
         any::<bool>(),
@@ -327,7 +342,7 @@ fn fixtures() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, usize, bool)> {
 proptest! {
     #[test]
     fn garbage_never_panics_and_never_mints(bytes in prop::collection::vec(any::<u8>(), 0..400), length in 1..50_usize) {
-        for kind in [MeterKind::OpenAi, MeterKind::Anthropic] {
+        for kind in [MeterKind::OpenAi, MeterKind::Anthropic, pointers()] {
             let parts: Vec<&[u8]> = bytes.chunks(length).collect();
             let (mut meter, mut pieces) = (StreamMeter::new(&kind, ALL), Vec::new());
             for part in &parts {

@@ -22,7 +22,8 @@ const BYTES_PER_TOKEN: u64 = 2;
 pub struct MeteredQuote {
     /// The credits that are held before the call is forwarded.
     pub hold: Credits,
-    /// The most credits that the hold of a stream may reach. For other calls it equals `hold`.
+    /// The most credits that the hold of a stream may reach. For other calls it equals `hold`,
+    /// unless their provider may ignore the limit of the output.
     pub most: Credits,
     /// The credits that the call may cost where its usage is to be believed; at least `most`.
     pub believed: Credits,
@@ -46,6 +47,8 @@ pub struct MeteredQuote {
     step: u64,
     /// The number of answers that the request asks for.
     answers: u64,
+    /// Whether the provider is known to keep to the request's limit of output.
+    keeps_limit: bool,
     /// The tokens of output that the request allows, for all answers together.
     allowed_output: Option<u64>,
     /// The characters of the request that the hold covers; 0 if characters cost nothing.
@@ -119,7 +122,10 @@ pub fn quote(
     let each = limit.map_or(caps.max_output_tokens, |limit| limit.min(caps.max_output_tokens));
     // A hold grows behind the text of a stream. Sound and images have none, so all of it is held at once.
     let grows = facts.is_stream && !facts.makes_media;
-    let step = if grows { each.min(caps.hold_output_tokens) } else { each };
+    // A provider that is not known may ignore the limit, so more may have to be held and charged.
+    let keeps_limit = facts.limits.is_kept;
+    let most = if keeps_limit { each } else { caps.max_output_tokens };
+    let step = if grows { most.min(caps.hold_output_tokens) } else { each };
     let mut quote = MeteredQuote {
         hold: Credits::ZERO,
         most: Credits::ZERO,
@@ -131,10 +137,11 @@ pub fn quote(
         chosen,
         fixed,
         output,
-        output_tokens: each.saturating_mul(answers),
+        output_tokens: most.saturating_mul(answers),
         step: step.saturating_mul(answers),
         answers,
-        allowed_output: limit.map(|limit| limit.saturating_mul(answers)),
+        keeps_limit,
+        allowed_output: limit.filter(|_| keeps_limit).map(|limit| limit.saturating_mul(answers)),
         characters: if after_when.of(Kind::Character).is_some() { facts.text_bytes } else { 0 },
         least: if is_bounded { Credits::ZERO } else { least },
     };
@@ -307,10 +314,10 @@ impl MeteredQuote {
     }
 
     /// The output limit for each answer that `available` credits can pay, for a request that is
-    /// shortened instead of refused. `None` if they are not enough for one token of each answer, or
-    /// if a shorter answer is not cheaper.
+    /// shortened instead of refused. `None` if they are not enough for one token of each answer, if
+    /// a shorter answer is not cheaper, or if the provider may ignore the limit.
     pub fn affordable_limit(&self, available: Credits) -> Option<u32> {
-        if self.output.is_zero() || available < self.least {
+        if self.output.is_zero() || available < self.least || !self.keeps_limit {
             return None;
         }
         let each = self.output_tokens_for(available)?.checked_div(self.answers)?;

@@ -110,7 +110,7 @@ proptest! {
     #[test]
     fn usage_within_the_limits_is_covered_by_the_hold(
         prices in proptest::collection::vec(price(), 10),
-        limits in (proptest::option::of(0..20_000u32), 1..4u32),
+        limits in (proptest::option::of(0..20_000u32), 1..4u32, proptest::bool::ANY),
         flags: [bool; 4],
         text_bytes in 0..900_000u64,
         images in 0..4u32,
@@ -121,7 +121,7 @@ proptest! {
         let [is_stream, writes_cache, sends_audio, asks_for_audio] = flags;
         let facts = RequestFacts {
             is_stream, writes_cache, sends_audio, asks_for_audio, text_bytes, images,
-            limits: Limits { output_tokens: limits.0, answers: limits.1 },
+            limits: Limits { output_tokens: limits.0, is_kept: limits.2, answers: limits.1 },
             ..facts()
         };
         let mut lines = "match = 'm'\nrequest = 1\n".to_owned();

@@ -31,7 +31,7 @@ pub(super) fn facts() -> RequestFacts {
     RequestFacts {
         model: Some("m".into()),
         is_stream: false,
-        limits: Limits { output_tokens: Some(500), answers: 1 },
+        limits: Limits { output_tokens: Some(500), is_kept: true, answers: 1 },
         text_bytes: 400,
         images: 0,
         expands: false,
@@ -45,7 +45,7 @@ pub(super) fn facts() -> RequestFacts {
 }
 
 fn with_limit(output_tokens: Option<u32>) -> RequestFacts {
-    RequestFacts { limits: Limits { output_tokens, answers: 1 }, ..facts() }
+    RequestFacts { limits: Limits { output_tokens, is_kept: true, answers: 1 }, ..facts() }
 }
 
 fn with_member(name: &str, value: Scalar) -> RequestFacts {
@@ -75,7 +75,7 @@ pub(super) fn usage(counts: &[(Kind, u64)]) -> Usage {
 #[test]
 fn a_request_holds_what_its_input_and_its_output_limit_may_cost() {
     let m = model(MODEL);
-    let three = Limits { output_tokens: Some(500), answers: 3 };
+    let three = Limits { output_tokens: Some(500), is_kept: true, answers: 3 };
     for (name, facts, hold) in [
         // 200 × 250/T + 500 × 1000/T
         ("max_tokens: 500", facts(), "0.55"),
@@ -136,7 +136,7 @@ fn a_stream_holds_for_its_first_tokens_and_grows_to_its_limit() {
     // If a burst goes beyond the hold, the next amount covers it at once.
     assert_eq!(quote.next_extension(quote.hold, 5000), Some(credits("5")));
     // The hold of three answers grows three times as fast.
-    let limits = Limits { output_tokens: None, answers: 3 };
+    let limits = Limits { output_tokens: None, is_kept: true, answers: 3 };
     assert_eq!(stream(RequestFacts { limits, ..facts() }).hold, credits("6.194"));
 }
 
@@ -157,7 +157,10 @@ fn a_request_without_a_bound_for_its_input_is_refused() {
 #[test]
 fn a_route_with_prices_of_its_own_holds_for_what_the_request_asks() {
     let images = units("request = '0.5'\nimage = 4");
-    let two = RequestFacts { limits: Limits { output_tokens: None, answers: 2 }, ..facts() };
+    let two = RequestFacts {
+        limits: Limits { output_tokens: None, is_kept: true, answers: 2 },
+        ..facts()
+    };
     assert_eq!(held(&images, &two), "8.5");
     // The request limits its images, so `hold` does not count.
     assert_eq!(quote(&images, &two, credits("9")).unwrap().hold, credits("8.5"));
@@ -384,7 +387,7 @@ fn a_member_that_two_parsers_may_read_otherwise_is_refused() {
 #[test]
 fn a_hold_that_an_account_cannot_pay_may_be_shortened() {
     let m = model(MODEL);
-    let limits = Limits { output_tokens: Some(500), answers: 2 };
+    let limits = Limits { output_tokens: Some(500), is_kept: true, answers: 2 };
     let quote = quoted(&m, &RequestFacts { limits, ..facts() });
     assert_eq!(quote.hold, credits("1.05"));
     assert_eq!(quote.affordable_limit(credits("0.45")), Some(200));
@@ -397,9 +400,22 @@ fn a_hold_that_an_account_cannot_pay_may_be_shortened() {
 }
 
 #[test]
+fn a_limit_that_the_provider_may_ignore_bounds_neither_a_charge_nor_a_stream() {
+    let m = model(MODEL);
+    let limits = Limits { output_tokens: Some(1), is_kept: false, answers: 1 };
+    let whole = quoted(&m, &RequestFacts { limits, ..facts() });
+    assert_eq!((whole.hold, whole.most), (credits("0.051"), credits("8.05")));
+    assert_eq!(whole.believed, whole.most);
+    assert_eq!(whole.estimate(None, 1_000_000).of(Kind::Output), 500_000);
+    assert_eq!(whole.affordable_limit(credits("0.06")), None);
+    let stream = quoted(&m, &RequestFacts { limits, is_stream: true, ..facts() });
+    assert_eq!((stream.hold, stream.most), (credits("2.098"), credits("8.05")));
+}
+
+#[test]
 fn amounts_beyond_all_credits_stop_at_the_largest() {
     let m = model("match = 'm'\ninput = '9007199254.740992'\noutput = '9007199254.740992'");
-    let limits = Limits { output_tokens: Some(u32::MAX), answers: u32::MAX };
+    let limits = Limits { output_tokens: Some(u32::MAX), is_kept: true, answers: u32::MAX };
     let huge = RequestFacts { limits, text_bytes: u64::MAX, images: u32::MAX, ..facts() };
     let quote = quoted(&m, &huge);
     assert_eq!(quote.hold.micros(), MAX_MICROS);

@@ -223,15 +223,14 @@ impl Metered {
     /// the stream ends.
     fn pay_for(&mut self, pieces: Vec<Piece>) -> Fed {
         let Reading::Events(events) = &self.reading else { return Fed::Pieces(pieces) };
-        let text_bytes = events.delivered_text_bytes();
-        let tokens = text_bytes.div_ceil(2);
+        let tokens = events.output_tokens();
         let room = self.growth.room(tokens);
         let is_paid = !self.growth.can_grow()
             || room != Room::UsedUp && tokens <= self.growth.covered()
             // The usage is known by now, and the rest of the stream costs nothing more.
             || events.so_far().is_final;
         if is_paid {
-            self.delivered = text_bytes;
+            self.delivered = events.delivered_text_bytes();
             return Fed::Pieces(pieces);
         }
         if room == Room::UsedUp {
@@ -247,7 +246,7 @@ impl Metered {
         if !self.growth.can_grow() {
             return;
         }
-        let tokens = events.delivered_text_bytes().div_ceil(2);
+        let tokens = events.output_tokens();
         if let Room::Ask(tokens) = self.growth.room(tokens) {
             self.ask(hold, tokens);
         }

@@ -1,7 +1,7 @@
 //! The hold of a stream, which grows before it is used up.
 //!
 //! Growth is counted in tokens of output: the hold covers some number of them, and some number was
-//! delivered. Once half of the last step is used, the gateway asks the ledger for another step, so
+//! delivered, or was told by a stream that tells its usage as it goes. Once half of the last step is used, the gateway asks the ledger for another step, so
 //! that the answer usually arrives before it is needed. If the answer is late, the stream pauses.
 //! If the account can pay no more, the stream ends.
 

@@ -250,6 +250,13 @@ impl Events {
     pub fn delivered_text_bytes(&self) -> u64 {
         self.meter.delivered_text_bytes().saturating_add(self.copying.unread())
     }
+
+    /// The tokens of output that the hold must cover by now: one for two bytes of the delivered text, or as many as
+    /// the stream tells, where that is more.
+    pub fn output_tokens(&self) -> u64 {
+        let delivered = self.delivered_text_bytes().div_ceil(2);
+        delivered.max(self.meter.running_output())
+    }
 }
 
 /// A JSON answer that is kept until its usage is known.

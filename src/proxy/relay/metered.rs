@@ -161,7 +161,7 @@ impl Relay<'_> {
         self.deliver(&[], true, state)
     }
 
-    /// An answer that was kept is whole: it is charged, and goes on with what it cost. False where none was kept.
+    /// Charges an answer that was kept until it was whole, and sends it with its cost. False where none was kept.
     fn end_kept(&mut self, state: &mut State) -> Result<bool> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
         let Some(mut head) = metered.take_kept() else { return Ok(false) };
@@ -180,6 +180,9 @@ impl Relay<'_> {
         state.answer = Answer::CutShort;
         let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
         let event = metered.error_event(self.about.language);
+        if let Some(repeatable) = self.call.repeatable.as_mut().filter(|_| event.is_none()) {
+            repeatable.give_up();
+        }
         settle::cut_short(self.call, self.about, self.figures);
         match event {
             Some(event) => self.deliver(&event, true, state),

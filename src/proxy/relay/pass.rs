@@ -129,7 +129,7 @@ impl Relay<'_> {
             // shut down.
             Answer::Ended
                 if state.request == Request::Ended
-                    || state.unsent.is_some()
+                    || state.unsent.as_ref().is_some_and(|body| body.is_whole)
                     || (state.request == Request::Discarded && !self.client.is_http2()) =>
             {
                 let metered = self.call.metered.as_ref();

@@ -27,7 +27,11 @@ const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count
 /// How long the answer of a call that an SDK left is kept for its retry.
 const KEEP_LEFT: Duration = Duration::from_secs(120);
 
-/// How much longer than its claim an answer is kept: the claim's time begins with the charge, a little later.
+/// How much longer than `[idempotency] keep` a claim lasts. Its time begins with the hold, and the key is to belong
+/// to the call for `keep` after the charge, which comes later by as long as the call takes.
+const LONGEST_CALL: Duration = Duration::from_secs(3600);
+
+/// How much longer an answer is kept, so that it outlives its claim where the stores' clocks differ.
 const MARGIN: Duration = Duration::from_secs(60);
 
 /// The longest time for storing an answer. The call is then charged without it.
@@ -37,6 +41,7 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Retries {
     pub(super) answers: Arc<dyn Answers>,
+    /// How long a claim lasts, from its hold on, and an answer.
     keep: Duration,
     max_answer: usize,
     sdk_retries: bool,
@@ -47,7 +52,7 @@ impl Retries {
     pub fn new(config: &IdempotencyConfig, answers: Arc<dyn Answers>) -> Option<Arc<Self>> {
         let retries = Self {
             answers,
-            keep: config.keep.0,
+            keep: config.keep.0.saturating_add(LONGEST_CALL),
             max_answer: usize::try_from(config.max_answer.0).unwrap_or(usize::MAX),
             sdk_retries: config.sdk_retries,
         };
@@ -158,6 +163,11 @@ impl Repeatable {
         self.request.is_some()
     }
 
+    /// Whether the call is an SDK's retry without a key.
+    pub fn is_known_by_its_request(&self) -> bool {
+        self.is_retry && self.key.is_none()
+    }
+
     /// Whether the call may be answered although the account cannot pay for it.
     pub fn may_be_answered(&self) -> bool {
         self.key.is_some() || self.is_retry
@@ -225,6 +235,11 @@ impl Repeatable {
             });
         }
         self.recording.is_possible()
+    }
+
+    /// Gives up the record of an answer that was broken off. A retry must not take it for a whole one.
+    pub fn give_up(&mut self) {
+        self.recording = Recording::GivenUp;
     }
 
     /// Whether the answer can still be kept whole.

@@ -16,7 +16,7 @@ use crate::proxy::target::Target;
 
 impl Gate {
     /// The rest of the way of a call at a fixed price. A small body is read before the hold, so that its hash is
-    /// known there.
+    /// known there; an SDK's retry has nothing else by which its call is found.
     pub(in crate::proxy) async fn pass_repeatable(
         &self,
         client: &mut Client,
@@ -33,7 +33,12 @@ impl Gate {
         };
         let silence = self.options.body_timeout;
         let held = async {
-            let read = body::read_small(client, &self.memory, &account, silence).await;
+            let memory = &self.memory;
+            let read = if repeatable.is_known_by_its_request() {
+                body::read_retry(client, memory, &account, silence).await
+            } else {
+                body::read_small(client, memory, &account, silence).await
+            };
             let (body, sent) = read.map_err(Refused::from)?;
             repeatable.hash(&body.bytes);
             if body.is_whole {

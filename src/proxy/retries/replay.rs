@@ -49,6 +49,9 @@ impl Gate {
             first_request_id = call.as_str(), "answer replayed"
         );
         self.app.metrics.replays.with_label_values(&[&*route.label]).inc();
+        if let Some(retries) = &self.options.retries {
+            retries.answers.count_replay(&call);
+        }
         figures.status = Some(answer.status.as_u16());
         let waits = client.head().headers.contains_key(header::EXPECT);
         client.close_before_request_ends(waits);

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::ledger::operation::HoldId;
 use crate::ledger::{Answers, Kept, LedgerError, wall_ms};
 use crate::store::cluster::postgres::{self, NewAnswer, Store};
+use crate::store::replays::{ReplayInbox, ReplaySender, replay_channel};
 
 /// The most answers that one transaction writes.
 const MOST: usize = 64;
@@ -27,6 +28,9 @@ const WAITING: usize = 64;
 /// The least time between two deletions of old answers by the task that writes. The janitor deletes them as well.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
+/// The time until replays are written again after a failure.
+const REPLAYS_AGAIN: Duration = Duration::from_secs(5);
+
 /// How many answers are read at once.
 const READS: usize = 2;
 
@@ -37,6 +41,7 @@ pub struct ClusterAnswers {
     secret: [u8; 32],
     writer: mpsc::Sender<Request>,
     reads: Arc<Semaphore>,
+    replays: ReplaySender,
 }
 
 impl fmt::Debug for ClusterAnswers {
@@ -63,7 +68,10 @@ impl ClusterAnswers {
         let max_total = i64::try_from(max_total).unwrap_or(i64::MAX);
         let writer_task = Writer { store: store.clone(), gateway, max_total, purged: None };
         tokio::spawn(writer_task.run(requests));
-        Ok(Self { store, secret, writer, reads: Arc::new(Semaphore::new(READS)) })
+        let (replays, inbox) = replay_channel();
+        tokio::spawn(write_replays(store.clone(), inbox));
+        let reads = Arc::new(Semaphore::new(READS));
+        Ok(Self { store, secret, writer, reads, replays })
     }
 }
 
@@ -83,6 +91,10 @@ impl Answers for ClusterAnswers {
     async fn read(&self, call: &HoldId) -> Result<Option<Bytes>, LedgerError> {
         let _place = self.reads.acquire().await.map_err(|_| away())?;
         postgres::read_answer(&self.store, call, wall_ms()).await
+    }
+
+    fn count_replay(&self, call: &HoldId) {
+        self.replays.count(call);
     }
 }
 
@@ -153,6 +165,26 @@ impl Writer {
             tracing::warn!(%error, "old answers could not be deleted");
         }
         purged.is_ok()
+    }
+}
+
+/// Writes the replays of this gateway. Ends with the last clone of [`ClusterAnswers`].
+async fn write_replays(store: Store, mut inbox: ReplayInbox) {
+    while inbox.is_woken().await {
+        loop {
+            let counts = inbox.take();
+            if counts.is_empty() {
+                break;
+            }
+            if let Err(error) = postgres::write_replays(&store, &counts).await {
+                tracing::warn!(%error, "replays could not be counted; they are counted later");
+                if inbox.is_abandoned() {
+                    return;
+                }
+                inbox.give_back(counts);
+                tokio::time::sleep(REPLAYS_AGAIN).await;
+            }
+        }
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) async fn load_all_if_cold(shared: &Shared) -> Result<(), LedgerError>
 /// Loads the claims of all charged calls, and notes in Redis that none is missing any more.
 ///
 /// # Errors
-/// Where a store is unreachable. What was loaded stays.
+/// Where a store is unreachable. Claims that were loaded before stay in Redis.
 pub(crate) async fn load_all(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let mut after = None;

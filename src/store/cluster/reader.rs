@@ -1,6 +1,7 @@
 //! Reads of the cluster ledger: lists and reports from Postgres or its replica, and the comparison
 //! with Redis.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::ledger::operation::{Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::{FoldReport, OldMonths, ReconcileReport};
 use crate::ledger::wall_ms;
-use crate::ledger::{AccountView, KeyChanges, Reader};
+use crate::ledger::{AccountView, KeyChanges, Reader, Replays};
 use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{self, LISTED, Store};
 use crate::store::cluster::shared::Shared;
@@ -63,6 +64,10 @@ impl Reader for ClusterReader {
 
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
         history::newest(&self.lists, limit, wall_ms()).await
+    }
+
+    async fn replays(&self, calls: &[HoldId]) -> Result<HashMap<HoldId, Replays>, LedgerError> {
+        postgres::read_replays(&self.lists, calls).await
     }
 
     async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError> {

@@ -233,7 +233,7 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<BTreeSet<String>, LedgerE
     }
 }
 
-/// What Redis says to a delivery.
+/// The reply of Redis to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
     /// It is applied.

@@ -277,8 +277,8 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// What has to be in Postgres before the decisions may be answered. API holds outlive every gateway, and a service that
-    /// ends one may list its entry next, so decisions about them are folded.
+    /// The writes that must be in Postgres before the decisions may be answered. API holds outlive every
+    /// gateway, and a service that ends one may list its entry next, so decisions about them are folded.
     fn waits_for(&self, durability: Durability) -> WaitsFor {
         let decisions = self.items.iter().zip(&self.decisions);
         let mut acknowledged = decisions.filter(|(_, decision)| decision.verdict.acknowledges());

@@ -51,6 +51,7 @@ pub(crate) static POSTGRES: LazyLock<Migrator> = LazyLock::new(|| {
         12 => "0012_claims.sql",
         13 => "0013_appends.sql",
         14 => "0014_digests.sql",
+        15 => "0015_replays.sql",
     }
 });
 

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, MAX_MICROS, SignedCredits};
+use crate::ledger::Replays;
 use crate::ledger::crash::{CrashOutcome, CrashedCall};
 use crate::ledger::inbox::{EventState, StripeEvent};
 use crate::ledger::key::{KeyHash, KeyRecord};
@@ -105,6 +106,12 @@ pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error
         outcome: row.parsed("outcome", CrashOutcome::parse)?,
         at_ms: row.int("at")?,
     })
+}
+
+/// A call, and how often its answer was sent again.
+pub(crate) fn replays_from(row: &impl Column) -> Result<(HoldId, Replays), sqlx::Error> {
+    let replays = Replays { times: row.count("times")?, last_ms: row.int("last")? };
+    Ok((row.hold("call")?, replays))
 }
 
 /// The columns of a row that [`entry_with_usage_from`] reads.

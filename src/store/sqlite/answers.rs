@@ -16,8 +16,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::ledger::operation::HoldId;
 use crate::ledger::{Answers, Kept, LedgerError, wall_ms};
+use crate::store::replays::{ReplayInbox, ReplaySender, replay_channel};
 use crate::store::sqlite::connection::{self, Writer};
 use crate::store::sqlite::file_rights;
+use crate::store::sqlite::replays;
 
 /// The ending of the file's name, after the ledger's.
 const ENDING: &str = "-answers";
@@ -65,6 +67,7 @@ pub struct SqliteAnswers {
     secret: LedgerSecret,
     writer: mpsc::Sender<Request>,
     reader: SqlitePool,
+    replays: ReplaySender,
 }
 
 impl SqliteAnswers {
@@ -84,6 +87,7 @@ impl SqliteAnswers {
             let options = connection::writing(&path).auto_vacuum(SqliteAutoVacuum::Incremental);
             let mut connection = SqliteConnection::connect_with(&options).await?;
             sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+            sqlx::raw_sql(replays::SCHEMA).execute(&mut connection).await?;
             let mut file = File { writer: Writer::new(&path, connection), max_total, total: 0 };
             file.purge().await?;
             file.total = file.count().await?;
@@ -93,8 +97,9 @@ impl SqliteAnswers {
         let (writer, requests) = mpsc::channel(WAITING);
         let options = connection::options(&path).read_only(true);
         let reader = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        tokio::spawn(file.run(requests, reader.clone()));
-        Ok(Self { secret, writer, reader })
+        let (replays, inbox) = replay_channel();
+        tokio::spawn(file.run(requests, inbox, reader.clone()));
+        Ok(Self { secret, writer, reader, replays })
     }
 }
 
@@ -118,6 +123,10 @@ impl Answers for SqliteAnswers {
         let sealed = row.map(|row| row.try_get::<Vec<u8>, _>("sealed")).transpose()?;
         Ok(sealed.map(Bytes::from))
     }
+
+    fn count_replay(&self, call: &HoldId) {
+        self.replays.count(call);
+    }
 }
 
 /// An answer that waits to be written. The channel closes without a reply if it could not be.
@@ -137,7 +146,12 @@ struct File {
 }
 
 impl File {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, reader: SqlitePool) {
+    async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut replays: ReplayInbox,
+        reader: SqlitePool,
+    ) {
         let mut inbox = Vec::with_capacity(MOST);
         let mut purge = tokio::time::interval(PURGE_EVERY);
         purge.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -152,7 +166,9 @@ impl File {
                         self.start_anew().await;
                     }
                 }
+                true = replays.is_woken() => self.write_replays(&replays).await,
                 _ = purge.tick() => {
+                    self.write_replays(&replays).await;
                     if let Err(error) = self.purge().await {
                         tracing::warn!(%error, "old answers could not be deleted");
                         self.start_anew().await;
@@ -160,6 +176,7 @@ impl File {
                 }
             }
         }
+        self.write_replays(&replays).await;
         // The last connection to close deletes the WAL, which a reader's connection cannot.
         let _ = tokio::time::timeout(READS_END_WITHIN, reader.close()).await;
         self.writer.close().await;
@@ -203,6 +220,23 @@ impl File {
         Ok(())
     }
 
+    /// Writes the replays that wait. After an error they wait on.
+    async fn write_replays(&mut self, inbox: &ReplayInbox) {
+        let counts = inbox.take();
+        if counts.is_empty() {
+            return;
+        }
+        let written = match self.writer.get().await {
+            Ok(connection) => replays::write(&counts, connection).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "replays could not be counted; they are counted later");
+            inbox.give_back(counts);
+            self.start_anew().await;
+        }
+    }
+
     /// Deletes the answers whose time is up, and gives their pages back to the disk.
     async fn purge(&mut self) -> Result<(), sqlx::Error> {
         loop {
@@ -221,7 +255,7 @@ impl File {
                 sqlx::raw_sql("PRAGMA incremental_vacuum").execute(connection).await?;
             }
             if (gone.len() as i64) < SLICE {
-                return Ok(());
+                return replays::purge(self.writer.get().await?).await;
             }
         }
     }

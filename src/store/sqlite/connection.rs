@@ -42,6 +42,16 @@ pub(crate) fn writing(path: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "67108864")
 }
 
+/// Sets whether the next commits wait until they are on disk.
+pub(crate) async fn sync_commits(
+    connection: &mut SqliteConnection,
+    sync: bool,
+) -> Result<(), sqlx::Error> {
+    let pragma = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+    // SQLite obeys this pragma when it prepares it, so a statement that is kept prepared would do nothing.
+    sqlx::raw_sql(pragma).execute(connection).await.map(drop)
+}
+
 /// Checks that SQLite is new enough.
 ///
 /// # Errors
@@ -99,5 +109,21 @@ impl Writer {
                 tracing::warn!(%error, "the ledger's file could not be closed cleanly");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sqlite_is_compiled_with_the_flags_of_this_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = connect(&dir.path().join("ledger.db")).await.unwrap();
+        let options = sqlx::query_scalar("PRAGMA compile_options");
+        let options: Vec<String> = options.fetch_all(&mut connection).await.unwrap();
+        // The one flag of `.cargo/config.toml` that SQLite tells of; `HAVE_FDATASYNC` is beside it.
+        let told = options.iter().any(|option| option == "ENABLE_MEMORY_MANAGEMENT");
+        assert!(!told, "LIBSQLITE3_FLAGS of .cargo/config.toml did not reach SQLite: {options:?}");
     }
 }

@@ -9,7 +9,7 @@ use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
 use crate::store::sqlite::batch_log::BatchLog;
 use crate::store::sqlite::call_holds::CallHolds;
-use crate::store::sqlite::connection::Writer;
+use crate::store::sqlite::connection::{self, Writer};
 use crate::store::sqlite::load;
 use crate::store::sqlite::write::{Batch, Log};
 
@@ -74,6 +74,7 @@ impl Disk {
             Batch::new(state, &self.call_holds, changes, now, log)
         };
         let result = match self.writer.get().await {
+            Ok(connection) if log == Log::Emptied => write_unsynced(batch, connection).await,
             Ok(connection) => batch.write(connection).await,
             Err(error) => Err(error),
         };
@@ -172,5 +173,40 @@ impl Disk {
             self.metrics.ledger_up.set(1);
         }
         self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// Writes a batch that empties the log, without a sync of the disk. If the machine crashes before the next synced
+/// commit, the file has the log as it was before, and a start writes the rows again. After an error the connection
+/// is no longer usable.
+async fn write_unsynced(
+    batch: Batch<'_>,
+    connection: &mut SqliteConnection,
+) -> Result<(), sqlx::Error> {
+    connection::sync_commits(connection, false).await?;
+    batch.write(connection).await?;
+    connection::sync_commits(connection, true).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::connection::{connect, migrate};
+
+    #[tokio::test]
+    async fn every_commit_waits_for_the_disk_but_the_one_that_empties_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ledger.db");
+        let mut connection = connect(&path).await.unwrap();
+        migrate(&mut connection).await.unwrap();
+        let mut disk = Disk::new(Writer::new(&path, connection), 0, Metrics::new().unwrap());
+        for log in [Log::Stays, Log::Emptied, Log::Stays] {
+            let now = Now { wall_ms: 0, ledger_ms: 0, commit: disk.commits + 1 };
+            assert!(disk.commit(&State::default(), &Changes::default(), now, log).await);
+            let connection = disk.writer.get().await.unwrap();
+            let synchronous: i64 =
+                sqlx::query_scalar("PRAGMA synchronous").fetch_one(connection).await.unwrap();
+            assert_eq!(synchronous, 2, "FULL after {log:?}");
+        }
     }
 }

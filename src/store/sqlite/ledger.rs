@@ -19,7 +19,6 @@ use crate::ledger::clock::Clock;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::crash::AfterCrash;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::ledger::report::FoldCursor;
 use crate::ledger::rules;
 use crate::ledger::rules::state::{Changes, Known, Lookups, Now, State};
 use crate::ledger::{Durability, LedgerError};
@@ -31,14 +30,13 @@ use crate::store::sqlite::claims;
 use crate::store::sqlite::connection::{self, Writer};
 use crate::store::sqlite::decided::{Decided, is_on_whole_file};
 use crate::store::sqlite::disk::{Disk, RETRY_EVERY};
-use crate::store::sqlite::fold::fold_slice;
 use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::purge::Purge;
 use crate::store::sqlite::read::SqliteReader;
 use crate::store::sqlite::write::Log;
 use crate::store::sqlite::written::Written;
-use crate::store::sqlite::{compare, file_rights, load};
+use crate::store::sqlite::{file_rights, load, whole_file};
 
 /// How long an answered operation of a call may wait in `relaxed` until it is written. It is half
 /// of the promised time; the other half is for the commit.
@@ -217,9 +215,13 @@ impl SqliteLedger {
         if self.flush().await {
             for part in batch.chunk_by(|a, b| !is_on_whole_file(a) && !is_on_whole_file(b)) {
                 match part {
-                    [Operation::Audit] => outcomes.push(self.audit().await),
+                    [Operation::Audit] => {
+                        let now = self.now();
+                        outcomes.push(whole_file::audit(&mut self.disk, &self.state, now).await);
+                    }
                     [Operation::Fold { before_ms, from }] => {
-                        outcomes.push(self.fold(*before_ms, from.as_ref()).await);
+                        let from = from.as_ref();
+                        outcomes.push(whole_file::fold(&mut self.disk, *before_ms, from).await);
                     }
                     _ => match self.apply_run(part, known).await {
                         Some(decided) => outcomes.extend(decided),
@@ -244,39 +246,6 @@ impl SqliteLedger {
         }
         self.state.roll_back(&mut changes);
         None
-    }
-
-    /// Compares memory with the file.
-    async fn audit(&mut self) -> Outcome {
-        let now = self.now();
-        let stored = match self.disk.writer.get().await {
-            Ok(connection) => load::state(connection, now).await,
-            Err(error) => Err(error.into()),
-        };
-        match stored {
-            Ok((stored, _)) => Outcome::Audited(compare::differences(&self.state, &stored)),
-            Err(error) => {
-                tracing::error!(%error, "the ledger cannot be read");
-                self.disk.writer.discard();
-                Outcome::Refused(Refusal::Unavailable)
-            }
-        }
-    }
-
-    /// Folds the next slice of the entries older than `before_ms`.
-    async fn fold(&mut self, before_ms: i64, from: Option<&FoldCursor>) -> Outcome {
-        let folded = match self.disk.writer.get().await {
-            Ok(connection) => fold_slice(connection, before_ms, from).await,
-            Err(error) => Err(error),
-        };
-        match folded {
-            Ok((report, next)) => Outcome::Folded { report, next },
-            Err(error) => {
-                tracing::error!(%error, "old entries could not be folded");
-                self.disk.writer.discard();
-                Outcome::Refused(Refusal::Unavailable)
-            }
-        }
     }
 
     fn now(&self) -> Now {
@@ -322,7 +291,12 @@ impl SqliteLedger {
             return false;
         }
         let unwritten = std::mem::take(&mut self.unwritten);
-        let written = self.commit(&unwritten, self.now(), Log::Emptied).await;
+        let log = match self.durability {
+            // The log has all of these changes.
+            Durability::Strict => Log::Emptied,
+            Durability::Relaxed => Log::Stays,
+        };
+        let written = self.commit(&unwritten, self.now(), log).await;
         if written {
             self.forget_unwritten();
         } else {

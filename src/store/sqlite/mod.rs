@@ -22,6 +22,8 @@ mod purge;
 pub(crate) mod read;
 mod reconcile;
 pub(crate) mod repair;
+mod replays;
 mod rewrite;
+mod whole_file;
 mod write;
 mod written;

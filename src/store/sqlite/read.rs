@@ -1,5 +1,6 @@
 //! Reads that do not go through the writer, on a small pool of read-only connections.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,14 +19,16 @@ use crate::ledger::operation::{Balance, Entry, HoldId};
 use crate::ledger::payment::Payment;
 use crate::ledger::report::ReconcileReport;
 use crate::ledger::wall_ms;
-use crate::ledger::{AccountView, Reader};
+use crate::ledger::{AccountView, Reader, Replays};
 use crate::store::sql::database::{Database, Value};
 use crate::store::sql::rows::{
     Column as _, ENTRY, crashed_from, entry_with_usage_from, event_from, key_from, payment_from,
 };
 use crate::store::sql::{history, models, search, sold};
+use crate::store::sqlite::answers::file_beside;
 use crate::store::sqlite::connection;
 use crate::store::sqlite::reconcile::reconcile;
+use crate::store::sqlite::replays::ReplayReader;
 use crate::store::sqlite::written::Written;
 use crate::usage::Kind;
 
@@ -35,6 +38,7 @@ use crate::usage::Kind;
 pub struct SqliteReader {
     pool: SqlitePool,
     written: Written,
+    replays: ReplayReader,
 }
 
 impl SqliteReader {
@@ -47,7 +51,7 @@ impl SqliteReader {
     pub(crate) fn behind(path: &Path, written: Written) -> Self {
         let options = connection::options(path).read_only(true);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Self { pool, written }
+        Self { pool, written, replays: ReplayReader::new(file_beside(path)) }
     }
 
     /// The file, once it has the rows of every answered call.
@@ -59,6 +63,7 @@ impl SqliteReader {
     /// Waits for running reads, and ends this reader and its clones.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.replays.close().await;
     }
 }
 
@@ -153,6 +158,10 @@ impl Reader for SqliteReader {
 
     async fn newest(&self, limit: u32) -> Result<Vec<Entry>, LedgerError> {
         history::newest(self, limit, wall_ms()).await
+    }
+
+    async fn replays(&self, calls: &[HoldId]) -> Result<HashMap<HoldId, Replays>, LedgerError> {
+        self.replays.read(calls).await
     }
 
     async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError> {

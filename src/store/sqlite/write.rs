@@ -110,7 +110,8 @@ const COUNT_AND_COMMIT: &str = "UPDATE ledger SET commits = commits + 1 WHERE on
 pub(crate) enum Log {
     /// The log stays as it is.
     Stays,
-    /// The log is emptied, because the commit has the rows of every batch in it.
+    /// The log is emptied, because the commit has the rows of every batch in it. The log is on disk, so this
+    /// commit need not be: if it is lost, a start writes its rows from the log.
     Emptied,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::http1_cases::CASES;
+use super::http1_cases::cases;
 use super::server::Server;
 use crate::support::message::{Head, Reader, Stop};
 use crate::support::token;
@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The outcome that a case must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
-    /// So many answers of 200, as many whole requests upstream with this body, and a connection that
+    /// This number of answers of 200, as many whole requests upstream with this body, and a connection that
     /// goes on.
     Served(usize, &'static str),
     /// One answer of 200, and the end of the connection.
@@ -47,7 +47,7 @@ pub struct Case {
 async fn http_1_is_read_as_the_rfcs_say() {
     let server = Server::start(false).await;
     let mut wrong = Vec::new();
-    for (number, case) in CASES.iter().enumerate() {
+    for (number, case) in cases().enumerate() {
         let failed = run(&server, number, case).await.err();
         let failed =
             failed.map(|why| format!("{why}; {:?}", server.whole(&format!("/c{number}/"))));

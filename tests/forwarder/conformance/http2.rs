@@ -38,7 +38,7 @@ pub struct Case {
     pub section: &'static str,
     pub name: &'static str,
     pub bytes: Vec<u8>,
-    /// Without the preface and the settings that begin a connection.
+    /// Whether the case goes without the preface and the settings that begin a connection.
     pub is_bare: bool,
     pub outcome: Outcome,
     /// Why Farebox is known to do something else.
@@ -70,7 +70,7 @@ struct Seen {
     has_ok: bool,
     /// A stream was answered with another status.
     has_error: bool,
-    /// And that answer's head ended the stream.
+    /// Whether the head of that answer ended the stream.
     has_error_ended: bool,
     reset: Option<u32>,
     goaway: Option<u32>,

@@ -5,7 +5,9 @@
 //! word is taken out.
 
 mod http1;
+mod http1_bodies;
 mod http1_cases;
+mod http1_heads;
 mod http2;
 mod http2_cases;
 mod http2_frames;

@@ -83,7 +83,7 @@ where
             sent.push(one);
             bytes.extend(request);
         }
-        // Now and then it leaves in the middle of its requests, or while it reads.
+        // Some clients leave in the middle of their requests, or while they read.
         if random.below(12) == 0 {
             bytes.truncate(random.below(bytes.len()));
             write(&mut to, &bytes, &mut Some(random.fork())).await;

@@ -42,7 +42,7 @@ upstream = "ai"
 credits = 1
 "#;
 
-/// What the clients share.
+/// The values that all clients share.
 struct Shared {
     plain: std::net::SocketAddr,
     tls: std::net::SocketAddr,

@@ -113,7 +113,7 @@ async fn answer(to: &mut OwnedWriteHalf, head: &Head, nonce: &str, random: &mut 
     match framing {
         Framing::Length(length) => text += &format!("content-length: {length}\r\n"),
         Framing::Chunked => text += "transfer-encoding: chunked\r\n",
-        // Nobody can see where such a body ought to have ended.
+        // The client cannot see where such a body ought to have ended.
         _ => text += "connection: close\r\nx-may-be-cut: yes\r\n",
     }
     if is_head {

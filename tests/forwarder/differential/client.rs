@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits to see that nothing of a request arrives at the upstream.
 const NOTHING: Duration = Duration::from_millis(60);
 
-/// What a client received.
+/// The answers that a client received to one request.
 #[derive(Clone, Debug, Default)]
 pub struct Got {
     pub interim: Vec<u16>,
@@ -168,7 +168,7 @@ impl Wire {
         };
         if let End::LeavesInRequest(_) = plan.request.end {
             send.await;
-            // Not before the gateway has read all of it.
+            // The client leaves only after the gateway has read all of it.
             tokio::time::sleep(Duration::from_millis(20)).await;
             return got;
         }

@@ -1,4 +1,4 @@
-//! What differs between the two outcomes of an exchange.
+//! The differences between the two outcomes of an exchange.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -136,7 +136,7 @@ fn stop(stop: Option<&Stop>) -> String {
     }
 }
 
-/// What must hold of Farebox by itself, whatever the bare proxy does.
+/// The rules that Farebox broke in an exchange, whatever the bare proxy does.
 pub fn check(exchange: &Exchange, farebox: &Outcome, authority: &str) -> Vec<String> {
     let mut found = farebox.faults.clone();
     let mut expect = |holds: bool, why: &str, plan: &Plan| {

@@ -31,7 +31,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: &'static str,
-    /// Without the folder that Farebox's routes tell the lanes apart by.
+    /// The target, without the folder by which Farebox's routes tell the lanes apart.
     pub target: &'static str,
     pub version: &'static str,
     pub fields: Vec<(&'static str, String)>,
@@ -47,11 +47,11 @@ pub struct Request {
 /// How a client's part of a call ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It reads the whole answer.
+    /// The client reads the whole answer.
     Reads,
-    /// It leaves after so many bytes of its body.
+    /// The client leaves after so many bytes of its body.
     LeavesInRequest(usize),
-    /// It leaves after it has read so many bytes of the answer's body, or its end.
+    /// The client leaves after it has read so many bytes of the answer's body, or its end.
     LeavesInAnswer(usize),
 }
 
@@ -59,9 +59,9 @@ pub enum End {
 pub struct Answer {
     /// Statuses of 1xx that come before the answer.
     pub interim: Vec<u16>,
-    /// It is sent once the request's head is there.
+    /// Whether the answer is sent as soon as the request's head is there.
     pub is_early: bool,
-    /// It ends a tunnel's handshake: what the client sends then is sent back.
+    /// Whether the answer ends a tunnel's handshake. The upstream then sends back every byte of the client.
     pub is_tunnel: bool,
     /// The bytes of the head, with its empty line.
     pub head: String,
@@ -72,20 +72,20 @@ pub struct Answer {
     pub has_trailers: bool,
     /// Only so many bytes of it are sent, and then the connection is closed.
     pub cut: Option<usize>,
-    /// It is no answer that the RFCs know.
+    /// Bytes that are no answer by the RFCs, in place of one.
     pub malformed: Option<&'static str>,
     pub then: Then,
 }
 
-/// What the upstream does once it has answered.
+/// The upstream's behaviour once it has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
     Keeps,
-    /// It closes the connection, which its answer has said.
+    /// The upstream closes the connection, as its answer has announced.
     Closes,
     /// The same, and nothing has said so.
     ClosesUnasked,
-    /// More bytes follow, which belong to no answer.
+    /// The upstream sends more bytes, which belong to no answer.
     SaysMore,
 }
 

@@ -27,7 +27,7 @@ impl Exchange {
         let mut before = calls.iter().rev().skip(1);
         let can_wait =
             before.all(|plan| plan.answer.then != Then::ClosesUnasked && plan.answer.cut.is_none());
-        // Nobody sends a request behind one that ends the connection.
+        // No client sends a request behind one that ends the connection.
         let mut before = calls.iter().rev().skip(1);
         let can_wait =
             can_wait && before.all(|plan| !plan.may_end_connection() && !plan.is_refused());
@@ -177,7 +177,7 @@ fn request(
     };
     let body = if framing == Framing::None { Vec::new() } else { body };
     if framing == Framing::None {
-        // Nobody waits for leave to send nothing.
+        // A client that sends no body does not ask whether it may send one.
         fields.retain(|(name, _)| !name.eq_ignore_ascii_case("expect"));
     }
     let end = match random.below(16) {

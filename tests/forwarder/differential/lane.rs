@@ -34,14 +34,14 @@ pub struct Lane {
     certificate: CertificateDer<'static>,
 }
 
-/// Both ends of an exchange, as they saw it.
+/// An exchange, as its client and its upstream saw it.
 pub struct Outcome {
     pub calls: Vec<Call>,
-    /// What the upstream was sent that no gateway may send.
+    /// Mistakes in the requests that the upstream was sent, which no gateway may make.
     pub faults: Vec<String>,
 }
 
-/// Both ends of a call.
+/// A call, as its client and its upstream saw it.
 #[derive(Clone, Debug)]
 pub struct Call {
     pub arrivals: Vec<Arrival>,

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Others were served on its connection before.
+    /// Whether earlier requests were served on its connection.
     pub is_reused: bool,
     pub head: Head,
     pub framing: Framing,
@@ -49,7 +49,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// With `wild` its answers go out in pieces.
+    /// Starts it. If `wild` is given, its answers go out in pieces of random sizes.
     pub async fn start(wild: Option<Random>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -86,7 +86,7 @@ impl Upstream {
         self.state.lock().unwrap().arrivals.get(nonce).cloned().unwrap_or_default()
     }
 
-    /// What it was sent that no gateway may send.
+    /// Mistakes in the requests that it was sent, which no gateway may make.
     pub fn faults(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().faults)
     }

@@ -95,7 +95,7 @@ fn headers() -> impl Iterator<Item = &'static str> {
     LEAST.lines().filter(|line| line.starts_with('['))
 }
 
-/// What a header opens: `auth.jwt` for `[[auth.jwt]]`.
+/// The table that a header opens: `auth.jwt` for `[[auth.jwt]]`.
 fn table_of(header: &str) -> &str {
     header.trim_matches(['[', ']'])
 }

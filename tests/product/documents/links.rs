@@ -105,7 +105,7 @@ fn every_document_that_a_file_names_is_in_the_repository() {
     assert!(dangling.is_empty(), "these are not here:\n{}", dangling.join("\n"));
 }
 
-/// Where the links and pictures of a line of Markdown lead.
+/// The targets of the links and pictures in a line of Markdown.
 fn targets(line: &str) -> impl Iterator<Item = &str> {
     let in_markdown = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let in_html = ["src=\"", "href=\""].into_iter().flat_map(|attribute| {

@@ -81,7 +81,7 @@ pub async fn check(side: &Side, upstream: &Upstream, received: &Received) -> Vec
     assert!(received.faults.is_empty(), "{:#?}", &received.faults[..received.faults.len().min(5)]);
     let mut charged = charges(side).await;
     let got: HashMap<&str, &Got> = received.got.iter().map(|got| (&*got.id, got)).collect();
-    // Nothing is held, so nothing runs any more.
+    // No credits are held, so no call runs any more.
     let seen = std::mem::take(&mut *upstream.seen.lock().unwrap());
     assert!(seen.faults.is_empty(), "{:#?}", &seen.faults[..seen.faults.len().min(5)]);
     for ran in &seen.ran {

@@ -188,7 +188,7 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
         if bytes.is_empty() {
             return;
         }
-        // Most of what matters stands at the beginning.
+        // Most mistakes that matter are possible at the beginning, so it is damaged more often.
         let most = if random.below(2) == 0 { bytes.len().min(400) } else { bytes.len() };
         let at = random.below(most);
         let length = random.below(8).min(bytes.len() - at);

@@ -99,7 +99,7 @@ async fn one(
     }
     let Ok(mut client) = client.ready().await else { return received };
     let Ok((answer, mut body)) = client.send_request(request, parts == 0) else { return received };
-    // After which of its parts it resets the stream; mostly after none.
+    // The part after which it resets the stream; mostly there is none.
     let leaves_at = random.below(20);
     for (n, size) in sizes.iter().enumerate() {
         if n == leaves_at {
@@ -220,8 +220,8 @@ fn by_hand(side: &Side, random: &mut Random, stream: u32) -> Vec<u8> {
     bytes
 }
 
-/// Frames that no library would send. What comes back is read and not looked at: the upstream's log
-/// and the ledger tell what became of it.
+/// Sends frames that no library would send. The answers are read and not looked at: the upstream's log
+/// and the ledger tell what became of the frames.
 pub async fn raw(side: &Side, certificate: &CertificateDer<'static>, random: &mut Random) {
     let mut bytes = Vec::new();
     for n in 0..1 + random.below(4) as u32 {

@@ -1,4 +1,4 @@
-//! The price table of the fuzz run, and what a call costs by it, told a second time by itself.
+//! The price table of the fuzz run, and the price of a call by it, computed without Farebox's code.
 
 /// The routes beside `POST /api/ai/generate` of 5 credits.
 pub const ROUTES: &str = r#"

@@ -18,15 +18,15 @@ pub const POOR: &str = "poor";
 /// The balance of the rich accounts.
 const WEALTH: u64 = 10_000_000;
 
-/// Enough for the first moments of a run.
+/// The credits of an account at first, which last for the first moments of a run.
 const PITTANCE: u64 = 500;
 
 /// A gateway.
 pub struct Side {
     pub process: Process,
-    /// Where its ledger is.
+    /// The folder of its ledger.
     _folder: TempDir,
-    /// Where it speaks TLS.
+    /// The certificate, if it speaks TLS.
     pub certificate: Option<CertificateDer<'static>>,
     /// Header lines that identify a caller.
     pub credentials: Vec<String>,

@@ -232,7 +232,7 @@ impl Connection {
             2 => answer += &format!("connection: close\r\n\r\n{body}"),
             _ => answer += "\r\n",
         }
-        // Before it is written: the gateway may be quicker than this note.
+        // The note comes before the answer is written, because the gateway may be quicker than the note.
         self.note(place, |ran| ran.outcome = Outcome::Answered(status));
         self.write(answer.as_bytes()).await?;
         if framing == 1 {

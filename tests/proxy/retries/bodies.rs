@@ -11,10 +11,10 @@ use crate::support::http::Answer;
 use crate::support::wire::{Wire, request, status};
 use crate::support::{eventually, token};
 
-const KIB: usize = 1024;
+pub const KIB: usize = 1024;
 
 /// The body in pieces, so that its length is not declared.
-fn chunked(body: &[u8]) -> reqwest::Body {
+pub fn chunked(body: &[u8]) -> reqwest::Body {
     let pieces: Vec<_> = body.chunks(100 * KIB).map(Bytes::copy_from_slice).collect();
     let frames = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Frame::data(piece)));
     reqwest::Body::wrap(StreamBody::new(futures_util::stream::iter(frames)))

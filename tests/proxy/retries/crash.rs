@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use tempfile::TempDir;
 
 use super::{Counting, PATH, ROUTE, ask, assert_replays, gateway};
@@ -47,7 +48,8 @@ async fn after_a_restart_the_key_is_still_the_first_call_s() {
     assert_eq!((counting.calls(), gateway.settled_balance("alice").await), (1, 95));
 }
 
-/// Whatever the moment: afterwards the key is the first call's and its answer is there, or it runs anew.
+/// A gateway is killed at any moment of a call. Afterwards the key is that call's and its answer is there,
+/// or a retry runs anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_a_key_is_still_the_first_call_s_or_runs_anew() {
     let counting = Counting::quick().await;
@@ -143,4 +145,24 @@ fn search(folder: &Path) {
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Not even a call that takes longer than `keep` loses its key at its charge.
+#[tokio::test]
+async fn a_key_belongs_to_its_call_for_the_whole_time_after_the_charge() {
+    let counting = Counting::quick().await;
+    let gateway = gateway(&counting, "[idempotency]\nkeep = \"1m\"").await;
+    assert_eq!(ask(&gateway, "once", "{}").await.status, 200);
+    let charged_ms = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+    let folder = gateway.stop().await;
+    let until = async |file: &str, table: &str| -> i64 {
+        let path = folder.path().join(file).display().to_string();
+        let mut connection = sqlx::SqliteConnection::connect(&path).await.unwrap();
+        let sql = sqlx::AssertSqlSafe(format!("SELECT until FROM {table}"));
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    };
+    let claim = until("ledger.db", "claims").await;
+    let longest_call_ms = 55 * 60 * 1000;
+    assert!(claim >= charged_ms + longest_call_ms, "{} ms", claim - charged_ms);
+    assert!(until("ledger.db-answers", "answers").await > claim, "the answer is there as long");
 }

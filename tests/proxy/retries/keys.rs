@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use http::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use time::format_description::well_known::Rfc3339;
 
 use super::{Counting, PATH, ROUTE, ask, assert_replays, gateway, keyed};
 use crate::support::h2::{http2, read};
@@ -33,6 +34,56 @@ async fn a_retry_gets_the_answer_that_was_paid_for() {
     let metrics = metrics.text().await.unwrap();
     let series = "farebox_replays_total{route=\"/x/{*rest}\"} 2";
     assert!(metrics.contains(series), "{metrics}");
+    gateway.assert_reconciled().await;
+}
+
+fn wall_ms() -> i128 {
+    time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000
+}
+
+#[tokio::test]
+async fn the_entry_of_a_call_says_how_often_its_answer_was_sent_again() {
+    let counting = Counting::quick().await;
+    let gateway = gateway(&counting, "").await;
+    assert_eq!(ask(&gateway, "never-repeated", "{}").await.status, 200);
+    assert_eq!(ask(&gateway, "once", "{}").await.status, 200);
+    // Each of alice's entries, newest first: as she, and as the operator sees it in two places.
+    let lines = async || -> Vec<[Value; 3]> {
+        let own = gateway.client.get(gateway.url("/credits/transactions"));
+        let own = Answer::of(own.bearer_auth(token("alice"))).await;
+        let of_her = admin(&gateway, Method::GET, "/admin/accounts/alice/transactions", "").await;
+        let newest = admin(&gateway, Method::GET, "/admin/entries", "").await;
+        let lists = [(own, "transactions"), (of_her, "transactions"), (newest, "entries")];
+        let [own, of_her, newest] =
+            lists.map(|(answer, list)| answer.expect(200)[list].as_array().unwrap().clone());
+        let all = own.into_iter().zip(of_her).zip(newest);
+        all.map(|((own, of_her), newest)| [own, of_her, newest]).collect()
+    };
+    for line in lines().await.iter().flatten() {
+        assert!(line.get("replays").is_none() && line.get("replayed_at").is_none(), "{line}");
+    }
+    let before = wall_ms();
+    let mut times = 0;
+    for more in [1, 2] {
+        for _ in 0..more {
+            assert_eq!(ask(&gateway, "once", "{}").await.header("idempotent-replayed"), "true");
+        }
+        times += more;
+        let told = async || lines().await[0].iter().all(|line| line["replays"] == times);
+        assert!(eventually(told).await, "{times}: {:?}", lines().await);
+    }
+    for line in &lines().await[0] {
+        let at = line["replayed_at"].as_str().unwrap();
+        let at =
+            time::OffsetDateTime::parse(at, &Rfc3339).unwrap().unix_timestamp_nanos() / 1_000_000;
+        assert!((before..=wall_ms()).contains(&at), "{line}");
+    }
+    for lines in &lines().await[1..] {
+        assert!(
+            lines.iter().all(|line| line.get("replays").is_none()),
+            "of other entries: {lines:?}"
+        );
+    }
     gateway.assert_reconciled().await;
 }
 
@@ -190,7 +241,7 @@ async fn an_answer_that_was_not_charged_is_forgotten() {
         assert!(!failed.headers.contains_key("idempotent-replayed"));
         assert_eq!(gateway.settled_balance("alice").await, 100);
     }
-    // After a call that cost nothing the key may even be used for another request.
+    // After a call that cost nothing, the key may be used for another request.
     let first = ask(&gateway, "once", "other").await;
     assert_eq!((first.status.as_u16(), first.header("x-call")), (200, "4"));
     assert_replays(&first, &ask(&gateway, "once", "other").await);

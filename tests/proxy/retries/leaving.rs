@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use http::Method;
+
 use super::{Counting, PATH, ROUTE, ask, gateway};
+use crate::support::h2::{HOST, TLS, http2, read, write_certificate};
 use crate::support::wire::{RawUpstream, Wire, post};
-use crate::support::{TestGateway, config_text, eventually};
+use crate::support::{TestGateway, config_text, config_with, eventually, token};
 
 fn request(key: &str, body: &str) -> String {
     post(PATH, "alice", body).replace("host:", &format!("idempotency-key: {key}\r\nhost:"))
@@ -99,7 +102,7 @@ async fn an_answer_too_large_to_keep_is_not_read_for_a_client_that_left() {
         if wire.try_send(head).await.is_err() {
             return;
         }
-        // Without an end.
+        // The answer never ends.
         while wire.try_send(format!("400\r\n{}\r\n", "y".repeat(1024))).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -114,4 +117,80 @@ async fn an_answer_too_large_to_keep_is_not_read_for_a_client_that_left() {
     drop(client);
     assert_eq!(settled(&gateway).await, 95, "left late, it is charged");
     ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_NOT_KEPT");
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_of_http_2_has_left() {
+    let counting = Counting::slow().await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_certificate(folder.path());
+    let text = config_with(counting.upstream.address, TLS, "", ROUTE);
+    let gateway = TestGateway::start_in(folder, &text).await;
+    gateway.grant("alice", 100).await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let mut begin = |name: &str, value: &str| {
+        let request = http::Request::post(format!("https://{HOST}{PATH}"))
+            .header("authorization", format!("Bearer {}", token("alice")))
+            .header(name, value);
+        let (answer, mut sent) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        sent.send_data(bytes::Bytes::from_static(b"{}"), true).unwrap();
+        (answer, sent)
+    };
+    for (calls, name, first, retry) in
+        [(1, "idempotency-key", "once", "once"), (2, "x-stainless-retry-count", "0", "1")]
+    {
+        let (answer, mut sent) = begin(name, first);
+        assert!(eventually(async || counting.calls() == calls).await);
+        sent.send_reset(h2::Reason::CANCEL);
+        drop(answer);
+        // The gateway notices, and goes on.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        counting.answer_one();
+        let charged = eventually(async || {
+            let account = gateway.admin(Method::GET, "/admin/accounts/alice", None).await;
+            account["held"] == 0 && account["balance"] == 100 - 5 * calls
+        });
+        assert!(charged.await, "{name}");
+        let (answer, _sent) = begin(name, retry);
+        let (head, mut body) = answer.await.unwrap().into_parts();
+        assert_eq!(
+            (head.status.as_u16(), &head.headers["idempotent-replayed"]),
+            (200, &http::HeaderValue::from_static("true"))
+        );
+        let text = String::from_utf8(read(&mut body).await.unwrap()).unwrap();
+        assert_eq!(text, format!("the secret words of call {calls} for 2 bytes"));
+        assert_eq!(counting.calls(), calls);
+    }
+}
+
+/// A client that does not read makes its upstream give up. It pays for what came, and a retry is told that it was not
+/// kept: a part of an answer does not pass for a whole one.
+#[tokio::test]
+async fn an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.message().await;
+        let part = format!("10000\r\n{}\r\n", "y".repeat(1 << 16));
+        let send = async {
+            let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+            let mut sent = wire.try_send(head).await;
+            while sent.is_ok() {
+                sent = wire.try_send(&part).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(2500), send).await;
+    })
+    .await;
+    let more = [ROUTE, "[idempotency]\nmax_answer = \"64 MiB\""].concat();
+    let gateway = TestGateway::start(&config_text(upstream.address, &more)).await;
+    gateway.grant("alice", 100).await;
+    let mut client = Wire::connect(gateway.public()).await;
+    client.send(request("once", "{}")).await;
+    client.head().await.unwrap();
+    // Nothing is read until the upstream has given up.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let read = client.rest().await;
+    assert!(!read.ends_with("0\r\n\r\n"), "{} bytes", read.len());
+    assert_eq!(settled(&gateway).await, 95);
+    ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_NOT_KEPT");
+    assert_eq!((upstream.seen().len(), settled(&gateway).await), (1, 95));
 }

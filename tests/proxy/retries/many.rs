@@ -1,4 +1,4 @@
-//! Many clients at once.
+//! Many clients that retry at once.
 
 use std::collections::HashMap;
 use std::time::Duration;

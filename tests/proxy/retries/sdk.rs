@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::bodies::{KIB, chunked};
 use super::{Counting, PATH, assert_replays, gateway};
 use crate::support::http::Answer;
 use crate::support::wire::{Wire, post};
@@ -44,6 +45,57 @@ async fn the_retry_of_a_call_that_was_left_gets_its_answer_once() {
     assert_eq!(next.header("x-call"), "2", "an answer serves one retry");
     assert_eq!(gateway.settled_balance("alice").await, 90);
     gateway.assert_reconciled().await;
+}
+
+/// An image in a request makes it larger than the bodies that are read before every hold.
+#[tokio::test]
+async fn a_retry_is_recognised_whatever_its_length_and_framing() {
+    let counting = Counting::slow().await;
+    let gateway = gateway(&counting, "").await;
+    let mut credits = 100;
+    for (length, is_chunked) in
+        [(64 * KIB + 1, false), (5000 * KIB, false), (0, true), (100, true), (300 * KIB, true)]
+    {
+        let body = "z".repeat(length);
+        let retry = |body: &str| {
+            let sent = if is_chunked { chunked(body.as_bytes()) } else { body.to_owned().into() };
+            let request = gateway.client.post(gateway.url(PATH)).bearer_auth(token("alice"));
+            Answer::of(request.header("x-stainless-retry-count", 1).body(sent))
+        };
+        leave(&gateway, &counting, &body).await;
+        let first = counting.calls();
+        counting.answer_one();
+        credits -= 5;
+        assert_eq!(gateway.settled_balance("alice").await, credits);
+        let found = retry(&body).await;
+        assert_eq!(found.header("idempotent-replayed"), "true", "{length}: {}", found.text);
+        assert_eq!(found.header("x-call"), first.to_string());
+        assert!(found.text.ends_with(&format!(" {length} bytes")), "{}", found.text);
+        assert_eq!(counting.calls(), first);
+        // A retry of a call that never came is forwarded whole.
+        counting.answer_one();
+        credits -= 5;
+        let other = retry(&[&body, "!"].concat()).await;
+        assert_eq!(other.header("x-call"), (first + 1).to_string());
+        assert!(other.text.ends_with(&format!(" {} bytes", length + 1)), "{}", other.text);
+        assert_eq!(gateway.settled_balance("alice").await, credits);
+    }
+    gateway.assert_reconciled().await;
+}
+
+/// A body that is too large to be read first is forwarded all the same, from its first byte.
+#[tokio::test]
+async fn a_retry_that_is_too_large_to_be_found_is_a_whole_call() {
+    let counting = Counting::quick().await;
+    let gateway = gateway(&counting, "").await;
+    let body = "z".repeat(16 * 1024 * KIB + 1);
+    for (calls, sent) in [(1, body.clone().into()), (2, chunked(body.as_bytes()))] {
+        let request = gateway.client.post(gateway.url(PATH)).bearer_auth(token("alice"));
+        let answer = Answer::of(request.header("x-stainless-retry-count", 1).body(sent)).await;
+        assert_eq!(answer.header("x-call"), calls.to_string());
+        assert!(answer.text.ends_with(&format!(" {} bytes", body.len())), "{}", answer.text);
+    }
+    assert_eq!(gateway.settled_balance("alice").await, 90);
 }
 
 #[tokio::test]

@@ -24,15 +24,40 @@ pub enum Disk {
     Synced,
 }
 
-/// A Postgres server for one test.
+/// A Postgres server for one test, or the one that all tests of a run share.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
     disk: Disk,
     env: Vec<(String, String)>,
-    folder: TempDir,
+    folder: Folder,
+    /// `None` while the server does not run, and for the server of the whole run.
     process: Option<Family>,
+    /// The databases that this process has created.
+    databases: Mutex<Vec<String>>,
 }
+
+/// The folder of a server's data and log.
+#[derive(Debug)]
+enum Folder {
+    /// The server is this test's, and so is the folder.
+    Own(TempDir),
+    /// `scripts/test-env.sh` has started the server, and ends it.
+    OfTheRun(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(folder) => folder.path(),
+            Self::OfTheRun(folder) => folder,
+        }
+    }
+}
+
+/// The variable by which `scripts/test-env.sh` names its server: the port, a colon and the
+/// folder.
+const OF_THE_RUN: &str = "FAREBOX_TEST_POSTGRES";
 
 impl Postgres {
     pub fn start() -> Self {
@@ -74,9 +99,19 @@ impl Postgres {
         assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
     }
 
+    /// The server that all tests of this run share, if there is one.
+    fn of_the_run() -> Option<Self> {
+        let named = std::env::var(OF_THE_RUN).ok()?;
+        let (port, folder) = named.split_once(':').unwrap();
+        let (port, folder) = (port.parse().unwrap(), Folder::OfTheRun(folder.into()));
+        let (disk, env, databases) = (Disk::Relaxed, Vec::new(), Mutex::default());
+        Some(Self { port, disk, env, folder, process: None, databases })
+    }
+
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
-        let mut postgres = Self { port: free_port(), disk, env, folder, process: None };
+        let (folder, databases) = (Folder::Own(folder), Mutex::default());
+        let mut postgres = Self { port: free_port(), disk, env, folder, process: None, databases };
         // Tests that were killed may have left shared memory behind.
         free_shared_memory();
         // Another process may have taken the port in the meantime.
@@ -97,8 +132,10 @@ impl Postgres {
     /// Creates an empty database, and returns its name.
     pub fn database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_{}_{number}", std::process::id());
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.databases.lock().unwrap().push(name.clone());
         name
     }
 
@@ -107,7 +144,8 @@ impl Postgres {
         let copy = self.database();
         let dump = Command::new(program("pg_dump")).arg(self.url(database)).output().unwrap();
         assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-        let file = self.folder.path().join(format!("{copy}.sql"));
+        let dumped = tempfile::tempdir().unwrap();
+        let file = dumped.path().join("dump.sql");
         std::fs::write(&file, dump.stdout).unwrap();
         let mut psql = Command::new(program("psql"));
         psql.args(["--no-psqlrc", "--quiet", "-v", "ON_ERROR_STOP=1", "-d", &self.url(&copy)]);
@@ -238,6 +276,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
+        if let Folder::OfTheRun(_) = self.folder {
+            for name in self.databases.lock().unwrap().drain(..) {
+                // A test that failed may have left the database in a state in which this fails too.
+                let _ = self.try_sql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
+            }
+            return;
+        }
         drop(self.process.take());
         free_shared_memory();
     }
@@ -270,13 +315,15 @@ fn free_shared_memory() {
     }
 }
 
-/// A server that the tests of this process share, for those that need only a database of their own.
-/// It ends when the last of them drops it.
+/// A server for tests that need only a database of their own, and neither stop nor pause it. It is the
+/// server of the whole run, or else one that the tests of this process share; that one ends when the
+/// last of them drops it.
 pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
     static SHARED: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
     shared.upgrade().unwrap_or_else(|| {
-        let postgres = Arc::new(Mutex::new(Postgres::start()));
+        let postgres = Postgres::of_the_run().unwrap_or_else(Postgres::start);
+        let postgres = Arc::new(Mutex::new(postgres));
         *shared = Arc::downgrade(&postgres);
         postgres
     })

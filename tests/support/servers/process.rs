@@ -28,7 +28,8 @@ pub fn own_ports() -> (u16, u16) {
         let slot = slot.and_then(|slot| slot.parse().ok()).unwrap_or_else(std::process::id);
         let ranges = (0..RANGES).map(|more| slot.wrapping_add(more) % RANGES);
         let mut free = ranges.filter_map(|range| {
-            let file = std::env::temp_dir().join(format!("farebox-test-ports-{range}"));
+            // Not in TMPDIR, which may be a folder of this run alone.
+            let file = format!("/tmp/farebox-test-ports-{range}");
             let file = File::options().create(true).append(true).open(file).unwrap();
             file.try_lock().is_ok().then_some((FIRST + range as u16 * EACH, file))
         });

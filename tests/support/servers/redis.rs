@@ -14,7 +14,7 @@ use super::process::{Family, free_port};
 /// How much of a Redis's data survives a `kill -9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Persistence {
-    /// None: it is empty after a restart.
+    /// Redis is empty after a restart.
     None,
     /// The data as of about a second before.
     Rdb,

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::books::Books;
+use super::{WEBHOOK_SECRET, books, signature};
 
 /// The API versions in which the tests write events. Each of Stripe's endpoints has its own
 /// version, from the time when the endpoint was made.
@@ -15,7 +16,7 @@ pub const VERSION: &str = VERSIONS[1];
 /// The last version in which a charge lists its refunds.
 const LISTS_REFUNDS_UNTIL: &str = "2022-11-15";
 
-/// The first version that is only imagined.
+/// From this date on the versions are made up: Stripe has none of them.
 const UNKNOWN_FROM: &str = "2030";
 
 #[derive(Clone, Debug)]
@@ -43,6 +44,19 @@ impl Event {
     /// The object that the event is about.
     pub fn object(&self) -> &Value {
         &self.value["data"]["object"]
+    }
+
+    /// Stripe's request to the webhook at `url`, whose endpoint has this API version, signed now.
+    pub fn request(
+        &self,
+        client: &reqwest::Client,
+        url: String,
+        version: &str,
+    ) -> reqwest::RequestBuilder {
+        let body = self.body(version);
+        let header = signature::header(&body, WEBHOOK_SECRET, books::now());
+        let request = client.post(url).header("stripe-signature", header);
+        request.header("content-type", "application/json; charset=utf-8").body(body)
     }
 
     /// The bytes that Stripe sends to an endpoint of this API version.

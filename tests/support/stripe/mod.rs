@@ -110,6 +110,28 @@ impl Stripe {
         format!("http://{}", self.address)
     }
 
+    /// The table `[stripe]` of gateway.toml for a seller who sells through this Stripe, with more
+    /// `lines` in it. They may have a `webhook_secret` of their own.
+    pub fn section(&self, lines: &str) -> String {
+        let base = self.api_base();
+        let secret = if lines.contains("webhook_secret") {
+            String::new()
+        } else {
+            format!("webhook_secret = \"{WEBHOOK_SECRET}\"")
+        };
+        format!(
+            r#"
+[stripe]
+secret_key = "{SECRET_KEY}"
+{secret}
+api_base = "{base}"
+success_url = "https://app.example.com/credits?paid=1"
+cancel_url = "https://app.example.com/credits"
+{lines}
+"#
+        )
+    }
+
     /// All requests so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.lock().asked.clone()

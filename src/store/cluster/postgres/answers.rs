@@ -10,6 +10,7 @@ use crate::ledger::operation::HoldId;
 use crate::ledger::{Kept, LedgerError, wall_ms};
 use crate::store::cluster::postgres::claims;
 use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, has_table, is_locked};
+use crate::store::cluster::postgres::replays;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
@@ -238,7 +239,8 @@ async fn has_undated(
     Ok(store.query(sql).bind(from_ms).bind(upto_ms).fetch_one(on).await?.try_get("found")?)
 }
 
-/// Deletes the answers whose time was up before the present hour, and drops the partitions of past days.
+/// Deletes the answers whose time was up before the present hour, drops the partitions of past days, and deletes
+/// replays of long ago.
 pub(crate) async fn purge_answers(store: &Store) -> Result<(), LedgerError> {
     let now_ms = wall_ms();
     drop_past_days(store, Day::of(now_ms)).await?;
@@ -263,7 +265,7 @@ pub(crate) async fn purge_answers(store: &Store) -> Result<(), LedgerError> {
             Ok(gone)
         });
         if deleted.await? < SLICE.unsigned_abs() {
-            return Ok(());
+            return replays::purge(store).await;
         }
     }
 }

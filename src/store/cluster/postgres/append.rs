@@ -1,12 +1,13 @@
 //! Appends: batches that are in Postgres as texts, and not in its tables yet.
 //!
 //! In `strict` a call is answered once its batch is appended. Appending takes one round trip and no lock of a row, so
-//! gateways do not wait for each other, and their commits share one flush of the disk. The batches may come in any order,
-//! and some may be missing: a batch that was never appended was never acknowledged. The syncer folds them later, from the
-//! stream of Redis; only where Redis has lost the stream, a recovery reads them from here.
+//! gateways do not wait for each other, and their commits share one flush of the disk. The batches may come
+//! in any order, and some may be missing: a batch that was never appended was never acknowledged. The
+//! syncer folds them later, from the stream of Redis; only where Redis has lost the stream, a recovery
+//! reads them from here.
 //!
-//! An append holds an advisory lock in shared mode until it has committed. [`lock_appends`] takes it exclusively, before
-//! an epoch ends: the appends that are read after that are all there will ever be.
+//! An append holds an advisory lock in shared mode until it has committed. [`lock_appends`] takes it
+//! exclusively, before an epoch ends: the appends that are read after that are all there will ever be.
 
 use std::fmt::Write as _;
 
@@ -82,8 +83,8 @@ fn quoted(text: &str) -> String {
     format!("{tag}{text}{tag}")
 }
 
-/// Waits until no batch is being appended, and lets none be until this transaction ends. What was appended must be read in
-/// a later statement.
+/// Waits until no batch is being appended, and lets none be until this transaction ends. The appended
+/// batches must be read in a later statement.
 pub(crate) async fn lock_appends(store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
     store.lock(LOCK, on).await
 }

@@ -27,6 +27,7 @@ mod reconcile;
 mod recovery;
 mod recovery_plan;
 mod repair;
+mod replays;
 mod shard;
 mod slices;
 mod store;
@@ -66,6 +67,7 @@ pub(crate) use recovery::{
 };
 pub(crate) use recovery_plan::{Snapshot, snapshot};
 pub(crate) use repair::repair;
+pub(crate) use replays::{read_replays, write_replays};
 pub(crate) use shard::{
     Checkpoint, NumberedBatch, StreamBatch, checkpoint, digest, note_failover, read_checkpoint,
     server_identity,

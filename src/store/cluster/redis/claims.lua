@@ -172,7 +172,8 @@ function claims.leave(i)
     return true
 end
 
--- What must be loaded into Redis before this operation can be decided: its kind and name, or nothing.
+-- Returns the kind and the name of the record that must be loaded into Redis before this operation can be decided; nil
+-- where there is none.
 function claims.lacks(i)
     local kind, id = match(words[i], '^(%a) (%x+)')
     if kind == 'k' or kind == 'r' then

@@ -202,6 +202,8 @@ start_redis_for() { # SYSTEM
 }
 
 start_shared_ledger() { # SYSTEM
+    # `--count` starts a gateway twice, on one ledger.
+    if [[ ${redis_of[$1]:-} ]]; then return; fi
     if [[ ! ${pids[postgres]:-} ]]; then
         free_port
         start_postgres "$port" taskset -c "$load_core"
@@ -336,6 +338,19 @@ cpu_of() { # NAME…: of processes together
     echo "$sum"
 }
 
+# Postgres with all its processes, those that have ended too.
+cpu_of_postgres() {
+    local pid=${pids[postgres]} child one stat sum
+    stat=$(<"/proc/$pid/stat")
+    read -r -a stat <<<"${stat##*) }"
+    sum=$(((stat[11] + stat[12] + stat[13] + stat[14]) * tick_us))
+    for child in $(<"/proc/$pid/task/$pid/children"); do
+        one=$(cpu_us "$child" 2>/dev/null) || one=0 # it may have ended just now
+        sum=$((sum + one))
+    done
+    echo "$sum"
+}
+
 # Notes how far Postgres is behind, five times a second, until it is ended. Without curl: it would
 # take its share of the load's core.
 sample_lag() { # SYSTEM
@@ -356,15 +371,16 @@ start_wrk() { # NAME CONNECTIONS SECONDS
         -s scripts/bench.lua "http://127.0.0.1:${ports[$1]}$path"
 }
 
-# turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, p50, p99. Where there
-# are two gateways, each has half of the connections, and the slower one's latency counts.
+# turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, postgres_cpu, p50, p99.
+# Where there are two gateways, each has half of the connections, and the slower one's latency counts.
 turn() {
-    local system=$1 conns=$2 before redis_before='' name line requests=0 duration=0 sampler=''
+    local system=$1 conns=$2 before redis_before='' postgres_before='' name line requests=0 duration=0 sampler=''
     local -a gateways one
     read -r -a gateways <<<"$(gateways_of "$system")"
-    p50=0 p99=0 redis_cpu=
+    p50=0 p99=0 redis_cpu=- postgres_cpu=-
     before=$(cpu_of "${gateways[@]}")
     if [[ ${redis_of[$system]:-} ]]; then redis_before=$(cpu_of "${redis_of[$system]}"); fi
+    if [[ $system == redis-* ]]; then postgres_before=$(cpu_of_postgres); fi
     for name in "${gateways[@]}"; do start_wrk "$name" $((conns / ${#gateways[@]})) "$3"; done
     if [[ $system == redis-* ]]; then
         sample_lag "$system" >>"$work/lag-$system-$conns" 2>/dev/null &
@@ -380,6 +396,7 @@ turn() {
     fi
     cpu=$(($(cpu_of "${gateways[@]}") - before))
     if [[ $redis_before ]]; then redis_cpu=$(($(cpu_of "${redis_of[$system]}") - redis_before)); fi
+    if [[ $postgres_before ]]; then postgres_cpu=$(($(cpu_of_postgres) - postgres_before)); fi
     for name in "${gateways[@]}"; do
         line=$(grep '^RESULT ' "$work/wrk-$name.log") || die "wrk reported nothing: $(cat "$work/wrk-$name.log")"
         read -r -a one <<<"${line#RESULT }" # requests, microseconds, p50, p99, bad statuses, broken connections
@@ -398,7 +415,8 @@ turn() {
     turns[$system]=$((${turns[$system]:-0} + conns))
     requests_per_second=$(per "$requests" "$duration" 0 1000000)
     cpu=$(per "$cpu" "$requests" 2)
-    if [[ $redis_cpu ]]; then redis_cpu=$(per "$redis_cpu" "$requests" 2); fi
+    if [[ $redis_before ]]; then redis_cpu=$(per "$redis_cpu" "$requests" 2); fi
+    if [[ $postgres_before ]]; then postgres_cpu=$(per "$postgres_cpu" "$requests" 2); fi
 }
 
 per() { awk -v a="$1" -v b="$2" -v digits="$3" -v times="${4:-1}" 'BEGIN { printf "%.*f", digits, a / b * times }'; }
@@ -460,8 +478,9 @@ measure_calls() {
             for system in "${systems[@]:first}" "${systems[@]:0:first}"; do
                 sleep 1 # lets the one before settle what it still holds, off the next one's core time
                 turn "$system" "$conns" "$seconds"
-                say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs${redis_cpu:+, Redis $redis_cpu µs}, p50 $p50 µs, p99 $p99 µs"
-                printf '%s %s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" "$redis_cpu" >>"$work/turns"
+                say "round $round/$rounds, $conns connections: $system $requests_per_second requests/s, $cpu µs, Redis $redis_cpu µs, Postgres $postgres_cpu µs, p50 $p50 µs, p99 $p99 µs"
+                printf '%s %s %s %s %s %s %s %s %s\n' "$conns" "$system" "$round" "$requests_per_second" "$cpu" "$p50" "$p99" \
+                    "$redis_cpu" "$postgres_cpu" >>"$work/turns"
             done
         done
     done
@@ -470,7 +489,7 @@ measure_calls() {
 # --- report -----------------------------------------------------------------------------------
 
 median() { sort -g | awk '{ v[NR] = $1 } END { if (NR) { m = int((NR + 1) / 2); print NR % 2 ? v[m] : (v[m] + v[m + 1]) / 2 } }'; }
-column() { awk -v c="$1" -v s="$2" -v f="$3" '$1 == c && $2 == s { print $f }' "$work/turns"; }
+column() { awk -v c="$1" -v s="$2" -v f="$3" '$1 == c && $2 == s && $f != "-" { print $f }' "$work/turns"; }
 # The ratio is taken round by round, so that both halves saw the same machine, and then its median.
 ratio() {
     awk -v c="$1" -v s="$2" -v f="$3" '
@@ -493,14 +512,14 @@ lag() {
 
 report_calls() {
     echo
-    echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | Redis µs/request | p50 ms | p99 ms | sync lag p99 ms |"
-    echo "|---|---|---|---|---|---|---|---|---|---|"
+    echo "| connections | system | requests/s | of bare | CPU µs/request | of bare | Redis µs/request | Postgres µs/request | p50 ms | p99 ms | sync lag p99 ms |"
+    echo "|---|---|---|---|---|---|---|---|---|---|---|"
     for conns in "${connections[@]}"; do
         for system in "${systems[@]}"; do
             echo "| $conns | ${names[$system]} | $(fixed "$(column "$conns" "$system" 4 | median)" 0)" \
                 "| $(fixed "$(ratio "$conns" "$system" 4)" 2)" \
                 "| $(fixed "$(column "$conns" "$system" 5 | median)" 1) | $(fixed "$(ratio "$conns" "$system" 5)" 2)" \
-                "| $(fixed "$(column "$conns" "$system" 8 | grep . | median)" 1)" \
+                "| $(fixed "$(column "$conns" "$system" 8 | median)" 1) | $(fixed "$(column "$conns" "$system" 9 | median)" 1)" \
                 "| $(milliseconds "$(column "$conns" "$system" 6 | median)")" \
                 "| $(milliseconds "$(column "$conns" "$system" 7 | median)") | $(lag "$conns" "$system") |"
         done

@@ -65,6 +65,37 @@ impl AdaptiveLimit {
     }
 }
 
+/// How many items to read at once, so that they take a certain size together: by the average of those that were read
+/// last.
+#[derive(Debug)]
+pub(crate) struct ReadLimit {
+    count: AtomicUsize,
+    /// The size that is aimed at, in bytes.
+    bytes: usize,
+}
+
+impl ReadLimit {
+    /// The least and the most items that are read at once.
+    const LEAST: usize = 16;
+    const MOST: usize = 1024;
+
+    /// Creates a limit that aims at so many bytes. The first read is of `count` items.
+    pub fn new(count: usize, bytes: usize) -> Self {
+        Self { count: AtomicUsize::new(count), bytes }
+    }
+
+    /// The number of items to read next.
+    pub fn get(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Records that so many items took so many bytes.
+    pub fn note(&self, items: usize, bytes: usize) {
+        let Some(fit) = self.bytes.saturating_mul(items).checked_div(bytes) else { return };
+        self.count.store(fit.clamp(Self::LEAST, Self::MOST), Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +135,18 @@ mod tests {
             limit.grow(QUICK / 2);
         }
         assert_eq!(limit.get(), 100);
+    }
+
+    #[test]
+    fn as_many_are_read_as_fit_by_the_average_of_the_last_read() {
+        let limit = ReadLimit::new(100, 100_000);
+        limit.note(0, 0);
+        assert_eq!(limit.get(), 100, "nothing was read");
+        limit.note(4, 2_000);
+        assert_eq!(limit.get(), 200);
+        limit.note(2, 1_000_000);
+        assert_eq!(limit.get(), ReadLimit::LEAST);
+        limit.note(1_000, 1_000);
+        assert_eq!(limit.get(), ReadLimit::MOST);
     }
 }

@@ -10,7 +10,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
 use crate::ledger::config::{Durability, LedgerConfig};
 use crate::metrics::Metrics;
-use crate::store::cluster::adaptive::AdaptiveLimit;
+use crate::store::cluster::adaptive::{AdaptiveLimit, ReadLimit};
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
 use crate::store::cluster::lease::{Lease, Sent};
@@ -25,6 +25,10 @@ use crate::store::cluster::syncer::Syncer;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
+
+/// How much text of the stream is read at once, about, in bytes; and how many batches are read at first.
+const READ: usize = 2 * MAX_WRITE;
+const READ_FIRST: usize = 128;
 
 /// The most text that one transaction hands over to a recovery, in bytes.
 const MAX_HAND_OVER: usize = 4 << 20;
@@ -58,6 +62,8 @@ pub(crate) struct Shared {
     pub writing: Semaphore,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
+    /// How many batches are read from the stream at once.
+    pub read_size: ReadLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
     pub hand_over_size: AdaptiveLimit,
     /// How far the stream may be cut.
@@ -128,6 +134,7 @@ impl Shared {
             syncer: Syncer::default(),
             writing: Semaphore::new(1),
             write_size: AdaptiveLimit::new(MAX_WRITE),
+            read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
             kept: Marks::default(),
             wake_janitor: Notify::new(),

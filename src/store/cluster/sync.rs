@@ -17,9 +17,6 @@ use crate::store::cluster::redis::connection::args;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The number of batches that are read from the stream at once.
-const BATCHES: u64 = 128;
-
 /// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
 
@@ -167,7 +164,9 @@ async fn read_stream(
     scripts: &Scripts,
     checkpoint: &Checkpoint,
 ) -> Result<Vec<NumberedBatch>, LedgerError> {
-    let mut batches = shared.redis.batches(scripts, checkpoint.seq, BATCHES).await?;
+    let limit = u64::try_from(shared.read_size.get()).unwrap_or(u64::MAX);
+    let mut batches = shared.redis.batches(scripts, checkpoint.seq, limit).await?;
+    shared.read_size.note(batches.len(), batches.iter().map(|batch| batch.text.len()).sum());
     let own = batches.first().filter(|batch| batch.seq == checkpoint.seq);
     if own.is_some_and(|batch| digest(&batch.text) != checkpoint.digest) {
         let what = "it has another batch than Postgres under one number";

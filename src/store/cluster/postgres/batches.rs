@@ -15,9 +15,7 @@ use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::postgres::calls::{known_charges, may_be_forgotten};
 use crate::store::cluster::postgres::claims::write_claims;
 use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
-use crate::store::cluster::postgres::entries::{
-    EntryColumns, insert_entries, lock_accounts, write_accounts,
-};
+use crate::store::cluster::postgres::entries::{ChargeRows, lock_accounts, write_accounts};
 use crate::store::cluster::postgres::shard::{
     Checkpoint, NumberedBatch, SHARD, digest, read_checkpoint,
 };
@@ -193,7 +191,7 @@ async fn write_captures(
     ids.dedup();
     let known = lock_accounts(store, &ids, on).await?;
     let mut accounts = known.clone();
-    let mut columns = EntryColumns::default();
+    let mut rows = ChargeRows::begin(store, captures, &mut *on).await?;
     for capture in captures {
         let account = accounts.entry(capture.account.clone()).or_default();
         account.seq = account.seq.saturating_add(1);
@@ -201,9 +199,9 @@ async fn write_captures(
         account.balance = after.ok_or_else(|| LedgerError::Corrupt {
             what: format!("the balance of {} is out of range", capture.account),
         })?;
-        columns.push(capture, account)?;
+        rows.push(capture, account)?;
     }
-    insert_entries(store, columns, on).await?;
+    rows.write(store, &mut *on).await?;
     let at_ms = captures.first().map_or(0, |capture| capture.at_ms);
     // Redis moved these balances itself: no delivery is needed, so `grant_seq` stays.
     write_accounts(store, &known, &accounts, 0, at_ms, on).await.map(drop)

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::Executor as _;
 use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
 
 use crate::account::AccountId;
 use crate::credits::Credits;
@@ -10,6 +12,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::EntryKind;
 use crate::ledger::rules::state::Account;
 use crate::store::cluster::batch_log::storable;
+use crate::store::cluster::postgres::copy::Rows;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::cluster::postgres::tally::Capture;
 use crate::store::sql::rows::{Column as _, usage_column};
@@ -36,28 +39,111 @@ pub(crate) struct EntryColumns {
 }
 
 impl EntryColumns {
-    /// Adds the entry of a charge. `account` is the account after the charge.
-    pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
-        self.accounts.push(capture.account.as_str().to_owned());
-        self.seqs.push(int(account.seq)?);
-        self.operations.push(capture.operation.as_str().to_owned());
-        self.kinds.push(EntryKind::Capture.as_str());
-        self.amounts.push(capture.amount.micros());
-        self.balances.push(account.balance.micros());
-        self.routes.push(Some((*capture.route).to_owned()));
-        self.reasons.push(None);
-        self.times.push(capture.at_ms);
-        self.calls.push(capture.is_call);
-        self.push_usage(capture.usage.as_deref());
-        Ok(())
-    }
-
     /// Adds the usage of the call whose entry was pushed last.
     pub fn push_usage(&mut self, record: Option<&UsageRecord>) {
         self.held.push(record.map(|record| record.held.signed().micros()));
         self.models.push(record.and_then(|record| record.model.as_deref()).map(storable));
         self.usages.push(record.map(|record| usage_column(&record.usage)));
         self.prices.push(record.map(|record| storable(&record.prices)));
+    }
+}
+
+/// The entries of charges and the ids of their operations, as rows that are copied into the tables.
+#[derive(Debug)]
+pub(crate) struct ChargeRows {
+    entries: Rows,
+    /// The ids of calls' charges.
+    calls: Rows,
+    /// The ids of the API's.
+    operations: Rows,
+    /// Whether some charge is a metered call's. Most batches have none, so the columns of usage are usually left out.
+    is_metered: bool,
+    /// No entry is written with an earlier time than this, in milliseconds since 1970.
+    closed_before_ms: i64,
+}
+
+impl ChargeRows {
+    /// The columns of every charge's entry, and those that a metered call's has besides.
+    const ENTRY: &str = "account, seq, operation, kind, amount, balance_after, route, created_at";
+    const USAGE: &str = ", held, model, usage, prices";
+
+    /// No rows yet, with room for some charges. From here on no month is closed until the transaction ends.
+    pub async fn begin(
+        store: &Store,
+        captures: &[Capture],
+        on: &mut PgConnection,
+    ) -> Result<Self, LedgerError> {
+        // A folding closes months, and then waits for all who have this lock. So the time is read after the lock was
+        // granted, in a later statement.
+        let sql = store.sql(
+            "LOCK TABLE ONLY {s}.entries IN ROW EXCLUSIVE MODE; SELECT closed_before FROM {s}.ledger",
+        );
+        let closed_before_ms = on.fetch_one(sql).await?.int("closed_before")?;
+        let is_metered = captures.iter().any(|capture| capture.usage.is_some());
+        let (columns, bytes) = if is_metered { (12, 512) } else { (8, 192) };
+        let entries = Rows::with_room_for(columns, bytes * captures.len());
+        let calls = Rows::with_room_for(5, 96 * captures.len());
+        let operations = Rows::with_room_for(6, 0);
+        Ok(Self { entries, calls, operations, is_metered, closed_before_ms })
+    }
+
+    /// Adds a charge. `account` is the account after it.
+    pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
+        let (id, operation) = (capture.account.as_str(), capture.operation.as_str());
+        let (seq, amount, kind) = (int(account.seq)?, capture.amount.micros(), EntryKind::Capture);
+        let at_ms = capture.at_ms.max(self.closed_before_ms);
+        let call = capture.operation.hold().filter(|_| capture.is_call);
+        if let Some(call) = call.and_then(|call| Uuid::parse_str(call).ok()) {
+            let rows = &mut self.calls;
+            rows.row();
+            rows.uuid(call);
+            rows.int(seq);
+            rows.int(amount);
+            rows.int(at_ms);
+            rows.text(id)?;
+        } else {
+            let rows = &mut self.operations;
+            rows.row();
+            rows.text(operation)?;
+            rows.text(id)?;
+            rows.int(seq);
+            rows.text(kind.as_str())?;
+            rows.int(amount);
+            rows.int(at_ms);
+        }
+        let rows = &mut self.entries;
+        rows.row();
+        rows.text(id)?;
+        rows.int(seq);
+        rows.text(operation)?;
+        rows.text(kind.as_str())?;
+        rows.int(amount);
+        rows.int(account.balance.micros());
+        rows.text(&capture.route)?;
+        rows.int(at_ms);
+        match capture.usage.as_deref() {
+            _ if !self.is_metered => {}
+            None => (0..4).for_each(|_| rows.null()),
+            Some(record) => {
+                rows.int(record.held.signed().micros());
+                match record.model.as_deref() {
+                    Some(model) => rows.text(&storable(model))?,
+                    None => rows.null(),
+                }
+                rows.text(&usage_column(&record.usage))?;
+                rows.text(&storable(&record.prices))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows.
+    pub async fn write(self, store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
+        let more = if self.is_metered { Self::USAGE } else { "" };
+        self.calls.copy("calls (id, seq, amount, created_at, account)", store, &mut *on).await?;
+        let operations = "operations (id, account, seq, kind, amount, created_at)";
+        self.operations.copy(operations, store, &mut *on).await?;
+        self.entries.copy(&format!("entries ({}{more})", Self::ENTRY), store, on).await
     }
 }
 
@@ -85,8 +171,8 @@ pub(crate) async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Inserts entries and the ids of their operations, into `calls` or `operations`. If an entry's month has been folded,
-/// the entry goes into the first open month.
+/// Inserts the entries of decisions of Postgres, and the ids of their operations, into `calls` or `operations`. If an
+/// entry's month has been folded, the entry goes into the first open month.
 pub(crate) async fn insert_entries(
     store: &Store,
     columns: EntryColumns,

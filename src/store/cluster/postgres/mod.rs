@@ -10,6 +10,7 @@ mod batches;
 mod calls;
 mod claims;
 mod compare;
+mod copy;
 mod deliveries;
 mod entries;
 mod fold;

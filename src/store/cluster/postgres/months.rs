@@ -3,7 +3,7 @@
 //! tables again.
 //!
 //! 1. The months are closed: a new entry whose time is in one of them goes into the first open month
-//!    (`insert_entries`). All transactions that wrote into these months have ended by then.
+//!    (`insert_entries`, `ChargeRows`). All transactions that wrote into these months have ended by then.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
 //! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the
 //!    rare old entry that comes after an entry which is not old (because a clock once went backwards).

@@ -148,7 +148,7 @@ async fn no_key_is_charged_twice_where_a_gateway_is_killed_and_redis_is_emptied(
 
 /// The usage of a key's call: every second one streams.
 fn used_by(key: usize) -> Used {
-    let chunks = if key % 2 == 0 { 0 } else { 6 };
+    let chunks = if key.is_multiple_of(2) { 0 } else { 6 };
     Used { prompt: 100 + key as u64, completion: 40 + key as u64, chunks, bytes: 20 }
 }
 

@@ -52,7 +52,7 @@ async fn the_ids_of_calls_go_with_their_months_and_all_others_stay() {
     cluster.write_history(&past);
     assert_ne!(cluster.sql(&format!("SELECT count(*) FROM farebox.{name}")), "0");
     // A call at the turn of a month is charged in the next one.
-    cluster.sql(&format!(
+    cluster.sql(
         "SET session_replication_role = replica; \
          UPDATE farebox.calls SET id = (lpad(to_hex(extract(epoch FROM now() - interval '3 months')::int8 \
           * 1000), 12, '0') || substr(replace(id::text, '-', ''), 13))::uuid, \
@@ -60,8 +60,8 @@ async fn the_ids_of_calls_go_with_their_months_and_all_others_stay() {
           WHERE account = 'old-000002' AND seq = 10; \
          UPDATE farebox.entries e SET operation = 'capture:' || c.id, created_at = c.created_at \
           FROM farebox.calls c WHERE c.account = 'old-000002' AND c.seq = 10 \
-          AND e.account = c.account AND e.seq = c.seq"
-    ));
+          AND e.account = c.account AND e.seq = c.seq",
+    );
     let (_, key) = cluster.key(0, "backend", true).await;
     // A caller of the API chooses an id that looks like a call's.
     let job = old_id(&cluster, "0a01");

@@ -60,7 +60,7 @@ async fn the_ids_of_calls_go_with_their_months_and_all_others_stay() {
           WHERE account = 'old-000002' AND seq = 10; \
          UPDATE farebox.entries e SET operation = 'capture:' || c.id, created_at = c.created_at \
           FROM farebox.calls c WHERE c.account = 'old-000002' AND c.seq = 10 \
-          AND e.account = c.account AND e.seq = c.seq"
+          AND e.account = c.account AND e.seq = c.seq",
     );
     let (_, key) = cluster.key(0, "backend", true).await;
     // A caller of the API chooses an id that looks like a call's.

@@ -57,7 +57,7 @@ impl Hosts {
         let asked: Vec<_> =
             hosts.iter().map(|host| Asked::of(host.clone(), is_read_write)).collect();
         for (place, asked) in asked.into_iter().enumerate() {
-            if asked.proves_right().await {
+            if asked.answer().await {
                 return self.lead_to(place, pool);
             }
         }
@@ -110,7 +110,8 @@ impl Asked {
         }))
     }
 
-    async fn proves_right(mut self) -> bool {
+    /// Waits for the answer: whether it is the right host.
+    async fn answer(mut self) -> bool {
         (&mut self.0).await.unwrap_or(false)
     }
 }

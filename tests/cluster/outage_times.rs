@@ -39,11 +39,15 @@ struct Felt {
     /// From the fault to the first 503; `None` where there was none.
     first: Option<Duration>,
     /// From the moment at which the store is back (at once, where nothing has to come back) until every client was
-    /// served a call that it began after that.
+    /// served a call that it began after that, and the last 503 was over.
     back: Duration,
     /// The longest time without an answer of a call that was paid.
     gap: Duration,
 }
+
+/// For how long calls go on after all were served again: a recovery that the fault brings about may begin later, and
+/// refuse for a moment.
+const AFTER: Duration = Duration::from_secs(2);
 
 /// How often each fault is repeated.
 fn repeats() -> usize {
@@ -110,11 +114,15 @@ async fn measure(fault: Fault, cluster: &mut Cluster, calls: &mut Vec<Call>) -> 
     cluster.some_time(300, 600).await;
     let began = Instant::now();
     happen(fault, cluster, replica).await;
-    let back = load.serves_within(BACK_WITHIN).await;
-    cluster.some_time(100, 200).await;
+    let is_back = Instant::now();
+    let served = load.serves_within(BACK_WITHIN).await;
+    tokio::time::sleep(AFTER).await;
     let done = load.stop().await;
-    let refused = |call: &&Call| call.ended >= began && matches!(call.end, End::Refused(503, _));
-    let first = done.iter().filter(refused).map(|call| call.ended - began).min();
+    let refused = done.iter().filter(|call| matches!(call.end, End::Refused(503, _)));
+    let refused: Vec<_> = refused.map(|call| call.ended).filter(|ended| *ended >= began).collect();
+    let first = refused.iter().min().map(|ended| *ended - began);
+    let last = refused.iter().max().map(|ended| ended.saturating_duration_since(is_back));
+    let back = served.max(last.unwrap_or_default());
     let gap = crate::load::longest_gap(&done, began);
     calls.extend(done);
     Felt { first, back, gap }

@@ -10,8 +10,8 @@ use pingora_error::{Error, ErrorType, OrErr as _, Result};
 
 use super::stall::Stall;
 
-/// Once this many bytes are gathered, they are sent without waiting for a flush. It is the usual
-/// limit on a frame.
+/// Once this many bytes are gathered, they are sent without waiting for a flush. 16 KiB is the
+/// usual limit on a frame.
 const GATHERED: usize = 16 * 1024;
 
 /// The sending half of one stream.
@@ -42,7 +42,8 @@ impl AnswerBody {
         }
     }
 
-    /// Accepts a part of the body, which a flush sends. `end` is true if the body ends with it.
+    /// Adds a part of the body to the bytes that the next flush sends. `end` is true if the body
+    /// ends with the part.
     pub fn write(&mut self, part: &[u8], end: bool) -> Result<()> {
         if self.ends {
             return match part {
@@ -62,7 +63,8 @@ impl AnswerBody {
         }
     }
 
-    /// Ready once all bytes have been sent, for which the client's window must have room.
+    /// Ready once all bytes have been sent. Until then the client's window has no room for the
+    /// rest.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             if self.unsent.is_empty() {

@@ -23,8 +23,8 @@ use crate::account::AccountId;
 /// its call is forwarded. A longer body counts as sent once at most this much of it is missing.
 const SMALL: u64 = 64 * 1024;
 
-/// The largest body of an SDK's retry that is read before its call is decided, in bytes: as much as of a metered
-/// call unless its route says otherwise.
+/// The largest body that is read before Farebox decides on an SDK's retry without a key, in bytes.
+/// It equals the default limit on the body of a metered call.
 const OF_RETRY: u64 = 16 * 1024 * 1024;
 
 /// The length of a request, as far as its head tells.
@@ -73,12 +73,12 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A request of this length, of which nothing was handed over yet.
+    /// Begins to count for a request of this length.
     fn nothing_of(length: Length) -> Self {
         Self { length, ..Self::default() }
     }
 
-    /// A request whose body lies in memory, of which nothing was handed over yet.
+    /// Begins to count for a request whose whole body is in memory.
     pub(super) fn nothing_of_whole(body_bytes: usize) -> Self {
         Self::nothing_of(Length::Declared(body_bytes as u64))
     }
@@ -230,8 +230,10 @@ pub(super) async fn read_small(
     read_if(is_read, client, length, room).await
 }
 
-/// Reads the body of an SDK's retry that has no key: only its hash tells whether its call was made before. A body of
-/// more than [`OF_RETRY`] bytes is left to be streamed, from its beginning or from there on.
+/// Reads the body of an SDK's retry that has no key: only the hash of the body tells whether the
+/// call was made before. If the head declares more than [`OF_RETRY`] bytes, the body is not read
+/// here. If the head declares no length, reading stops at [`OF_RETRY`] bytes. The unread part is
+/// left to be streamed.
 ///
 /// # Errors
 /// The same as those of [`read_ahead`].

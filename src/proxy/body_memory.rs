@@ -23,7 +23,7 @@ struct Used {
     by_account: HashMap<Option<AccountId>, usize>,
 }
 
-/// Reserved memory. Dropping this gives it back.
+/// Memory that is reserved for one body. Dropping the reservation gives the memory back.
 #[derive(Debug)]
 pub(super) struct Reserved {
     memory: Arc<BodyMemory>,
@@ -64,12 +64,12 @@ impl Reserved {
 }
 
 impl Reserved {
-    /// How many bytes are reserved.
+    /// The number of reserved bytes.
     pub const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Gives everything back; more can be reserved again.
+    /// Gives all reserved memory back. The reservation can grow again afterwards.
     pub fn give_back(&mut self) {
         let bytes = std::mem::take(&mut self.bytes);
         if bytes == 0 {

@@ -47,7 +47,8 @@ struct Refusal {
 }
 
 impl Bounded {
-    /// `head` knows whether a head is being read, and how many bytes of it have been read so far.
+    /// Creates the session's end of `link`. `head` records whether a head is being read, and how
+    /// many of its bytes have been read so far.
     pub fn new(link: Arc<Link>, head: Arc<HeadWatch>, max_header_bytes: usize) -> Self {
         Self { end: LinkEnd(link), head, max_header_bytes, refusal: None }
     }

@@ -58,7 +58,7 @@ pub(super) struct Admitted {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
-    /// Where a retry may be answered with the answer of this call.
+    /// The state for retries; `None` if no retry can get the answer of this call.
     pub repeatable: Option<Box<Repeatable>>,
     /// The path that is sent upstream: the path that was priced, with the model's name replaced if
     /// the upstream knows the model by another name.
@@ -77,7 +77,7 @@ pub(super) struct Forwarded {
     pub hold: Option<Hold>,
     /// The state of a metered call; `None` if the call has a fixed price or is free.
     pub metered: Option<Box<Metered>>,
-    /// Where a retry may be answered with the answer of this call.
+    /// The state for retries; `None` if no retry can get the answer of this call.
     pub repeatable: Option<Box<Repeatable>>,
     /// How much of the request has been handed over.
     pub sent: Sent,

@@ -32,7 +32,7 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// while it still sends may never see the answer.
 pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The client of one call: its request is read from here, and its answer written.
+/// The client of one call. Farebox reads the request from the client, and writes the answer to it.
 pub(super) enum Client {
     /// One request of an HTTP/1 connection.
     Http1(Http1),
@@ -139,7 +139,7 @@ impl Client {
         Next::Later(Box::pin(async move { Some(Http1::after(reused.await.ok()??, link)) }))
     }
 
-    /// Begins a call: its head has been read.
+    /// Begins a call, whose head has just been read.
     pub fn begin_call(&mut self) {
         if let Self::Http1(Http1 { session, link }) = self {
             link.begin_call();
@@ -255,9 +255,9 @@ impl Client {
         }
     }
 
-    /// The answer ends before its body does. Where only the end of the connection would end that body,
-    /// as for a client of HTTP/1.0, the connection is reset: a client would take the part for the
-    /// whole.
+    /// Breaks off an answer whose body is not complete. If only the end of the connection marks the
+    /// end of the body, as for an HTTP/1.0 client, the connection is reset. After an orderly close
+    /// the client would take the part for the whole body.
     pub fn break_off(&self) {
         let Self::Http1(Http1 { session, link }) = self else { return };
         let ends_with_connection = session.response_written().is_some_and(|head| {

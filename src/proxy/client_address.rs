@@ -13,7 +13,7 @@ pub(super) struct ClientAddress {
 }
 
 impl ClientAddress {
-    /// The address at the other end of a socket, where the system knows it.
+    /// The address at the other end of a socket; `None` if the system does not know it.
     pub fn of(socket: &SocketDigest) -> Option<Self> {
         // A listener on `[::]` sees IPv4 clients as `::ffff:192.0.2.1`.
         let ip = socket.peer_addr()?.as_inet()?.ip().to_canonical();

@@ -208,8 +208,9 @@ pub(super) fn keeps_connection(session: &mut HttpSession) -> bool {
     session.will_keepalive() && !asks
 }
 
-/// How long to keep an idle connection that its upstream keeps for `secs` seconds. The result is
-/// shorter, because a call is lost if its connection is closed while it is sent.
+/// How long Farebox keeps an idle connection that the upstream keeps for `secs` seconds. The result
+/// is shorter, because a call is lost if the upstream closes the connection while the call is being
+/// sent.
 fn shorter_than(secs: u64) -> Duration {
     let theirs = Duration::from_secs(secs);
     theirs.saturating_sub(Duration::from_secs(1).min(theirs / 2))

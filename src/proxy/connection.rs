@@ -35,7 +35,7 @@ pub(super) struct Server {
     pub cut_off: watch::Receiver<bool>,
 }
 
-/// A connection that was accepted. It has TLS where the listener has.
+/// An accepted connection. It is encrypted if the listener has TLS.
 pub(super) enum Accepted {
     Http1(Arc<Link>),
     Http2(Stream),
@@ -155,7 +155,7 @@ impl HttpServerApp for Http2Connection {
         session: ServerSession,
         _: &watch::Receiver<bool>,
     ) -> Option<ReusedHttpStream> {
-        // The protocol was negotiated by ALPN, so the session is one of HTTP/2.
+        // ALPN has negotiated HTTP/2, so Pingora passes only HTTP/2 sessions.
         let ServerSession::H2(session) = session else { return None };
         let _open = self.head.begins_stream();
         let mut client = Client::http2(session);

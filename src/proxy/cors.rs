@@ -20,7 +20,7 @@ const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 const VARY: HeaderValue = HeaderValue::from_static("origin");
 
-/// CORS headers of an upstream. They are dropped where Farebox sends its own.
+/// CORS headers of an upstream. They are dropped if Farebox sends its own.
 const UPSTREAMS_OWN: [header::HeaderName; 6] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
     header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -37,7 +37,8 @@ impl Cors {
         Self { origins: origins.collect() }
     }
 
-    /// True if any origin is allowed, so that Farebox answers preflights and sends CORS headers.
+    /// True if at least one origin is allowed. Farebox then answers preflights and sends CORS
+    /// headers.
     pub fn is_on(&self) -> bool {
         !self.origins.is_empty()
     }

@@ -1,5 +1,5 @@
-//! The log line of a failed call. It never contains bytes that an upstream sent: Pingora puts a
-//! head that it could not read into its error, with the cookies in it.
+//! The log line of a failed call. The line never contains bytes that an upstream sent. Pingora's
+//! errors may: if Pingora cannot read a head, it puts the head into the error, with its cookies.
 
 use std::io;
 use std::net::SocketAddr;

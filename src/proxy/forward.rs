@@ -119,7 +119,7 @@ impl Gate {
         let answered = client.answered().is_some();
         let request_ended = call.sent.has_ended();
         let problem = if answered { None } else { settle::problem_of(&error, request_ended) };
-        // Clients leave all the time, so this is not logged.
+        // Clients leave all the time, so an error on the client's side is not logged.
         if error.esource() != &ErrorSource::Downstream {
             let status = problem.as_ref().map_or(0, |problem| problem.status.as_u16());
             failed.log(&error, outcome, status);
@@ -135,7 +135,8 @@ impl Gate {
     }
 }
 
-/// Stores the answer of a call for its retries, charges it, and sends the client the end of the answer.
+/// Stores the answer of a call for later retries, charges the call, and sends the client the end of
+/// the answer. Does nothing if no retry can get the answer.
 async fn conclude(client: &mut Client, call: &mut Forwarded) -> Result<()> {
     match &mut call.repeatable {
         None => Ok(()),

@@ -39,10 +39,10 @@ pub struct Gate {
     pub(super) connector: Connector,
 }
 
-/// The most bytes that a request to `/check` has beside the body that it asks about.
+/// The most bytes that a request to `/check` may have in addition to the body that it asks about.
 const CHECK_ENVELOPE: usize = 64 * 1024;
 
-/// A call that was identified, on a route that was found.
+/// A call whose account and route are known.
 pub(super) struct Called {
     pub account: AccountId,
     pub route: Arc<PricedRoute>,
@@ -52,7 +52,7 @@ pub(super) struct Called {
     /// calls.
     live: Option<Arc<Live>>,
     pub target: Target,
-    /// Where a retry may be answered with the answer of this call, or this call is a retry.
+    /// The state for retries; `None` if this call is no retry, and no retry can get its answer.
     repeatable: Option<Box<Repeatable>>,
 }
 
@@ -80,7 +80,7 @@ impl Gate {
         Self { app, live, own, options, in_flight, memory, connector }
     }
 
-    /// Closes idle connections to upstreams whose time is up. Runs until it is dropped.
+    /// Closes idle connections to upstreams whose time is up. Runs until the future is dropped.
     pub(super) async fn keep_swept(&self) {
         self.connector.keep_swept().await;
     }
@@ -201,7 +201,7 @@ impl Gate {
         }
     }
 
-    /// Answers a call that goes no further.
+    /// Answers a call that is not forwarded.
     pub(super) async fn turn_away(
         &self,
         client: &mut Client,
@@ -265,8 +265,8 @@ impl Gate {
         under(&self.options.prefix) || path == STRIPE_WEBHOOK_PATH
     }
 
-    /// The length that the body of an own route may have beyond the usual limit, in bytes; 0 for
-    /// the usual limit. `/check` takes the body of a metered call.
+    /// The limit on the body of a request to one of Farebox's own routes, in bytes; 0 for the usual
+    /// limit. `/check` needs a higher limit, because it takes the body of a metered call.
     fn longest_own_body(&self, path: &str) -> usize {
         if path.strip_prefix(&self.options.prefix) != Some("/check") {
             return 0;
@@ -287,7 +287,7 @@ impl Gate {
         let identified = self.app.identify(&head.headers, ip).await;
         let live = self.live.load();
         let quote = live.catalogue.prices.quote(&head.method, &target.path);
-        // Each rule of the table has its route.
+        // Every rule of the table has a route, so this error does not occur.
         let route = |index| live.route(index).ok_or_else(Problem::no_price_rule);
         if identified.is_err()
             && let Ok(quote) = &quote

@@ -81,8 +81,9 @@ pub(super) struct Onward {
     pub is_tls: bool,
     /// Whether the client asks for a WebSocket and the route allows it.
     pub is_websocket: bool,
-    /// Whether an idempotency key goes on to the upstream. It does not where Farebox itself reads it, which is on
-    /// priced routes: an upstream that reads it too would take the equal keys of two accounts for one.
+    /// Whether the client's idempotency key is forwarded. On priced routes Farebox reads the key
+    /// itself and does not forward it: an upstream that also read keys could mistake two accounts'
+    /// equal keys for one.
     pub passes_key: bool,
 }
 
@@ -168,8 +169,9 @@ fn drop_session(head: &mut RequestHeader) -> Result<()> {
     Ok(())
 }
 
-/// Headers that ask for less than a whole answer: for a part of it, for what has changed, or for nothing if the client
-/// has it already (RFC 9110, 13.1 and 14.2; RFC 3229). Such an answer may lack the usage.
+/// Headers that ask for less than a whole answer: for a part of it, for its changes, or for no body
+/// if the client already has the answer (RFC 9110, 13.1 and 14.2; RFC 3229). Such an answer may
+/// lack the usage.
 const ASKING_FOR_LESS: [HeaderName; 7] = [
     header::RANGE,
     header::IF_RANGE,
@@ -180,9 +182,9 @@ const ASKING_FOR_LESS: [HeaderName; 7] = [
     HeaderName::from_static("a-im"),
 ];
 
-/// Frames a request whose whole body lies in memory, and declares it as the JSON that its price was read
-/// from: no other parser is to read it as something else. The answer is asked for whole and unencoded, since its
-/// usage is read.
+/// Frames a request whose whole body is in memory. The body is declared as JSON, because Farebox
+/// read the price from JSON and the upstream must not parse the body as another format. The request
+/// asks for a whole and unencoded answer, so that Farebox can read the usage.
 pub(super) fn frame_metered(head: &mut RequestHeader, body_bytes: usize) -> Result<()> {
     head.remove_header(&TRANSFER_ENCODING);
     head.remove_header(&header::CONTENT_ENCODING);

@@ -45,7 +45,7 @@ pub(super) struct Link {
     socket: Option<Arc<SocketDigest>>,
     alpn: Option<ALPN>,
     id: UniqueIDType,
-    /// The address of the client at the other end, once it was asked for.
+    /// The address of the client at the other end. It is found when it is first asked for.
     client: OnceLock<Option<ClientAddress>>,
 }
 

@@ -43,7 +43,7 @@ impl PublicListener {
         Self { socket, tls, gate: Arc::new(gate), limits, connections }
     }
 
-    /// The address that it listens on.
+    /// The address that the listener is bound to.
     ///
     /// # Errors
     /// The system does not tell the address.

@@ -33,7 +33,7 @@ pub struct PricedRoute {
     /// The upstream that calls of this route go to, unless their model has one of its own. `None`
     /// if no call needs it.
     pub destination: Option<Arc<Destination>>,
-    /// The parts of a metered route.
+    /// The parts that only a metered route has; `None` for other routes.
     pub(super) metered: Option<MeteredRoute>,
     /// The route's metrics, looked up once.
     pub answered_200: IntCounter,

@@ -1,9 +1,9 @@
 //! The proxy. A call goes through the steps identify → price → hold → forward → meter → settle.
 //!
-//! A call passes these files in their order: `listener`, `connection`, `client` (who sent it),
-//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `forward`, `headers`, `connect`, `relay`, `settle`.
-//! Parsing, framing, sessions and TLS are Pingora's; the order of the steps is ours. Nothing outside
-//! this folder and `gateway.rs` knows Pingora.
+//! A call passes these files in this order: `listener`, `connection`, `client` (who sent it),
+//! `gate` (the ladder of steps), `target`, `own`, `body` or `metered`, `forward`, `headers`,
+//! `connect`, `relay`, `settle`. Parsing, framing, sessions and TLS are Pingora's; the order of the
+//! steps is ours. No code outside this folder calls Pingora.
 
 mod addresses;
 mod answer_body;

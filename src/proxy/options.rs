@@ -25,7 +25,7 @@ pub struct GateOptions {
     pub body_memory: usize,
     /// The most idle connections to upstreams that are kept.
     pub upstream_idle: usize,
-    /// Keeps answers for retries; `None` where that is turned off.
+    /// Keeps answers for retries; `None` if that is turned off.
     pub retries: Option<Arc<Retries>>,
     /// Turns true when the gateway stops.
     pub stop: watch::Receiver<bool>,

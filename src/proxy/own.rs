@@ -41,7 +41,7 @@ pub(super) struct Wait<'a> {
     /// The largest body, in bytes, if it is larger than [`MAX_BODY_BYTES`]: a request to `/check`
     /// contains the body of a metered call.
     pub longest: usize,
-    /// The memory that such a large body is counted in.
+    /// The memory for the part of a body above [`MAX_BODY_BYTES`].
     pub memory: &'a Arc<BodyMemory>,
 }
 

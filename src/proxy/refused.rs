@@ -13,7 +13,7 @@ pub(in crate::proxy) enum Refused {
     Last(Problem),
     /// The client has left.
     Left(pingora_error::BError),
-    /// The client is told the answer of the first call.
+    /// The call is a retry, and the client is sent the answer of the first call.
     Answered(Box<Replay>),
 }
 

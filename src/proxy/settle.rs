@@ -21,8 +21,8 @@ enum Verdict {
     Release,
 }
 
-/// Charges or releases the call's hold, unless that was done before. `client_stalled` is true if
-/// the client has recently made a write of its answer wait for a second or more.
+/// Charges or releases the call's hold, unless the call is already settled. `client_stalled` is
+/// true if the client has recently delayed a write of its answer by a second or more.
 pub(super) fn settle(
     call: &mut Forwarded,
     about: &About,
@@ -53,7 +53,7 @@ pub(super) fn settle(
     }
 }
 
-/// Charges a hold: at once, or once the answer of the call is stored.
+/// Charges a hold. If the answer is kept for a retry, the charge waits until the answer is stored.
 fn capture(hold: Hold, repeatable: Option<&mut Repeatable>, settlement: Settlement) {
     match repeatable.filter(|repeatable| repeatable.keeps()) {
         Some(repeatable) => repeatable.charge_later(hold, settlement),
@@ -158,7 +158,8 @@ struct Answer {
 }
 
 impl Answer {
-    /// Whether the client was sent all that it pays for.
+    /// Whether the answer is whole, or its final usage is known. Nothing that could still arrive
+    /// changes the price.
     const fn is_complete(self) -> bool {
         self.is_whole || self.has_usage
     }
@@ -197,11 +198,11 @@ fn judge(
         (None, None) => Verdict::Release,
         // Tunnels have no end of their own: they end when one side closes.
         (Some(_), Some(Answer { is_tunnel: true, .. })) => Verdict::Charge,
-        // This holds even if the request was not sent whole. An upstream need not wait for its end,
-        // so a client could otherwise take the whole answer for free by never sending the last
-        // byte.
+        // The call is charged even if the request was not sent whole. An upstream need not wait for
+        // the end of a request, so a client could otherwise take the whole answer for free by never
+        // sending the last byte.
         (Some(_), Some(Answer { is_whole: true, .. })) => Verdict::Charge,
-        // Whatever the upstream could still send, it would not change the price.
+        // The usage is final, so nothing that the upstream could still send would change the price.
         (Some(ErrorSource::Upstream), Some(Answer { has_usage: true, .. })) => Verdict::Charge,
         (Some(ErrorSource::Downstream), answer) => {
             let is_late = request_sent || answer.is_some();

@@ -24,14 +24,15 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// An upstream on a thread of its own. It accepts one TLS connection.
 struct Upstream {
     address: SocketAddr,
-    /// Tells the upstream to go on; where it waits a second time, to drop the connection.
+    /// Tells the upstream to go on. If it waits a second time, the next message tells it to drop
+    /// the connection.
     goes_on: mpsc::Sender<()>,
     said: mpsc::Receiver<()>,
 }
 
 impl Upstream {
-    /// The upstream answers one byte with another, and then calls `then`: at once, or when it
-    /// is told to go on.
+    /// Starts an upstream that answers one byte with another. It then calls `then`, either at once
+    /// or when it is told to go on.
     fn start(at_once: bool, then: fn(&mut Served)) -> Self {
         let config = Certificate::new().server;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

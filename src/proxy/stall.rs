@@ -1,4 +1,4 @@
-//! Records for how long one side of a connection has not taken the bytes written to it.
+//! Records how long one side of a connection has not taken the bytes that were written to it.
 
 use std::time::{Duration, Instant};
 

@@ -21,7 +21,7 @@ pub(super) struct Target {
     pub nominated: Vec<HeaderName>,
 }
 
-/// Reads the head. Refuses it if it is ambiguous.
+/// Reads the target of a request, and checks its framing. Refuses an ambiguous head.
 pub(super) fn read(client: &Client, max_header_bytes: usize) -> Result<Target, Problem> {
     check_framing(client, max_header_bytes)?;
     let head = client.head();
@@ -94,7 +94,7 @@ fn check_framing(client: &Client, max_header_bytes: usize) -> Result<(), Problem
     if sent(CONTENT_LENGTH.as_str()) > 0 || sent(TRANSFER_ENCODING.as_str()) > 1 {
         return Err(Problem::bad_request(texts::TWO_FRAMINGS));
     }
-    // Any other coding would be lost, because the body is forwarded as chunked.
+    // The body is forwarded as chunked, so any other coding would be lost.
     if !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") {
         return Err(Problem::bad_request(texts::BAD_TRANSFER_CODING));
     }

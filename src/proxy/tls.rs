@@ -1,4 +1,4 @@
-//! TLS on the public listener. The certificate files may change while it runs.
+//! TLS on the public listener. The certificate files may change while the listener runs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub enum TlsFilesError {
         /// The cause.
         error: rustls::pki_types::pem::Error,
     },
-    /// There is no certificate in the file.
+    /// The file contains no certificate.
     #[error("{}: no certificate in it", path.display())]
     Empty {
         /// The file.

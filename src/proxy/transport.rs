@@ -50,22 +50,24 @@ impl Transport {
             Self::Tcp(_) => false,
             // One write may become several TLS records.
             Self::Tls(_, socket) => socket.has_sent(),
-            // Only requests move to another connection.
+            // Only requests can move to another connection, so a link to a client reports that
+            // bytes were sent.
             Self::Client(_) | Self::Pingora(_) => true,
         }
     }
 
-    /// Has the connection reset when it is closed, so that the other side does not take an answer that
-    /// breaks off for a whole one. TLS shows that without a reset.
+    /// Makes the later close of the connection a reset, so that the other side does not take an
+    /// answer that breaks off for a whole one. TLS needs no reset, because its end shows whether
+    /// the answer is whole.
     pub fn will_reset(&self) {
         if let Self::Client(socket) = self {
-            // The connection is only closed where this cannot be set.
+            // If the option cannot be set, the connection is closed without a reset.
             let _ = socket.set_zero_linger();
         }
     }
 }
 
-/// Whether a stream has nothing to be read, not even its end.
+/// Whether a read would wait: the stream has neither bytes nor its end to read.
 fn has_nothing(stream: &mut Stream) -> bool {
     let cx = &mut Context::from_waker(Waker::noop());
     Pin::new(stream).poll_read(cx, &mut ReadBuf::new(&mut [0])).is_pending()

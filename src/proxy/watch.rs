@@ -12,9 +12,9 @@ use super::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct HeadWatch {
     opened: Instant,
-    /// The time since which a head has been awaited, in milliseconds after `opened`. 0 before the
-    /// first head. [`BUSY`] from the end of a head until its call is over and the rest of its body
-    /// was read.
+    /// The time since which a head has been awaited, in milliseconds after `opened`: 0 before the
+    /// first head. While a call runs, and until the rest of its body was read, the value is
+    /// [`BUSY`].
     waiting_since_ms: AtomicU64,
     /// The number of bytes of the head that have been read.
     bytes: AtomicUsize,
@@ -26,7 +26,7 @@ pub(crate) struct HeadWatch {
 const BUSY: u64 = u64::MAX;
 
 impl HeadWatch {
-    /// A connection that has just been opened and waits for its first head.
+    /// Creates the watch of a connection that has just been opened and waits for its first head.
     pub fn new() -> Self {
         Self {
             opened: Instant::now(),
@@ -46,8 +46,8 @@ impl HeadWatch {
         self.set(BUSY);
     }
 
-    /// Records that from now on the connection waits for its next head. A new connection waits for
-    /// its first head without this.
+    /// Records that from now on the connection waits for its next head. Does nothing for a new
+    /// connection, which already waits for its first head.
     pub fn awaits_next(&self) {
         if self.is_busy() {
             self.set(self.elapsed_ms().max(1));
@@ -70,7 +70,8 @@ impl HeadWatch {
         }
     }
 
-    /// True from the end of a head until the next one is awaited.
+    /// Whether a call runs: true from the end of a head until the connection waits for the next
+    /// one.
     pub fn is_busy(&self) -> bool {
         self.waiting_since_ms() == BUSY
     }
@@ -132,8 +133,8 @@ pub(crate) struct OpenStream(Arc<HeadWatch>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         let watch = &self.0;
-        // The time is set before the count, so that another task which sees a count of 0 sees the
-        // right time.
+        // The time is set before the count is lowered, so that a task that sees a count of 0 also
+        // sees the right time.
         watch.set(watch.elapsed_ms().max(1));
         watch.streams.fetch_sub(1, Ordering::AcqRel);
     }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::watch::HeadWatch;
 
-/// A stream that tells `head` about each write.
+/// A stream that records each write in `head`.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Stream,

@@ -1,4 +1,4 @@
-//! `[idempotency]`: retries that are answered with the answer that was paid for.
+//! `[idempotency]`: how a retry gets the answer that was already paid for.
 
 use serde::Deserialize;
 
@@ -8,15 +8,16 @@ use crate::config::{Mistake, Size, Span, within};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdempotencyConfig {
-    /// False where an `idempotency-key` is not read, but passed on to the upstream.
+    /// Whether Farebox reads the `idempotency-key` header. If false, the header is passed on to the
+    /// upstream, and no answers are kept.
     pub enabled: bool,
-    /// How long a key belongs to a call that was charged.
+    /// How long a key keeps standing for its call after the call was charged.
     pub keep: Span,
     /// The largest answer that is kept.
     pub max_answer: Size,
     /// The most room for all kept answers together.
     pub max_total: Size,
-    /// Whether the retries of the official SDKs are recognised without a key.
+    /// Whether Farebox recognises the retries of the official SDKs even if they have no key.
     pub sdk_retries: bool,
 }
 

@@ -1,5 +1,4 @@
-//! The memory that clients can make Farebox use: by the bytes that they send, and by the answers
-//! that they do not read.
+//! The most memory that clients can make Farebox use by sending bytes, or by not reading answers.
 
 use crate::proxy::config::ServerConfig;
 
@@ -22,8 +21,8 @@ pub const MAX_STREAMS: u32 = 100;
 /// place of the last two.
 const PASSING_HTTP_1: u64 = 3 * 64 * KIB;
 
-/// The same for each HTTP/2 stream. Its parts are frames of 16 KiB, and a small body that is read
-/// whole comes on top of them. These bytes no longer count against the windows above.
+/// The same for each HTTP/2 stream: two frames of 16 KiB, and a small body that is read whole.
+/// These bytes no longer count against the windows above.
 const PASSING_HTTP_2: u64 = 2 * 16 * KIB + 64 * KIB;
 
 /// The most bytes of an answer that each HTTP/1 connection holds, because they were read from the

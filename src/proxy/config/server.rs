@@ -36,7 +36,7 @@ pub struct ServerConfig {
     pub keepalive_timeout: Span,
     /// The largest request head, in bytes.
     pub max_header_bytes: usize,
-    /// The most client connections at a time; fewer where the system's limit of open files is low.
+    /// The most client connections at a time; fewer if the system's limit of open files is low.
     pub max_connections: usize,
     /// TLS of the public listener.
     pub tls: Option<TlsConfig>,

@@ -49,8 +49,8 @@ const fn keepalive_timeout() -> Span {
     Span::from_secs(4)
 }
 
-/// Headers that belong to the connection or to Farebox. If the config could set them, it would
-/// break the framing, or pass for Farebox's own statement about the caller.
+/// Headers that belong to the connection or to Farebox. A value from the config could break the
+/// framing, or could be taken for Farebox's own statement about the caller.
 const RESERVED_HEADERS: [&str; 18] = [
     "connection",
     "content-length",

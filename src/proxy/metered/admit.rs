@@ -28,7 +28,7 @@ use crate::proxy::refused::Refused;
 use crate::proxy::retries::{Asked, Repeatable, patience};
 use crate::proxy::target::Target;
 
-/// A metered call that was identified, on a route that was found.
+/// A metered call whose account and route are known, and whose body is not read yet.
 pub(in crate::proxy) struct Admission<'a> {
     pub app: &'a App,
     /// The config as it was when the call began.
@@ -36,7 +36,7 @@ pub(in crate::proxy) struct Admission<'a> {
     pub route: Arc<PricedRoute>,
     pub account: AccountId,
     pub target: Target,
-    /// Where a retry may be answered with the answer of this call, or this call is a retry.
+    /// The state for retries; `None` if this call is no retry, and no retry can get its answer.
     pub repeatable: Option<Box<Repeatable>>,
     pub memory: &'a Arc<BodyMemory>,
     /// The longest time that the client may send nothing in the body.
@@ -67,14 +67,15 @@ pub(in crate::proxy) async fn admit(
     let quoted = admission.quote(metering, shared, &body.bytes).and_then(|quoted| {
         let over = check_limit(&quoted, limit?);
         match over {
-            // The answer of the first call comes first.
+            // If the call is a retry, it gets the first call's answer whatever its limit is. So the
+            // refusal waits until the ledger was asked for that answer.
             Err(over) if may_be_answered => Ok((quoted, Some(over))),
             over => over.map(|()| (quoted, None)),
         }
     });
     let (mut quoted, over_limit) = match quoted {
         Ok(quoted) => quoted,
-        // If the account can make no call at all, it is refused for that reason instead.
+        // If the account can make no call at all, the call is refused for that reason instead.
         Err(problem) => {
             admission.check_standing(shared).await?;
             return Err(problem.into());
@@ -244,7 +245,7 @@ impl Admission<'_> {
         Ok(Some(Box::pin(asked.decide(client, repeatable)).await?))
     }
 
-    /// The call in the form in which it is sent upstream.
+    /// Rewrites the body and the path for the upstream, and builds the admitted call.
     fn finish(
         self,
         mut body: Buffered,

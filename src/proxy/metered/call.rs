@@ -54,16 +54,17 @@ pub(in crate::proxy) struct Metered {
     pub terms: Terms,
     reading: Reading,
     growth: Growth,
-    /// The pieces of a stream that wait for the hold to grow.
+    /// The pieces of a stream that are not passed on until the hold has grown.
     waiting: Option<Vec<Piece>>,
     /// The bytes of a stream's text that were passed on to the client.
     delivered: u64,
     outbox: Outbox,
-    /// The answer is a part of what was made, or has no body although something was made.
+    /// Whether the answer lacks a part of what the upstream made: it is a partial answer, or the
+    /// answer to a HEAD.
     is_partial: bool,
     /// The charge, once the call is settled.
     settled: Option<Settled>,
-    /// Whether the ledger was unavailable when more was to be held.
+    /// Whether the ledger was unavailable when it was asked for a larger hold.
     has_no_ledger: bool,
 }
 
@@ -113,10 +114,11 @@ impl Metered {
         }
     }
 
-    /// Begins to read an answer. `is_charged` says whether an answer of this status is; `has_body` whether one
-    /// follows, of so many bytes where `length` says it; `is_partial` whether it is less than what was made;
-    /// `is_read` whether there is a client that reads it.
-    /// Returns the head where it goes on now; otherwise it is kept until the usage of the answer is known.
+    /// Begins to read an answer. Returns the head if it is passed on now. Otherwise the head is
+    /// kept until the usage of the answer is known. `is_charged` says whether answers with this
+    /// status are charged. `has_body` says whether a body follows, and `length` its declared length
+    /// in bytes. `is_partial` says whether the answer lacks a part of what the upstream made.
+    /// `is_read` is true if the client is there, or a retry may get the answer.
     pub fn begin_answer(
         &mut self,
         head: ResponseHeader,
@@ -163,14 +165,14 @@ impl Metered {
         Some(head)
     }
 
-    /// Whether the answer is charged and its head is sent before its usage is known. The head then
-    /// tells the credits that are held.
+    /// Whether the answer is charged, and its head is sent before its usage is known. The head then
+    /// tells how many credits are held.
     pub fn is_held(&self) -> bool {
         !matches!(self.reading, Reading::Awaited | Reading::Unread | Reading::Kept(_))
     }
 
-    /// Whether events are added to the answer or left out of it, so that the upstream's length does
-    /// not hold for the client.
+    /// Whether events may be added to the answer or left out of it. If so, the upstream's
+    /// `content-length` is not valid for the client.
     pub fn changes_length(&self) -> bool {
         matches!(self.reading, Reading::Events(_))
     }
@@ -227,7 +229,7 @@ impl Metered {
         let room = self.growth.room(tokens);
         let is_paid = !self.growth.can_grow()
             || room != Room::UsedUp && tokens <= self.growth.covered()
-            // The usage is known by now, and the rest of the stream costs nothing more.
+            // The stream has told its final usage, so the rest of it costs nothing more.
             || events.so_far().is_final;
         if is_paid {
             self.delivered = events.delivered_text_bytes();
@@ -282,7 +284,8 @@ impl Metered {
                     self.ask(hold, tokens);
                 }
             }
-            // With nothing waiting, the next part of the stream makes the gateway ask again.
+            // No pieces wait for the answer, and the next part of the stream makes the gateway ask
+            // again.
             Err(Refusal::Unavailable) if self.waiting.is_none() => {}
             Err(refusal) => {
                 self.has_no_ledger = refusal == Refusal::Unavailable;
@@ -297,17 +300,18 @@ impl Metered {
         fed
     }
 
-    /// True while no more of the answer is read from the upstream.
+    /// Whether reading from the upstream is paused, because the hold must grow or the outbox must
+    /// be sent first.
     pub fn is_paused(&self) -> bool {
         self.waiting.is_some() || !self.outbox.is_empty()
     }
 
-    /// Whether no part of the answer is left in memory.
+    /// Whether everything in the outbox has been sent.
     pub fn is_delivered(&self) -> bool {
         self.outbox.is_empty()
     }
 
-    /// The next piece of the answer that lies in memory, and whether the answer ends with it.
+    /// The next piece of the outbox, of at most `most` bytes, and whether the answer ends with it.
     pub fn next_piece(&mut self, most: usize) -> Option<(Bytes, bool)> {
         self.outbox.next(most)
     }
@@ -334,17 +338,18 @@ impl Metered {
         Some(head)
     }
 
-    /// The part of the answer that lies in memory.
+    /// The bytes of the answer that are in memory and not sent yet.
     pub fn outbox(&self) -> &[u8] {
         self.outbox.bytes()
     }
 
-    /// Drops the part of the answer that lies in memory, since its client has left.
+    /// Drops the part of the answer that is in memory. The client has left, so nothing more is
+    /// sent.
     pub fn drop_outbox(&mut self) {
         self.outbox = Outbox::default();
     }
 
-    /// How many bytes of the answer lie in memory.
+    /// The number of bytes of the answer that are in memory and not sent yet.
     pub fn kept_bytes(&self) -> usize {
         self.outbox.len()
     }
@@ -378,7 +383,8 @@ impl Metered {
         true
     }
 
-    /// Whether the usage of the answer is known, whatever the upstream still sends.
+    /// Whether a stream has told its final usage. Nothing that the upstream still sends can change
+    /// it.
     pub fn has_final_usage(&self) -> bool {
         matches!(&self.reading, Reading::Events(events) if events.so_far().is_final)
     }
@@ -422,14 +428,15 @@ impl Metered {
         self.settled
     }
 
-    /// The line of a stream that tells the client the cost of its call. It is a comment between two
-    /// events.
+    /// The report of the cost for the end of a stream: a comment between two events. `None` if the
+    /// client did not ask for a report, or the call is free or not settled.
     pub fn report(&self) -> Option<String> {
         let settled = self.settled.filter(|_| self.terms.wants_report && !self.is_free())?;
         Some(format!(": farebox {}\n\n", serde_json::to_string(&settled).ok()?))
     }
 
-    /// The event that ends a stream whose hold is used up. `None` if the client could not read it.
+    /// The error event that ends a stream whose hold is used up. `None` if the stream is encoded,
+    /// because the client could not read the event then.
     pub fn error_event(&self, language: Language) -> Option<Bytes> {
         let (code, text) = if self.has_no_ledger {
             (Code::LedgerUnavailable, texts::STREAM_WITHOUT_LEDGER)

@@ -6,7 +6,7 @@ use crate::meter::AnswerUsage;
 use crate::price::metered::{MeteredQuote, OnMissingUsage, OnOverrun, Unpriced};
 use crate::usage::{Kind, MeterKind, Usage};
 
-/// How an answer that is charged came to its end.
+/// The way in which a charged answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The upstream ended the answer.
@@ -32,27 +32,28 @@ pub(in crate::proxy) struct Cost {
     pub overrun: Overrun,
     /// The usage. It is an estimate if the answer did not report it.
     pub usage: Usage,
-    /// Kinds of usage that the answer reports and that have no price.
+    /// The kinds of usage that the answer reports but that have no price.
     pub unpriced: Unpriced,
     /// The source of the usage.
     pub source: Source,
 }
 
-/// The source of the usage of a [`Cost`].
+/// Where the usage of a [`Cost`] comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proxy) enum Source {
-    /// The answer reported it.
+    /// The answer reported the usage.
     Answer,
-    /// The answer was cut short. The usage is estimated where the answer did not report it.
+    /// The answer was cut short. The counts that it did not report are estimated.
     Estimate,
-    /// The answer is whole, and did not report it.
+    /// The answer is whole, but did not report its usage.
     Missing,
     /// The answer reported a usage that cannot be true.
     Unbelievable,
 }
 
-/// The price of a call that holds `held`. An answer that could not be read costs its first hold at least: more may have
-/// been delivered than is known. Only a route that charges nothing for missing usage charges nothing for it.
+/// The cost of a call that holds `held`. An answer that could not be read costs at least the first
+/// hold, because more may have been delivered than is known. The exception is a route that does not
+/// charge for missing usage.
 pub(super) fn cost(
     quote: &MeteredQuote,
     kind: &MeterKind,
@@ -84,8 +85,8 @@ fn by_usage(
     };
     let tier = answer.service_tier.as_deref();
     let estimate = || match answer.usage {
-        // A count of output that the upstream updates as it goes is used as it is. Anthropic's
-        // first count is a mere placeholder.
+        // If the upstream updates its count of output during the stream, that count is used.
+        // Anthropic's first count is only a placeholder, so its streams are estimated.
         Some(usage) if *kind != MeterKind::Anthropic && usage.output_tokens() > 0 => usage,
         known => quote.estimate(known.as_ref(), answer.delivered_text_bytes),
     };
@@ -103,7 +104,7 @@ fn by_usage(
     if let Some(usage) = told {
         let usage = quote.with_characters(usage);
         let charge = quote.charge(&usage, tier);
-        // The hold of a stream may have been still small when its usage came.
+        // A stream may report its usage while its hold is still small.
         let may_hold = held.max(quote.believed);
         if MeteredQuote::is_beyond_belief(charge.credits, may_hold, rules.max_overrun) {
             return unbelievable();
@@ -126,7 +127,7 @@ fn by_usage(
     Cost { credits, overrun, usage, unpriced: Unpriced::default(), source }
 }
 
-/// The images in a whole answer that reports no other usage.
+/// The usage of a whole answer that reports no counts but contains images.
 fn made(answer: &AnswerUsage, end: End) -> Option<Usage> {
     let is_all = answer.usage.is_none() && answer.images > 0 && end == End::Whole;
     if is_all { Usage::NONE.with(Kind::Image, answer.images.into()).ok() } else { None }

@@ -1,9 +1,10 @@
 //! The hold of a stream, which grows before it is used up.
 //!
-//! Growth is counted in tokens of output: the hold covers some number of them, and some number was
-//! delivered, or was told by a stream that tells its usage as it goes. Once half of the last step is used, the gateway asks the ledger for another step, so
-//! that the answer usually arrives before it is needed. If the answer is late, the stream pauses.
-//! If the account can pay no more, the stream ends.
+//! Growth is counted in tokens of output. The hold covers a number of tokens, and the stream has
+//! used a number: those that were delivered, or those that the stream itself reports if that is
+//! more. Once half of the last step is used, the gateway asks the ledger for another step, so that
+//! the ledger's answer usually arrives before it is needed. If the ledger is late, the stream
+//! pauses. If the account can pay no more, the stream ends.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -95,9 +96,9 @@ impl Growth {
         Poll::Ready(answered)
     }
 
-    /// Records that the account could not pay for a step. With all of its credits the hold would
-    /// cover `tokens`. Returns true if that should be asked for. Otherwise the stream ends once its
-    /// hold is used up.
+    /// Records that the account could not pay for a step. With all of the account's credits the
+    /// hold would cover `tokens`. Returns true if the caller should ask for such a hold. Otherwise
+    /// the stream ends once its hold is used up.
     pub fn asks_for_the_rest(&mut self, tokens: u64) -> bool {
         !std::mem::replace(&mut self.is_short, true) && tokens > self.covered
     }

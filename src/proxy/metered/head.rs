@@ -8,8 +8,7 @@ use crate::credits::Credits;
 use crate::problem::{Problem, texts};
 use crate::proxy::headers::{X_CREDITS_MAX, X_CREDITS_REPORT};
 
-/// Refuses a head because of which an upstream might read the request differently than Farebox
-/// does.
+/// Refuses a head that could make an upstream read the request differently than Farebox does.
 ///
 /// # Errors
 /// 400 for an encoded body, for two content types, and for a model in the query.
@@ -27,7 +26,7 @@ pub(in crate::proxy) fn check(headers: &HeaderMap, query: &str) -> Result<(), Pr
     Ok(())
 }
 
-/// The credits that the client allows for the call, where it says so.
+/// The most credits that the client allows for the call; `None` if it sets no limit.
 ///
 /// # Errors
 /// 400 if the header is not one amount of credits.
@@ -41,7 +40,7 @@ pub(in crate::proxy) fn limit(headers: &HeaderMap) -> Result<Option<Credits>, Pr
     }
 }
 
-/// Whether the client asks for the report at the end of a stream.
+/// Whether the client asks for a report of the cost at the end of a stream.
 pub(super) fn wants_report(headers: &HeaderMap) -> bool {
     headers
         .get(X_CREDITS_REPORT)

@@ -1,4 +1,4 @@
-//! A part of an answer that lies in memory until its client takes it.
+//! The part of an answer that is kept in memory until the client takes it.
 
 use bytes::Bytes;
 

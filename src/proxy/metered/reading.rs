@@ -20,13 +20,13 @@ pub(super) enum Form {
     Events,
     /// Anything else, such as XML; each byte of it counts as delivered text.
     Text,
-    /// Audio, an image, a film or another file. Its length tells nothing about tokens.
+    /// Audio, an image, a video or another file. The length of the file says nothing about tokens.
     Media,
 }
 
 impl Form {
-    /// Reads the form from an answer's `content-type`. An answer without one is JSON, or events where the
-    /// request asked for a stream.
+    /// Reads the form from an answer's `content-type`. Without that header, the answer counts as
+    /// events if the request asked for a stream, and as JSON otherwise.
     pub fn of(headers: &HeaderMap, asks_for_stream: bool) -> Self {
         let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let kind = value.unwrap_or_default().split(';').next().unwrap_or_default();
@@ -58,7 +58,7 @@ pub(super) enum Coding {
     Plain,
     /// The bytes are encoded. A copy of them is decoded for the meter.
     Encoded(Encoding),
-    /// No copy can be decoded, so the answer stays unread.
+    /// The coding is unknown, so the answer cannot be decoded and stays unread.
     Unknown,
 }
 
@@ -81,8 +81,9 @@ impl Coding {
 enum Copying {
     Plain,
     Decoding(Box<Decoder>),
-    /// The copy cannot be decoded, or not to its end. So many encoded bytes stay unread; a text is rarely shorter
-    /// than its encoded bytes, so they count as delivered text.
+    /// The copy cannot be decoded, or not to its end. `unread` is the number of encoded bytes that
+    /// were not read. They count as delivered text, because a text is rarely shorter than its
+    /// encoded bytes.
     Failed {
         unread: u64,
     },
@@ -97,7 +98,7 @@ impl Copying {
         }
     }
 
-    /// Decodes `part`, and gives the content to `read`.
+    /// Decodes `part`, and passes the content to `read`.
     fn feed(&mut self, part: &[u8], mut read: impl FnMut(&[u8])) {
         match self {
             Self::Plain => read(part),
@@ -115,7 +116,7 @@ impl Copying {
         }
     }
 
-    /// True where all that has passed was read, up to a place where the answer may end.
+    /// Whether all bytes so far were decoded, and the answer may end here.
     fn is_at_end(&self) -> bool {
         match self {
             Self::Plain => true,
@@ -124,7 +125,7 @@ impl Copying {
         }
     }
 
-    /// How many bytes stay unread.
+    /// The number of encoded bytes that were not read.
     const fn unread(&self) -> u64 {
         if let Self::Failed { unread } = self { *unread } else { 0 }
     }
@@ -153,14 +154,15 @@ impl Json {
         if self.copying.is_at_end() || usage.usage.is_some() && !has_failed {
             return usage;
         }
-        // The text of the part that could be read is all that is known.
+        // The counts are not known. The length of the text is: the part that was read, plus the
+        // unread bytes.
         let read = usage.delivered_text_bytes;
         let delivered_text_bytes = read.saturating_add(self.copying.unread());
         AnswerUsage { delivered_text_bytes, is_unread: true, ..AnswerUsage::default() }
     }
 }
 
-/// An answer that is no JSON and no stream of events, of which only the length of its text counts.
+/// An answer that is neither JSON nor a stream of events. Only the length of its text is counted.
 pub(super) struct Plain {
     copying: Copying,
     text_bytes: u64,
@@ -188,21 +190,21 @@ impl Plain {
     }
 }
 
-/// The bytes of an unfinished event that a stream keeps back without asking for memory: about as many as a connection
-/// has in its own buffers anyway.
+/// The most bytes of an unfinished event that a stream keeps back without reserving memory. A
+/// connection has about as many in its own buffers anyway.
 const FREELY_KEPT: usize = 16 << 10;
 
 /// A stream of events that is read as it passes.
 pub(super) struct Events {
     meter: StreamMeter,
     copying: Copying,
-    /// The memory for the pieces that are kept back, and for those that wait for the hold to grow.
+    /// The memory for the pieces that are kept back.
     memory: Reserved,
     has_ended: bool,
 }
 
 impl Events {
-    /// A stream whose pieces take no more than `memory` gives.
+    /// Creates the state of a stream. The pieces that it keeps back are counted in `memory`.
     pub fn new(kind: &MeterKind, coding: Coding, options: StreamOptions, memory: Reserved) -> Self {
         let (meter, copying) = (StreamMeter::new(kind, options), Copying::new(coding));
         Self { meter, copying, memory, has_ended: false }
@@ -223,7 +225,7 @@ impl Events {
             return;
         }
         if meter.kept_bytes() == 0 {
-            // The pieces of the part before have gone on by now.
+            // The pieces of the previous part have been passed on by now.
             memory.give_back();
         }
         meter.feed(part, pieces);
@@ -251,8 +253,8 @@ impl Events {
         self.meter.delivered_text_bytes().saturating_add(self.copying.unread())
     }
 
-    /// The tokens of output that the hold must cover by now: one for two bytes of the delivered text, or as many as
-    /// the stream tells, where that is more.
+    /// The tokens of output that the hold must cover by now: one for every two bytes of the
+    /// delivered text, or the number that the stream reports if that is more.
     pub fn output_tokens(&self) -> u64 {
         let delivered = self.delivered_text_bytes().div_ceil(2);
         delivered.max(self.meter.running_output())
@@ -268,8 +270,9 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Keeps another part, behind which nothing follows where `is_last`. False where the answer is too long to be kept,
-    /// or there is no memory for it. An answer of one part goes on at once, so it needs no memory of its own.
+    /// Keeps another part. `is_last` is true if the part is the last one. Returns false if the
+    /// answer is too long to be kept, or there is no memory for it. An answer that arrives in one
+    /// part is passed on at once, so no memory is reserved for it.
     #[must_use]
     pub fn keep(&mut self, part: &[u8], is_last: bool) -> bool {
         let is_all = is_last && self.body.is_empty();
@@ -297,7 +300,7 @@ pub(super) enum Reading {
     Events(Box<Events>),
     /// Any other text.
     Plain(Box<Plain>),
-    /// A file whose length says nothing.
+    /// A file, which is passed on unread.
     Media,
     /// The usage has been taken.
     Done,

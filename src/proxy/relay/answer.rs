@@ -25,8 +25,8 @@ impl Relay<'_> {
         };
         let mut head = theirs.clone();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            // A 101 is valid if the request that was sent upstream asked for an upgrade, and so did
-            // the client.
+            // A 101 is valid only if both the client and the request that was sent upstream asked
+            // for an upgrade.
             if !session.was_upgraded() || !self.client.asks_for_upgrade() {
                 let unasked = "101 for a request without upgrade";
                 return Err(Error::explain(ErrorType::InvalidHTTPHeader, unasked).into_up());
@@ -91,7 +91,8 @@ impl Relay<'_> {
         self.send_head(head, is_whole)
     }
 
-    /// Sends the client a head. Where the answer has no body and is kept for a retry, it waits for the charge.
+    /// Sends the client a head. If the answer has no body and is kept for a retry, the head is sent
+    /// only after the charge.
     pub(super) fn send_head(&mut self, head: ResponseHeader, is_whole: bool) -> Result<()> {
         match self.call.repeatable.as_mut().filter(|repeatable| is_whole && repeatable.keeps()) {
             Some(repeatable) => {
@@ -102,8 +103,8 @@ impl Relay<'_> {
         }
     }
 
-    /// Sends the client a part of the answer, unless it has left. The end of an answer that is kept for a retry
-    /// waits for the charge.
+    /// Sends the client a part of the answer, unless the client has left. If the answer is kept for
+    /// a retry, its last part is sent only after the charge.
     pub(super) fn send_part(&mut self, part: &[u8], end: bool, state: &State) -> Result<()> {
         if state.left.is_some() {
             return Ok(());
@@ -117,7 +118,7 @@ impl Relay<'_> {
         }
     }
 
-    /// Records a part of the answer, where it may be kept for a retry.
+    /// Records a part of an answer that may be kept for a retry.
     pub(super) fn record(&mut self, part: &[u8]) {
         if let Some(repeatable) = &mut self.call.repeatable {
             repeatable.record(part);

@@ -9,7 +9,8 @@ use crate::proxy::client::{DRAIN_TIMEOUT, WRITE_TIMEOUT};
 use crate::proxy::link::Link;
 
 impl Relay<'_> {
-    /// Whether the client's silence counts: more of its request is expected.
+    /// Whether the client's silence counts. It does while the relay waits for more of the request's
+    /// body. A tunnel may be silent.
     fn awaits_client(&self, link: &Link, state: &State) -> bool {
         let is_open = state.request == Request::Open && state.answer != Answer::Tunnel;
         is_open && state.unsent.is_none() && !link.is_blocked()

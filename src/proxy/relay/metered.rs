@@ -161,7 +161,8 @@ impl Relay<'_> {
         self.deliver(&[], true, state)
     }
 
-    /// Charges an answer that was kept until it was whole, and sends it with its cost. False where none was kept.
+    /// Charges an answer that was kept until its end, and sends the answer with its cost. Returns
+    /// false if no answer was kept.
     fn end_kept(&mut self, state: &mut State) -> Result<bool> {
         let Some(metered) = self.call.metered.as_deref_mut() else { return Ok(false) };
         let Some(mut head) = metered.take_kept() else { return Ok(false) };
@@ -194,8 +195,9 @@ impl Relay<'_> {
         }
     }
 
-    /// Records the part of the answer that lies in memory, which is all of it so far; its head may have come before
-    /// there was a reason to record it. Where the client has left, that part is then done with.
+    /// Records the part of the answer that is in memory, which is the whole answer so far. The head
+    /// is recorded here as well, because recording may have begun only after the head arrived. If
+    /// the client has left, the part in memory is then dropped.
     fn record_outbox(&mut self, head: &ResponseHeader, state: &State) {
         let Some(metered) = self.call.metered.as_deref_mut() else { return };
         if let Some(repeatable) = &mut self.call.repeatable {
@@ -223,7 +225,7 @@ impl Relay<'_> {
         Ok(())
     }
 
-    /// Passes on more of an answer that lies in memory, once the client has room for it.
+    /// Sends the next piece of an answer that is in memory. The client has room for it.
     pub(super) fn deliver_more(&mut self, state: &mut State) -> Result<()> {
         let next = self.call.metered.as_deref_mut().and_then(|metered| metered.next_piece(PIECE));
         let Some((piece, ends)) = next else { return Ok(()) };

@@ -120,13 +120,13 @@ impl Relay<'_> {
         }
     }
 
-    /// Whether nothing of the call is left to do.
+    /// Whether the call is over.
     fn has_ended(&self, state: &State) -> bool {
         match state.answer {
             Answer::CutShort => true,
-            // Once the upstream has answered, it does not need the rest of a request that lies in
-            // memory. Over HTTP/1 a client may go on sending for a while after its connection was
-            // shut down.
+            // Once the upstream has answered, a part of the request that is still in memory is not
+            // sent any more. Over HTTP/1 the client may go on sending for a while after the
+            // connection was shut down.
             Answer::Ended
                 if state.request == Request::Ended
                     || state.unsent.as_ref().is_some_and(|body| body.is_whole)
@@ -172,10 +172,11 @@ impl Relay<'_> {
         repeatable.client_left(has_head, self.call.hold.as_ref())
     }
 
-    /// Ends a call whose answer was read only for a retry, and has become too large to be kept.
+    /// Stops reading an answer that was read only for a retry, if the answer can no longer be kept.
+    /// A metered answer may still be read to its end for its usage.
     ///
     /// # Errors
-    /// That its client has left.
+    /// The error with which the client left, if the call ends here.
     fn stop_reading_in_vain(&mut self, state: &mut State) -> Result<()> {
         if self.call.repeatable.as_ref().is_some_and(|repeatable| repeatable.can_be_kept()) {
             return Ok(());

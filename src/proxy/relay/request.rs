@@ -10,8 +10,8 @@ use crate::proxy::client::at_once;
 use crate::proxy::connect::Connection;
 
 impl Relay<'_> {
-    /// Sends the head, and the part of the body that was read before. If that part is large, sends
-    /// only its first piece.
+    /// Sends the head, and the part of the body that is already in memory. If that part is large,
+    /// sends only its first piece.
     ///
     /// # Errors
     /// The error's source is the side that failed.
@@ -46,7 +46,7 @@ impl Relay<'_> {
         Ok(state)
     }
 
-    /// Sends the next piece of the part of the body that was read before.
+    /// Sends the next piece of the body that is already in memory.
     pub(super) fn send_more(&mut self, session: &mut HttpSession, state: &mut State) {
         let Some(mut body) = state.unsent.take() else { return };
         let piece = body.bytes.split_to(PIECE.min(body.bytes.len()));

@@ -11,10 +11,10 @@ use crate::proxy::client::Client;
 use crate::proxy::cors::Cors;
 use crate::proxy::metered::Answered;
 
-/// After this many parts of an answer in a row, the client is polled first.
+/// After this many parts of an answer in a row, the client is polled before the upstream.
 pub(super) const STREAK: u32 = 16;
 
-/// How many bytes of a body that lies in memory are sent at a time.
+/// The most bytes of a body in memory that are sent at a time.
 pub(super) const PIECE: usize = 64 * 1024;
 
 /// How long each side may be silent.
@@ -57,7 +57,7 @@ pub(in crate::proxy) enum Answer {
     /// The protocol was switched. Bytes are passed in both directions until one side ends.
     Tunnel,
     Ended,
-    /// The answer was ended for the client, although the upstream has not ended it.
+    /// Farebox ended the answer early, because the account can pay no more.
     CutShort,
 }
 
@@ -65,13 +65,13 @@ pub(in crate::proxy) enum Answer {
 pub(in crate::proxy) struct State {
     pub(super) request: Request,
     pub(super) answer: Answer,
-    /// The part of the request's body that was read before and is not sent yet.
+    /// The part of the request's body that is in memory and not sent yet.
     pub(super) unsent: Option<Box<Buffered>>,
     /// The reason why the request could not be sent whole. The upstream may still answer.
     pub(super) send_error: Option<BError>,
-    /// The client has left, with this error, but its answer is still read to the end.
+    /// The error with which the client left. It is set while the answer is still read to its end.
     pub(super) left: Option<BError>,
-    /// The answer is read to its end only for a retry, after its client has left.
+    /// Whether the client has left, and the answer is still read only for a retry.
     pub(super) reads_for_retry: bool,
     /// The last time at which the upstream sent bytes, or was sent bytes.
     pub(super) upstream_moved: Instant,
@@ -91,13 +91,13 @@ pub(super) enum Event<'a> {
     Request(Result<Option<Bytes>>),
     /// The upstream has room for more of the request's body.
     MoreRequest,
-    /// The client has room for more of an answer that lies in memory.
+    /// The client has room for more of an answer that is in memory.
     MoreAnswer,
     /// The ledger's answer on whether a stream's hold may grow.
     Grown(Answered),
-    /// The client took all written bytes, or cannot take them.
+    /// All written bytes were sent to the client, or sending failed.
     ClientFlushed(Result<()>),
-    /// The upstream took all written bytes, or cannot take them.
+    /// All written bytes were sent to the upstream, or sending failed.
     UpstreamFlushed(std::io::Result<()>),
     /// The deadlines are to be checked now.
     Time,

@@ -1,4 +1,5 @@
-//! The form in which an answer is kept: status, cost, headers and body, before it is sealed.
+//! The encoding of a kept answer: status, cost, headers and body, as bytes that are sealed
+//! afterwards.
 
 use std::sync::Arc;
 
@@ -12,10 +13,10 @@ use crate::ledger::HoldId;
 use crate::proxy::hop;
 use crate::proxy::live::PricedRoute;
 
-/// The first byte, so that a later form can be told from this one.
+/// The first byte of the encoding: its version.
 const FORM: u8 = 1;
 
-/// The most bytes that one header adds to its name and its value.
+/// The bytes that are counted for a header in addition to its name and its value.
 const HEADER_BYTES: usize = 8;
 
 /// An answer that was kept.
@@ -37,8 +38,8 @@ pub(in crate::proxy) struct Replay {
     pub(super) route: Arc<PricedRoute>,
 }
 
-/// The headers of an answer's head that are kept: those of one connection, its framing and its date are not.
-/// The length of the body that a HEAD, or a 304, did not have is kept, since it says something.
+/// The headers of an answer that are kept. Headers of one connection, the framing and the date are
+/// left out. If the answer has no body, as with HEAD or 304, its `content-length` is kept.
 pub(super) fn kept_headers(
     head: &ResponseHeader,
     has_body: bool,
@@ -54,13 +55,14 @@ pub(super) fn kept_headers(
     headers.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// How many bytes these headers take.
+/// The number of bytes that these headers are counted as.
 pub(super) fn length_of(headers: &[(HeaderName, HeaderValue)]) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES).sum()
 }
 
 impl KeptAnswer {
-    /// The answer as bytes. `None` where a part is too long for its place, which an HTTP message never is.
+    /// Encodes the answer. `None` if a part does not fit its length field, which does not occur in
+    /// an HTTP message.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let length = length_of(&self.headers) + self.body.len() + 16;
         let mut bytes = Vec::with_capacity(length);
@@ -78,7 +80,7 @@ impl KeptAnswer {
         Some(bytes)
     }
 
-    /// Reads what [`Self::encode`] wrote. `None` where the bytes have another form.
+    /// Reads an answer that [`Self::encode`] wrote. `None` if the bytes are not in this encoding.
     pub fn decode(bytes: Vec<u8>) -> Option<Self> {
         let mut rest = Bytes::from(bytes);
         if rest.try_get_u8().ok()? != FORM {

@@ -24,31 +24,35 @@ use crate::proxy::target::Target;
 /// The header in which the official SDKs say which attempt a request is: 0 for the first.
 const RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
 
-/// How long the answer of a call that an SDK left is kept for its retry.
+/// How long an answer is kept for an SDK's retry without a key, after the SDK gave up its first
+/// attempt.
 const KEEP_LEFT: Duration = Duration::from_secs(120);
 
-/// How much longer than `[idempotency] keep` a claim lasts. Its time begins with the hold, and the key is to belong
-/// to the call for `keep` after the charge, which comes later by as long as the call takes.
+/// How much longer than `[idempotency] keep` a claim lasts. The claim begins with the hold, but
+/// `keep` is counted from the charge, which comes after the hold by as long as the call takes.
 const LONGEST_CALL: Duration = Duration::from_secs(3600);
 
-/// How much longer an answer is kept, so that it outlives its claim where the stores' clocks differ.
+/// How much longer an answer is kept than its claim, so that it outlives the claim even if the
+/// stores' clocks differ.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// The longest time for storing an answer. The call is then charged without it.
+/// The longest time for storing an answer. After that, the call is charged although its answer is
+/// not kept.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps the answers of calls, so that a retry gets the answer that was paid for.
 #[derive(Debug)]
 pub struct Retries {
     pub(super) answers: Arc<dyn Answers>,
-    /// How long a claim lasts, from its hold on, and an answer.
+    /// How long a claim lasts, counted from its hold, and how long an answer is kept.
     keep: Duration,
     max_answer: usize,
     sdk_retries: bool,
 }
 
 impl Retries {
-    /// Keeps answers in `answers`. `None` where the config turns that off.
+    /// Creates the keeper of answers, which stores them in `answers`. `None` if the config turns
+    /// this off.
     pub fn new(config: &IdempotencyConfig, answers: Arc<dyn Answers>) -> Option<Arc<Self>> {
         let retries = Self {
             answers,
@@ -59,8 +63,8 @@ impl Retries {
         config.enabled.then(|| Arc::new(retries))
     }
 
-    /// The parts of a call that its retry needs. `None` for a call whose request has no key and was sent by none
-    /// of the SDKs that retry by themselves.
+    /// Begins the state for retries of a call. `None` if the request has no key and does not come
+    /// from an SDK that retries by itself.
     ///
     /// # Errors
     /// 400 for an unreadable key.
@@ -104,7 +108,7 @@ pub(in crate::proxy) struct Repeatable {
     sender: Sender,
     /// `None` for a call of an SDK without a key.
     key: Option<Key>,
-    /// The request says that it is a retry.
+    /// Whether the SDK says that the request is a retry.
     pub(super) is_retry: bool,
     hashing: Hashing,
     /// The hash of the request, once its body has ended.
@@ -112,13 +116,13 @@ pub(in crate::proxy) struct Repeatable {
     recording: Recording,
     /// The memory for the recording.
     reserved: Option<Reserved>,
-    /// The charge of the call, which waits for its answer to be stored.
+    /// The charge of the call, if it waits until the answer is stored.
     due: Option<Due>,
-    /// The end of the answer, which waits for the charge.
+    /// The end of the answer, if it waits for the charge.
     last: Option<Last>,
 }
 
-/// A charge that waits.
+/// A charge that waits until the answer is stored.
 struct Due {
     hold: Hold,
     settlement: Settlement,
@@ -133,15 +137,15 @@ pub(in crate::proxy) enum Last {
 }
 
 impl Repeatable {
-    /// The next part of the request's body.
+    /// Adds the next part of the request's body to the hash.
     pub fn hash(&mut self, part: &[u8]) {
         if self.request.is_none() {
             self.hashing.body(part);
         }
     }
 
-    /// The request's body has ended. If its hold was made before, the ledger now learns which request the claim
-    /// is for.
+    /// Ends the hash, because the request's body has ended. If the call already has its hold, the
+    /// ledger is now told the hash of the request that the claim is for.
     pub fn request_ended(&mut self, hold: Option<&Hold>) {
         if self.request.is_some() {
             return;
@@ -158,7 +162,7 @@ impl Repeatable {
         }
     }
 
-    /// Whether the whole request is known.
+    /// Whether the hash of the whole request is known.
     pub(super) fn is_known(&self) -> bool {
         self.request.is_some()
     }
@@ -173,7 +177,7 @@ impl Repeatable {
         self.key.is_some() || self.is_retry
     }
 
-    /// The claim that the call makes with its hold.
+    /// The claim that the call makes together with its hold; `None` if it makes none.
     pub(super) fn claim(&self) -> Option<Claim> {
         let secret = self.retries.answers.secret();
         match (&self.key, &self.request) {
@@ -194,7 +198,8 @@ impl Repeatable {
         self.key.is_some()
     }
 
-    /// The seal of the answer of `call`, which had this request. `None` while the request is not known.
+    /// The seal for the answer of `call`, which had the same request as this call. `None` if the
+    /// hash of the request is not known yet.
     pub(super) fn seal(&self, call: &HoldId) -> Option<Seal> {
         let request = self.request.as_ref()?;
         let key = self.key.as_ref().map_or(&b""[..], Key::as_bytes);
@@ -202,7 +207,7 @@ impl Repeatable {
         seal.inspect_err(|error| tracing::error!(%error, "an answer's key cannot be derived")).ok()
     }
 
-    /// Records the head of an answer. One that is not charged is not kept.
+    /// Records the head of an answer. An answer that is not charged is not kept.
     pub fn record_head(&mut self, head: &ResponseHeader, has_body: bool, is_charged: bool) {
         if !is_charged {
             self.recording = Recording::GivenUp;
@@ -217,8 +222,8 @@ impl Repeatable {
         self.recording.body(part);
     }
 
-    /// The client has left; `has_head`: after it was sent the head of the answer. True where the answer is read
-    /// to its end all the same, for the retry.
+    /// Records that the client has left. `has_head` is true if it was sent the head of the answer
+    /// before. Returns true if the answer is still read to its end, so that a retry can get it.
     pub fn client_left(&mut self, has_head: bool, hold: Option<&Hold>) -> bool {
         let Some(request) = &self.request else { return false };
         if self.key.is_none() {
@@ -237,7 +242,8 @@ impl Repeatable {
         self.recording.is_possible()
     }
 
-    /// Gives up the record of an answer that was broken off. A retry must not take it for a whole one.
+    /// Drops the record of an answer that was broken off, so that a retry does not take the part
+    /// for the whole.
     pub fn give_up(&mut self) {
         self.recording = Recording::GivenUp;
     }
@@ -247,17 +253,18 @@ impl Repeatable {
         self.recording.is_possible()
     }
 
-    /// Whether the charge of the call, and the end of its answer, are to wait until the answer is stored.
+    /// Whether the charge of the call and the end of its answer must wait until the answer is
+    /// stored.
     pub fn keeps(&self) -> bool {
         self.due.is_some() || self.request.is_some() && self.recording.has_begun()
     }
 
-    /// The charge of the call, for after its answer was stored.
+    /// Charges the call later, after its answer was stored.
     pub fn charge_later(&mut self, hold: Hold, settlement: Settlement) {
         self.due = Some(Due { hold, settlement });
     }
 
-    /// The end of the answer, for after the charge.
+    /// Sends the end of the answer later, after the charge.
     pub fn send_later(&mut self, last: Last) {
         self.last = Some(last);
     }

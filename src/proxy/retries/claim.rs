@@ -1,4 +1,5 @@
-//! Decides whether a call is the first of its kind, together with its hold.
+//! Asks the ledger for a call's hold and its claim in one operation. The claim shows whether the
+//! call is a retry.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::proxy::client::Client;
 use crate::proxy::live::{Destination, PricedRoute};
 use crate::proxy::refused::Refused;
 
-/// The time between two looks at a call that is awaited: the first, and the longest.
+/// The pause before the ledger is asked again about a running first call: the shortest and the
+/// longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
 /// A call that asks for its hold and its claim.
@@ -29,18 +31,20 @@ pub(in crate::proxy) struct Asked<'a> {
     pub credits: Credits,
     /// The longest time that a retry waits for the first call.
     pub patience: Duration,
-    /// The longest silence in the body.
+    /// The longest time that the client may send nothing in the body.
     pub silence: Duration,
 }
 
 impl Asked<'_> {
-    /// Sets the credits of the call aside, unless another call has its claim.
+    /// Holds the credits of the call, unless another call already has the claim.
     ///
-    /// The claim needs the hash of the request only where another call has it. So a body that is still
-    /// arriving is left to be streamed where the claim is free, and read to its end, unforwarded, otherwise.
+    /// The hash of the request is needed only if another call has the claim. So if the claim is
+    /// free, a body that is still arriving is left to be streamed. Otherwise the body is read to
+    /// its end here, and is not forwarded.
     ///
     /// # Errors
-    /// [`Refused`]: the ledger's refusal, 409 and 422, or the answer of the first call. Nothing is held then.
+    /// [`Refused`]: the ledger's refusal, 409, 422, or the answer of the first call. Nothing is
+    /// held then.
     pub async fn decide(
         mut self,
         client: &mut Client,
@@ -57,7 +61,8 @@ impl Asked<'_> {
             let asked = asked.await.map_err(|no| self.app.refuse_call(no, self.credits))?;
             let claimed = match asked {
                 HeldOrClaimed::Held(hold) if is_forwardable => return Ok(hold),
-                // The first call was released meanwhile, but this body is gone. The hold is released.
+                // The first call was released meanwhile. But this call's body was already read and
+                // dropped, so the call cannot be forwarded, and its hold is released.
                 HeldOrClaimed::Held(_) => return Err(Problem::in_progress().into()),
                 HeldOrClaimed::Claimed(claimed, unheld) => {
                     self.unheld = unheld;
@@ -86,7 +91,8 @@ impl Asked<'_> {
                 ClaimState::Charged => match self.read(call, claimed.hold).await? {
                     Some(replay) => return Err(Refused::Answered(Box::new(replay))),
                     None if call.has_key() => return Err(Problem::not_kept().into()),
-                    // Without a key nobody has asked that the call be made only once.
+                    // The answer was not kept. Without a key the client has not asked for at most
+                    // one charge, so the call is made again.
                     None => claim = None,
                 },
             }
@@ -131,8 +137,8 @@ impl Asked<'_> {
     }
 }
 
-/// The longest time that a retry waits for the first call: as long as that may wait for its upstream, which is the
-/// model's where it has one.
+/// The longest time that a retry waits for the first call: the read timeout of the route, or else
+/// of the upstream that the call goes to.
 pub(in crate::proxy) fn patience(route: &PricedRoute, of_model: Option<&Destination>) -> Duration {
     let destination = of_model.or(route.destination.as_deref());
     let of_upstream = destination.map(|to| to.upstream.read_timeout());

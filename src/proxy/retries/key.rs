@@ -10,15 +10,16 @@ pub(in crate::proxy) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static
 /// The longest key, in characters.
 const MAX_LENGTH: usize = 255;
 
-/// The value of an `idempotency-key`, without the quotes around it. Answers are sealed under it, so it has no
-/// `Debug`.
+/// The value of an `idempotency-key`, without its quotes. The key takes part in sealing answers, so
+/// it has no `Debug`.
 pub(super) struct Key(Box<str>);
 
 impl Key {
-    /// Reads the header. Clients send the key bare, or as a string of RFC 8941 in quotes; both are the same key.
+    /// Reads the header. Clients send the key as bare text, or in quotes as a string of RFC 8941.
+    /// Both spellings are the same key.
     ///
     /// # Errors
-    /// 400 where the key is not 1 to 255 visible ASCII characters, or there are two.
+    /// 400 if the key is not 1 to 255 visible ASCII characters, or if there are two keys.
     pub fn read(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
         let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(value) = values.next() else { return Ok(None) };
@@ -43,7 +44,8 @@ impl Key {
     }
 }
 
-/// The string that a text is behind its opening quote (RFC 8941, 4.2.5).
+/// Reads a quoted string (RFC 8941, 4.2.5) whose opening quote was removed. `None` if the string is
+/// not valid.
 fn unquote(text: &str) -> Option<String> {
     let mut key = String::with_capacity(text.len());
     let mut characters = text.chars();

@@ -1,9 +1,12 @@
-//! A retry is charged once: requests with an idempotency key, and those that an SDK sends again by itself.
+//! A request and its retries are charged once. Retries are requests with the same idempotency key,
+//! and requests that an SDK sends again by itself.
 //!
-//! `key` reads the header, `request` recognises a request and its sender by hashes. `claim` asks the ledger, in
-//! one operation with the hold, whether the call is the first. `call` is such a call on its way: its request is
-//! hashed as it streams, and its answer is recorded (`recording`), put into bytes (`answer`), sealed (`seal`)
-//! and stored before the call is charged. `replay` sends it to the retry. `pass` has the steps of the gate.
+//! `key` reads the header, and `request` recognises a request and its sender by hashes. `claim`
+//! asks the ledger, in one operation with the hold, whether the call is the first. `call` is the
+//! state of a call whose answer a retry may get: the request is hashed as it streams, and the
+//! answer is recorded (`recording`), encoded (`answer`), sealed (`seal`) and stored before the call
+//! is charged. `replay` sends the stored answer to a retry. `pass` is the gate's step for such
+//! calls at a fixed price.
 
 mod answer;
 mod call;

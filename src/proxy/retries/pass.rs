@@ -1,4 +1,4 @@
-//! The way of a call at a fixed price whose retry may be answered.
+//! The last steps of a call at a fixed price whose answer a retry may get.
 
 use pingora_error::Result;
 
@@ -15,8 +15,9 @@ use crate::proxy::refused::Refused;
 use crate::proxy::target::Target;
 
 impl Gate {
-    /// The rest of the way of a call at a fixed price. A small body is read before the hold, so that its hash is
-    /// known there; an SDK's retry has nothing else by which its call is found.
+    /// Reads a small body, holds the credits, and forwards the call. The body is read before the
+    /// hold, so that its hash is known by then: an SDK's retry without a key can be recognised only
+    /// by the hash.
     pub(in crate::proxy) async fn pass_repeatable(
         &self,
         client: &mut Client,
@@ -49,7 +50,8 @@ impl Gate {
             let asked = Asked { app, unheld, account, route, credits, patience, silence };
             let hold = asked.decide(client, &mut repeatable).await?;
             match limit {
-                // The first call may have been charged before the limit was lowered, so its answer comes first.
+                // The limit is checked only now: a retry gets the first call's answer even if its
+                // limit is lower than the price.
                 Some(limit) if credits > limit => {
                     Err(Problem::price_over_limit(credits, limit).into())
                 }

@@ -10,11 +10,11 @@ use crate::proxy::body_memory::Reserved;
 
 /// How much of an answer has been recorded.
 pub(super) enum Recording {
-    /// The answer is not recorded: its call has no key, and its client is there.
+    /// The answer is not recorded, because the call has no key and the client has not left.
     Off,
     /// The head is awaited.
     Awaited,
-    /// The head was recorded, and so much of the body.
+    /// The head was recorded, and all of the body so far.
     Begun(Box<Recorded>),
     /// The answer is too large or is not charged, or there was no memory for it.
     GivenUp,
@@ -25,13 +25,13 @@ pub(super) struct Recorded {
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: BytesMut,
-    /// How many bytes of body there is still room for.
+    /// The number of bytes of body for which there is still room.
     room: usize,
     reserved: Reserved,
 }
 
 impl Recording {
-    /// Records the head of an answer of which at most `most` bytes are kept.
+    /// Records the head of an answer. The whole record may have at most `most` bytes.
     pub fn head(
         &mut self,
         head: &ResponseHeader,
@@ -67,7 +67,7 @@ impl Recording {
         matches!(self, Self::Awaited)
     }
 
-    /// Whether all of the answer so far was recorded.
+    /// Whether the head and all of the body so far were recorded.
     pub fn has_begun(&self) -> bool {
         matches!(self, Self::Begun(_))
     }
@@ -77,7 +77,7 @@ impl Recording {
         matches!(self, Self::Awaited | Self::Begun(_))
     }
 
-    /// The recorded answer of a call that cost so much.
+    /// Returns the recorded answer, with the cost of its call; `None` if no answer was recorded.
     pub fn end(self, cost: Credits) -> Option<KeptAnswer> {
         let Self::Begun(recorded) = self else { return None };
         let Recorded { status, headers, body, .. } = *recorded;

@@ -16,8 +16,8 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
 const PIECE: usize = 64 * 1024;
 
 impl Gate {
-    /// Sends the answer of the first call: its status, headers and body as they were, with what the call cost
-    /// then and what the account has now.
+    /// Sends the answer of the first call, with the same status, headers and body. Farebox's own
+    /// headers tell what the first call cost, and how many credits the account has now.
     pub(in crate::proxy) async fn replay(
         &self,
         client: &mut Client,
@@ -27,7 +27,7 @@ impl Gate {
     ) -> Result<()> {
         let Replay { answer, call, account, route } = replay;
         let balance = self.app.ledger.balance(&account).await;
-        // Without the ledger the answer is still there.
+        // The answer is sent even if the ledger cannot tell the balance.
         let remaining = balance.ok().map(|balance| balance.unwrap_or_default().available());
         let told = Told::Charged { cost: answer.cost, remaining };
         let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 6))?;

@@ -1,4 +1,4 @@
-//! Recognises a request and its sender by hashes: a retry is the same request of the same sender.
+//! Recognises a request and its sender by hashes. A retry is the same request from the same sender.
 
 use hmac::{Hmac, Mac as _};
 use http::{HeaderMap, Method, header};
@@ -21,7 +21,8 @@ pub(super) struct RequestHash([u8; 32]);
 #[derive(Clone)]
 pub(super) struct Hashing(Sha256);
 
-/// Adds a part to a hash so that no two lists of parts are hashed alike.
+/// Adds a part to a hash. The length comes first, so that different lists of parts have different
+/// hashes.
 fn add(hash: &mut Sha256, part: &[u8]) {
     hash.update((part.len() as u64).to_be_bytes());
     hash.update(part);
@@ -51,7 +52,7 @@ impl Sender {
         Self(hash.finalize().into())
     }
 
-    /// The claim of this sender's calls under a key.
+    /// The id of the claim that this sender's calls make under a key.
     pub fn claim(&self, key: &Key) -> ClaimId {
         let mut hash = Sha256::new();
         add(&mut hash, b"farebox idempotency key");
@@ -60,14 +61,15 @@ impl Sender {
         ClaimId::new(hash.finalize().into())
     }
 
-    /// The id under which retries of this request, sent by an SDK without a key, find the call that was left.
+    /// The id of the claim that a retry without a key makes. An SDK that gives up a call leaves the
+    /// call under this id.
     pub fn retry(&self, request: &RequestHash, secret: &[u8; 32]) -> ClaimId {
         ClaimId::new(mac(secret, [b"farebox retry", &self.0, &request.0]))
     }
 }
 
 impl Hashing {
-    /// Begins with the head.
+    /// Begins the hash with the parts of the head.
     pub fn begin(method: &Method, target: &Target, headers: &HeaderMap) -> Self {
         let mut hash = Sha256::new();
         add(&mut hash, b"farebox request");
@@ -82,19 +84,20 @@ impl Hashing {
         Self(hash)
     }
 
-    /// The next part of the body.
+    /// Adds the next part of the body.
     pub fn body(&mut self, part: &[u8]) {
         self.0.update(part);
     }
 
-    /// The body has ended.
+    /// Returns the hash of the request, whose body has ended.
     pub fn end(&self) -> RequestHash {
         RequestHash(self.0.clone().finalize().into())
     }
 }
 
 impl RequestHash {
-    /// Recognises the request in the ledger, where nobody can tell from the mark what the request was.
+    /// The mark by which the ledger recognises the request. The mark does not show what the request
+    /// was.
     pub fn mark(&self, secret: &[u8; 32]) -> RequestMark {
         RequestMark::new(mac(secret, [b"farebox request mark", &self.0, &[]]))
     }

@@ -1,4 +1,5 @@
-//! Seals the answers that are kept. An answer is a customer's data: who has the store alone cannot read it.
+//! Encrypts the answers that are kept. An answer is a customer's data, so the contents of the store
+//! alone must not be enough to read it.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
@@ -7,11 +8,12 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use super::request::RequestHash;
 use crate::ledger::HoldId;
 
-/// The name of this use of HKDF, and of the form of a sealed answer.
+/// HKDF's name for this purpose and for the version of the sealed form.
 const PURPOSE: &[u8] = b"farebox kept answer 1";
 
-/// Seals and opens one answer. The key is derived by HKDF-SHA-256 from the idempotency key and the hash of the
-/// request, neither of which is stored, under the ledger's secret. An SDK's retry has no idempotency key.
+/// Seals and opens one answer. HKDF-SHA-256 derives the encryption key from the ledger's secret,
+/// the idempotency key and the hash of the request. The last two are not stored. For an SDK's retry
+/// without a key, the idempotency key is empty.
 pub(super) struct Seal(RandomizedNonceKey);
 
 /// The reason why an answer cannot be sealed or opened: it was made under another key, or changed.
@@ -26,10 +28,10 @@ impl From<Unspecified> for Unsealable {
 }
 
 impl Seal {
-    /// The seal of the answer of `call`.
+    /// Creates the seal for the answer of `call`.
     ///
     /// # Errors
-    /// No error is expected, because all lengths are fixed and right.
+    /// The key cannot be derived. All lengths are fixed, so this does not occur.
     pub fn new(
         secret: &[u8; 32],
         key: &[u8],
@@ -44,7 +46,7 @@ impl Seal {
         Ok(Self(RandomizedNonceKey::new(&AES_256_GCM, &bytes)?))
     }
 
-    /// Encrypts an answer: its nonce, then the ciphertext with its tag.
+    /// Encrypts an answer. The result is the nonce, the ciphertext and the tag.
     ///
     /// # Errors
     /// [`Unsealable`].

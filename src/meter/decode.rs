@@ -1,4 +1,4 @@
-//! Decodes encoded answers for the meter. The client gets the bytes as they are.
+//! Decodes a copy of an encoded answer for the meter. The client gets the encoded bytes.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub enum Encoding {
     Zstd,
 }
 
-/// The reason why a copy cannot be decoded. Its usage is then unknown.
+/// The reason why a copy cannot be decoded. The usage of the answer is then unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// The bytes are not in this coding.
@@ -110,7 +110,8 @@ impl Decoder {
         Self { coding, out: vec![0; OUT_BYTES].into(), decoded: 0, failed: None }
     }
 
-    /// True where the answer may end here: all that was fed has been decoded, and nothing is begun.
+    /// Whether the answer may end here: all bytes so far were decoded, and no member or frame is
+    /// unfinished.
     pub const fn is_at_end(&self) -> bool {
         match &self.coding {
             Coding::Gzip { has_ended, .. } | Coding::Zstd { has_ended, .. } => *has_ended,
@@ -119,7 +120,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes the next part, and gives what comes out to `out`, in parts of at most 32 KiB.
+    /// Decodes the next part, and passes the decoded bytes to `out`, in parts of at most 32 KiB.
     ///
     /// # Errors
     /// [`DecodeError`]. The rest of the answer can then not be decoded, and each later part returns
@@ -161,7 +162,7 @@ impl Coding {
         match self {
             Self::Gzip { member, has_ended } => {
                 if *has_ended {
-                    // Some writers fill up a block with zeros.
+                    // Some writers pad the end of the last block with zeros.
                     let zeros = part.iter().take_while(|byte| **byte == 0).count();
                     if zeros > 0 || part.is_empty() {
                         return Ok(Progress { read: zeros, written: 0, is_done: false });
@@ -223,7 +224,7 @@ impl Coding {
     }
 }
 
-/// The state at the start of a member. 15 is the largest window that gzip knows, 32 KiB.
+/// The state at the start of a member. 15 stands for gzip's largest window, 2^15 bytes.
 fn gzip_member() -> Decompress {
     Decompress::new_gzip(15)
 }
@@ -304,7 +305,7 @@ mod tests {
                 let decoded = decode(encoding, &encoded, length);
                 assert!(decoded.as_deref() == Ok(&text), "{encoding:?} {length}");
             }
-            // Nothing of an answer that was cut off counts as its end.
+            // An answer that was cut off is not at its end.
             let is_at_end = |encoded: &[u8]| {
                 let mut decoder = Decoder::new(encoding);
                 decoder.feed(encoded, |_| {}).unwrap();

@@ -1,4 +1,4 @@
-//! The documents of an answer: the only one of a JSON answer, or one for each event of a stream.
+//! The documents of an answer. A JSON answer is one document; in a stream, each event is one.
 
 use std::convert::Infallible;
 
@@ -28,9 +28,11 @@ pub struct AnswerUsage {
     pub delivered_text_bytes: u64,
     /// The number of images in the answer. `usage` counts them too.
     pub images: u32,
-    /// The answer could not be read, or not all of it: more may have been delivered than is known.
+    /// Whether a part of the answer could not be read, so that more may have been delivered than is
+    /// known.
     pub is_unread: bool,
-    /// A stream has delivered sound, or an image or a part of one: its text does not tell how much was delivered.
+    /// Whether a stream has delivered audio, or an image or a part of one. The length of its text
+    /// then does not tell how much was delivered.
     pub has_media: bool,
 }
 
@@ -63,7 +65,7 @@ pub trait Meter: Sink<Stop = Infallible> {
     /// The present value of [`AnswerUsage::delivered_text_bytes`].
     fn text_bytes(&self) -> u64;
 
-    /// The tokens of output that a stream has told so far, the hidden ones among them. 0 once its
-    /// usage is final, since a hold need not grow any more.
+    /// The tokens of output that a stream has reported so far, hidden ones included. 0 once the
+    /// usage is final, because the hold need not grow any more.
     fn running_output(&self) -> u64;
 }

@@ -1,14 +1,14 @@
-//! The error event that ends a stream, in the shape that the provider's SDK raises.
+//! The error event that ends a stream, in the shape that the provider's SDK recognises as an error.
 
 use bytes::Bytes;
 
 use crate::problem::Code;
 use crate::usage::MeterKind;
 
-/// A server-sent event that says that the stream ends here, and why. The event begins with an empty line, so that it may
-/// follow any line.
+/// A server-sent event that says that the stream ends here, and why. The event begins with an empty
+/// line, so that it may follow any line.
 pub fn error_event(kind: &MeterKind, code: Code, message: &str) -> Bytes {
-    // A string always has a form in JSON, and none with a line break; so has a code.
+    // Every string and every code can be written as JSON, and no JSON string contains a line break.
     let message = serde_json::to_string(message).unwrap_or_default();
     let event = match kind {
         MeterKind::Anthropic => format!(

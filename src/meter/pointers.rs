@@ -8,8 +8,8 @@ use super::document::{AnswerUsage, Event, Meter};
 use super::json::{Sink, Span, Token};
 use crate::usage::{Kind, Pointers as Places, Usage};
 
-/// Names of members whose text counts as delivered, wherever they stand. The shape of the answer is
-/// not known.
+/// Names of members whose text counts as delivered. They count anywhere in the answer, because its
+/// shape is not known.
 const TEXTS: [&[u8]; 14] = [
     b"content",
     b"text",
@@ -44,7 +44,7 @@ pub struct Pointers {
 /// The progress along one pointer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
-    /// The number of the pointer's first steps that lead to the innermost open object or list.
+    /// The number of the pointer's steps that the open objects and lists have followed.
     steps: usize,
     /// Whether the next value continues the pointer by one step.
     is_next: bool,

@@ -57,7 +57,7 @@ impl Reader {
         !self.is_broken && self.scanner.is_done()
     }
 
-    /// Ends the document. If it is whole, it counts. Another one may follow.
+    /// Ends the document, which counts only if it is whole. Another document may follow.
     pub fn end(&mut self, is_event: bool) -> Event {
         let is_whole = self.is_whole();
         self.scanner.restart();

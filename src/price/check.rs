@@ -151,7 +151,8 @@ fn foreign_costs(packs: &[PackConfig], routes: &[RouteConfig], rates: &Rates) ->
     foreign.filter_map(|(key, cost)| foreign_cost(&key, cost, currency, rates)).collect()
 }
 
-/// The mistake at `key`: `cost` cannot be compared with prices in `currency`.
+/// The mistake at `key` if `cost` cannot be compared with prices in `currency`, because the config
+/// has no rate between the two currencies.
 pub(super) fn foreign_cost(
     key: &str,
     cost: UnitAmount,

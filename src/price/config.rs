@@ -47,7 +47,8 @@ pub struct RouteConfig {
     pub on_short: Option<OnShort>,
     /// Usage that costs more than this many times the hold is not believed.
     pub max_overrun: Option<u32>,
-    /// The operator's own cost of a call, for the margin report. Its currency is the packs'.
+    /// The operator's own cost of a call, for the margin report. It is in the packs' currency, or
+    /// in one that `[rates]` converts into that currency.
     pub cost: Option<UnitAmount>,
     /// The classes of answers that are charged.
     #[serde(default = "StatusClass::charged_by_default")]
@@ -64,7 +65,7 @@ pub struct RouteConfig {
 }
 
 impl RouteConfig {
-    /// The own cost of each unit, where the route has unit prices of its own.
+    /// The operator's own cost of each unit, if the route has unit prices of its own.
     pub(super) fn unit_costs(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
         let units = match &self.price {
             Some(PriceConfig::Units(units)) => Some(units),
@@ -109,15 +110,16 @@ impl StatusClass {
     }
 }
 
-/// The rule for the hold of a call whose client disconnects before the answer has ended.
+/// Whether a call is charged if its client disconnects before the answer has ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnClientAbort {
-    /// The hold is captured if the whole request had been sent or a charged answer had begun.
-    /// Otherwise a client could avoid the charge by disconnecting just before the answer ends.
+    /// The call is charged if the request had been sent, up to a small rest, or if a charged answer
+    /// had begun. Otherwise a client could avoid the charge by disconnecting just before the answer
+    /// ends.
     #[default]
     Charge,
-    /// The hold is released.
+    /// The call is not charged: its hold is released.
     Release,
     /// The answer is still read to its end, and charged by its usage. Only routes with `price`
     /// allow this.

@@ -52,7 +52,7 @@ pub enum ListedUsage<'a> {
     Units(&'a UnitPrices),
 }
 
-/// The prices of a model. Those of tokens are for a million tokens, the others for one unit.
+/// The prices of a model: for a million tokens, or for one unit of another kind.
 #[derive(Clone, Debug, Serialize)]
 pub struct ListedModel<'a> {
     model: &'a str,

@@ -78,14 +78,13 @@ fn smallest(packs: &[PackConfig]) -> Option<&PackConfig> {
     packs.iter().min_by_key(|pack| (pack.credits, pack.price.minor()))
 }
 
-/// The price of `credits` as a part of `pack`, rounded to a billionth of the currency's unit.
-/// `None` for a pack without credits, and for amounts that are too large.
+/// The value of `credits` as a share of the price of `pack`, rounded to a billionth of the
+/// currency's unit. `None` for a pack without credits, and for amounts that are too large.
 pub(super) fn value_in(pack: &PackConfig, credits: Credits) -> Option<UnitAmount> {
     value_of(pack, credits.micros().into(), 1)
 }
 
-/// The price of `count` parts of a micro-credit, as a part of the price of `pack`. A micro-credit
-/// has `parts` parts.
+/// The value of `count` / `parts` micro-credits, as a share of the price of `pack`.
 fn value_of(pack: &PackConfig, count: u128, parts: u128) -> Option<UnitAmount> {
     let value = i128::try_from(pack.price.nanos().checked_mul(count)?).ok()?;
     let all = i128::try_from(u128::from(pack.credits.micros()).checked_mul(parts)?).ok()?;

@@ -45,7 +45,8 @@ pub struct Metering {
     pub max_overrun: u32,
 }
 
-/// The keys that a route without `price` must not have.
+/// The keys whose mistakes depend on whether the route has `price`. If `price` itself cannot be
+/// read, such a mistake may be a false alarm.
 pub const KEYS_BESIDE_PRICE: [&str; 10] = [
     "credits",
     "meter",
@@ -86,8 +87,8 @@ impl RoutePrice {
         }
     }
 
-    /// Reads the price of a route from the config. `None` if it is mistaken; [`mistakes`] then has
-    /// the reason.
+    /// Reads the price of a route from the config. `None` if the config is mistaken; [`mistakes`]
+    /// then has the reason.
     pub(super) fn read(config: &RouteConfig) -> Option<Self> {
         if let Some(credits) = config.credits {
             return Some(Self::Fixed(credits));
@@ -234,7 +235,7 @@ fn metered_mistakes(
     }
 }
 
-/// The keys that only a route that is priced by usage may have.
+/// The mistakes of a route without `price` that has keys of a route with `price`.
 fn out_of_place(config: &RouteConfig, wrong: &mut dyn FnMut(&str, String, &str)) {
     let keys = [
         ("meter", config.meter.is_some()),

@@ -1,5 +1,5 @@
-//! The `path` of a price rule: literal segments, `{name}` for one segment, `{name}text` for one segment that
-//! ends in `text`, `{*rest}` for all segments that follow.
+//! The `path` of a price rule: literal segments, `{name}` for one segment, `{name}text` for one
+//! segment that ends in `text`, and `{*rest}` for all segments that follow.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -40,7 +40,7 @@ pub enum PatternError {
     /// The text is not a path from the root.
     #[error("a path must start with `/`")]
     NotRooted,
-    /// A brace does not open at the start of a segment, or a second one follows.
+    /// The segment has braces that do not form one parameter at its start.
     #[error("`{0}` has braces in the middle of a segment")]
     PartOfASegment(String),
     /// A parameter has no name, or an invalid one.
@@ -186,13 +186,15 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Whether `segment` is `text` with something before it that does not end within an escape.
+/// Whether `segment` ends with `text` after at least one other byte. The text must not begin inside
+/// a percent-escape.
 pub(super) fn ends_with(segment: &str, text: &str) -> bool {
     let before = segment.strip_suffix(text).map(str::as_bytes).unwrap_or_default();
     !before.is_empty() && !before.iter().rev().take(2).any(|byte| *byte == b'%')
 }
 
-/// For `{name}`, `{name}text` and `{*rest}`, the segment and its name; `None` for literal text.
+/// Reads `{name}`, `{name}text` or `{*rest}`. Returns the segment and the parameter's name; `None`
+/// for literal text.
 fn parameter(piece: &str) -> Result<Option<(Segment, &str)>, PatternError> {
     if !piece.contains(['{', '}']) {
         return Ok(None);

@@ -19,7 +19,7 @@ use crate::price::pattern::Pattern;
 #[derive(Clone, Debug)]
 pub struct Route {
     /// The index of the rule in the table and in the config, from 0. Metrics and other lists with
-    /// one element for each route use it. A reload may change it.
+    /// one element for each route use the same index. A reload may change it.
     pub index: usize,
     /// The paths of the rule.
     pub pattern: Pattern,

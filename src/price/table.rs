@@ -18,16 +18,16 @@ use crate::price::route::Route;
 /// Every price rule. The table is built once for each version of the config, and every call uses
 /// it.
 ///
-/// The most exact pattern wins. Segment by segment from the left, a literal beats `{name}text`, of
-/// which the longer text wins; that beats `{name}`, and `{name}` beats `{*rest}`. Only the winner
-/// counts. If it has no rule for the method, the call is refused, and no less exact pattern is
-/// tried. So a path with a price of its own is never served at a wildcard's price, whatever the
-/// method.
+/// The most exact pattern wins. Patterns are compared segment by segment from the left: a literal
+/// beats `{name}text`, a longer `text` beats a shorter one, `{name}text` beats `{name}`, and
+/// `{name}` beats `{*rest}`. Only the winner counts. If it has no rule for the method, the call is
+/// refused, and no less exact pattern is tried. So a path with a price of its own is never served
+/// at a wildcard's price, whatever the method.
 ///
 /// If a pattern with parameters wins, the call costs the highest price of its rule and of those
-/// that the path resembles (see `lookalikes.rs`). The call is refused in two cases: the path
-/// resembles rules, none of which is for the method; or the matching rule or a resembled one is
-/// metered.
+/// that the path resembles (see `lookalikes.rs`). A path that resembles other rules is refused in
+/// two cases: none of those rules is for the method, or one of the rules, the matching one
+/// included, is metered.
 #[derive(Debug, Default)]
 pub struct PriceTable {
     routes: Vec<Arc<Route>>,

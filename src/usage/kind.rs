@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// Reads [`Kind::as_str`] back.
+    /// The kind with this name, as [`Kind::as_str`] writes it.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }

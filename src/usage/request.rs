@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::tally::Usage;
 use crate::credits::Credits;
 
-/// The value of a top-level member of a request that is not an object or a list.
+/// The value of a top-level member of a request, for comparison with the values that prices name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scalar {
     /// A text, unescaped.
@@ -26,8 +26,8 @@ pub enum Scalar {
 pub struct Limits {
     /// The largest of the output limits that are present, in tokens.
     pub output_tokens: Option<u32>,
-    /// Whether the provider of this shape of request is known to keep to `output_tokens`. One that
-    /// is not known may ignore it.
+    /// Whether the provider of this shape of request is known to keep to `output_tokens`. An
+    /// unknown provider may ignore the limit.
     pub is_kept: bool,
     /// The largest of `n`, `best_of` and the like; 1 if the request has none of them or only 0.
     pub answers: u32,
@@ -46,7 +46,8 @@ pub struct RequestFacts {
     pub text_bytes: u64,
     /// The number of images in places where their data does not count as text.
     pub images: u32,
-    /// The request has images or documents, whose bytes do not bound their tokens.
+    /// Whether the request has images or documents. Their bytes do not limit how many tokens they
+    /// have.
     pub expands: bool,
     /// A member that names input that is not in the body, such as `previous_response_id`.
     pub input_elsewhere: Option<&'static str>,
@@ -56,9 +57,10 @@ pub struct RequestFacts {
     pub sends_audio: bool,
     /// Whether the request asks for audio.
     pub asks_for_audio: bool,
-    /// The answer can have sound or images, so its text does not tell how many tokens were delivered.
+    /// Whether the answer can have audio or images, so that its text does not tell how many tokens
+    /// were delivered.
     pub makes_media: bool,
-    /// The top-level members that the price table names in a `when`, where they are present.
+    /// The present top-level members that the price table names in a `when`.
     pub members: Vec<(Box<str>, Scalar)>,
 }
 

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::kind::Kind;
 
-/// The most of one kind that counts as usage: 2^40. A larger number is a mistake or a lie.
+/// The largest amount of one kind that counts as usage: 2^40. A larger number is not believed.
 pub const MAX_COUNT: u64 = 1 << 40;
 
 /// The amount of each kind that a call used. The JSON form has only the kinds that are not zero:

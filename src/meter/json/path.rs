@@ -1,4 +1,5 @@
-//! The place in a document that a reader has reached, as far as it knows the document's shape.
+//! The place in a document that a reader has reached, as far as the reader knows the document's
+//! shape.
 
 /// The deepest level that a reader can know. Deeper levels are skipped.
 const DEEPEST: usize = 12;
@@ -13,7 +14,7 @@ pub struct Path<N> {
 }
 
 impl<N: Copy> Path<N> {
-    /// Nothing is open. `any` fills the unused levels.
+    /// Creates a path on which nothing is open. `any` fills the unused levels.
     pub const fn new(any: N) -> Self {
         Self { nodes: [any; DEEPEST], known: 0, skipped: 0 }
     }
@@ -36,7 +37,8 @@ impl<N: Copy> Path<N> {
         self.nodes.get(self.known.checked_sub(1)?).copied()
     }
 
-    /// Opens an object or list. With `None` it is skipped.
+    /// Opens an object or list, which the reader names `node`. `None` skips it, with all that is in
+    /// it.
     pub fn open(&mut self, node: Option<N>) {
         match (node, self.nodes.get_mut(self.known)) {
             (Some(node), Some(place)) if self.skipped == 0 => {

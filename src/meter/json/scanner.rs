@@ -1,4 +1,4 @@
-//! The scanner.
+//! Splits a JSON document, which may arrive in parts, into tokens.
 
 use super::number::Digits;
 use super::string::{StringState, plain_run};
@@ -116,8 +116,8 @@ impl Scanner {
         self.levels & 1 == 1
     }
 
-    /// Takes the quote at `quote`. Most strings have no escapes and end in the same part, so they
-    /// need no state of their own.
+    /// Begins a string, whose opening quote is at index `quote` of the part. Most strings have no
+    /// escapes and end in the same part, so they need no state of their own.
     fn begin_string<K: Sink>(
         &mut self,
         part: &[u8],
@@ -158,7 +158,7 @@ impl Scanner {
         }
     }
 
-    /// Gives a string whose closing quote is at `end` of the part.
+    /// Passes a string to the sink. Its closing quote is at index `end` of the part.
     fn give_string<K: Sink>(
         &self,
         text: Text<'_>,

@@ -171,8 +171,8 @@ const fn is_stop(byte: &u8) -> bool {
     *byte < b' ' || *byte == b'"' || *byte == b'\\'
 }
 
-/// The highest bit of each of eight bytes that ends a run. It is right for the lowest such byte;
-/// for the bytes above that one it may be wrong.
+/// Marks the bytes of a word that end a run: the highest bit of each such byte is set. The lowest
+/// mark is right. Marks above it may be wrong.
 const fn stops(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES * 0x80;

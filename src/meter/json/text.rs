@@ -20,7 +20,8 @@ pub struct Text<'a> {
 /// The longest string that [`Text::short`] reads, in bytes as spelled.
 pub const SHORT_BYTES: usize = 256;
 
-/// Room for a short string with escapes. It stays empty for a string without any, as most are.
+/// Room for a short string once its escapes are decoded. The buffer stays empty for a string
+/// without escapes.
 pub type ShortBuffer = Option<[u8; SHORT_BYTES]>;
 
 impl<'a> Text<'a> {
@@ -134,7 +135,7 @@ pub(super) const fn hex(digit: u8) -> Option<u8> {
     }
 }
 
-/// The bytes of a character that were not taken yet.
+/// The bytes of a decoded character that the iterator has not returned yet.
 #[derive(Default)]
 struct Ready {
     bytes: [u8; 4],

@@ -37,8 +37,9 @@ pub enum Field {
 /// The counts of OpenAI's usage object.
 pub type OpenAiCounts = Counts<13>;
 
-/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. The answer is
-/// `images`; a tool of the provider's made `tool_images` and `searches`.
+/// The usage by kinds that do not overlap, and whether a total was smaller than its parts. `images`
+/// is the number of images that are the answer itself. `tool_images` and `searches` are the numbers
+/// of images and searches that a tool of the provider's made.
 pub fn usage(counts: &OpenAiCounts, images: u32, tool_images: u32, searches: u64) -> (Usage, bool) {
     let of = |field: Field| counts.or_zero(field as usize);
     let has = |field: Field| counts.get(field as usize).is_some();

@@ -1,5 +1,5 @@
 //! OpenAI's answers: chat completions, completions, responses, embeddings, images, transcriptions,
-//! and answers of other providers in these shapes. Their members tell them apart.
+//! and answers of other providers in these shapes. The meter tells them apart by their members.
 
 mod counts;
 mod meter;

@@ -13,7 +13,7 @@ pub enum Node {
     Usage,
     /// `prompt_tokens_details`, `input_tokens_details`, `input_token_details`.
     InputDetails,
-    /// `completion_tokens_details`, `output_tokens_details`.
+    /// `completion_tokens_details`, `output_tokens_details`, `output_token_details`.
     OutputDetails,
     /// `server_tool_use`.
     ServerTools,

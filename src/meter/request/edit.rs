@@ -12,8 +12,8 @@ pub struct Changes<'a> {
     pub model: Option<&'a str>,
     /// Whether to ask the upstream for the usage chunk of a stream.
     pub include_usage: bool,
-    /// The highest output limit. Higher limits are lowered to it, and it is added if the request
-    /// has none.
+    /// The highest output limit, in tokens. Higher limits are lowered to this one. If the request
+    /// has no limit, this one is added.
     pub output_limit: Option<u32>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Places {
     pub limits: Vec<Limit>,
     /// The limit that can be added to this shape of request, if it has none.
     pub new_limit: Option<&'static str>,
-    /// Whether a limit holds for every shape that the request may have.
+    /// Whether the output can be limited for every shape that the request may have.
     pub can_limit: bool,
     /// The place of the value of `stream_options`.
     pub stream_options: Option<StreamOptions>,
@@ -102,14 +102,15 @@ impl Places {
     }
 
     fn limit_edits(&self, limit: u32) -> Vec<(Span, String)> {
-        // The provider does not know these limits, but another server of the same shape may.
+        // Every limit that is set is lowered, even one that this provider does not know: another
+        // server of the same shape may read it.
         let set = self.limits.iter().filter_map(|one| Some((one, one.value?)));
         let mut edits: Vec<_> =
             set.clone().map(|(one, value)| (one.span, value.min(limit).to_string())).collect();
         if set.clone().any(|(one, _)| one.is_native) {
             return edits;
         }
-        // A limit that is null is set only if no other limit is set.
+        // A known limit that is null or 0 is filled in only if no known limit is set.
         let unset = self.limits.iter().find(|one| one.is_native && one.value.is_none());
         if let Some(unset) = unset {
             edits.push((unset.span, limit.to_string()));
@@ -132,7 +133,7 @@ fn member(text: &str, is_only: bool) -> String {
 
 /// A string as JSON.
 fn quoted(text: &str) -> String {
-    // Every string has a form in JSON.
+    // Every string can be written as JSON.
     serde_json::to_string(text).unwrap_or_default()
 }
 

@@ -12,7 +12,7 @@ const MAX_COUNT: u32 = i32::MAX as u32;
 /// The longest name of a model, in characters.
 const MAX_MODEL: usize = 255;
 
-/// The facts so far.
+/// The facts that were found so far.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
     pub places: Places,
@@ -20,7 +20,8 @@ pub(super) struct Facts {
     pub is_stream: bool,
     pub asks_for_usage: bool,
     pub answers: u32,
-    /// The number of elements of a list of prompts that are not single tokens.
+    /// The number of texts and token lists in a list of prompts. Single tokens are not counted,
+    /// because together they are one prompt.
     pub prompts: u32,
     pub exempt_bytes: usize,
     pub images: u32,
@@ -30,12 +31,12 @@ pub(super) struct Facts {
     pub asks_for_audio: bool,
     pub asks_for_images: bool,
     pub has_documents: bool,
-    /// The member whose other models are refused.
+    /// The name of the member that is open and must not name other models.
     pub other_models: &'static str,
     pub members: Vec<(Box<str>, Scalar)>,
     pub has_messages: bool,
     pub has_prompt: bool,
-    /// `prompt` is an object: it names a prompt that the provider stores (responses).
+    /// Whether `prompt` is an object: it then names a prompt that the provider stores (responses).
     pub has_stored_prompt: bool,
     pub has_input: bool,
     pub is_for_images: bool,
@@ -67,7 +68,7 @@ impl Facts {
         Ok(())
     }
 
-    /// Takes a number of answers that are asked for.
+    /// Takes the number of answers that the request asks for.
     pub fn answers(&mut self, name: &'static str, token: Token<'_>) -> Result<(), BodyMistake> {
         self.answers = self.answers.max(count(name, token)?.unwrap_or(0));
         Ok(())
@@ -111,7 +112,7 @@ impl Facts {
         self.members.push((name.into(), scalar));
     }
 
-    /// Ends the reading of the request, and returns the result.
+    /// Returns the request that was read.
     pub fn read(mut self, kind: &MeterKind, body_bytes: usize) -> ReadRequest {
         let makes_images = self.model.as_deref().is_some_and(makes_images);
         let is_for_images = self.is_for_images || makes_images;
@@ -181,8 +182,9 @@ impl Facts {
         }
     }
 
-    /// The largest output limit, and whether the provider is known to keep to it. `None` if one of
-    /// the shapes that the request may have sets none that its provider knows.
+    /// The largest output limit, and whether the provider is known to keep to it. The limit is
+    /// `None` if, for one of the shapes that the request may have, no limit is set that the
+    /// provider knows.
     fn output_limit(&mut self, kind: &MeterKind) -> (Option<u32>, bool) {
         let known = self.known_limits(kind);
         let shapes = || known.iter().filter(|names| !names.is_empty());
@@ -195,7 +197,7 @@ impl Facts {
         };
         let is_limited = shapes().all(|names| is_set(names));
         let largest = limits.iter().filter_map(|limit| limit.value).max();
-        // One new limit does not limit two shapes.
+        // One added limit cannot limit two shapes.
         self.places.can_limit = is_limited || shapes().count() < 2;
         (largest.filter(|_| is_limited), shapes().next().is_some())
     }

@@ -11,7 +11,7 @@ pub(super) struct Next<'a> {
     pub watched: Option<&'a str>,
 }
 
-/// No member, or one that is not known.
+/// No member, or a member that is not known.
 pub(super) const NOTHING: Next<'static> = Next { role: Role::None, name: "", watched: None };
 
 /// An open object or list.
@@ -30,7 +30,7 @@ pub(super) struct Frame {
     pub data_bytes: usize,
 }
 
-/// A frame that nothing was read for.
+/// A frame in which nothing was read yet.
 pub(super) const CLOSED: Frame = Frame {
     place: Place::Any,
     is_list: false,

@@ -23,19 +23,20 @@ pub enum Role {
     Answers,
     /// The member says whether the call runs in the background.
     Background,
-    /// Models beside `model`, unless it is null or empty.
+    /// The member names models beside `model`, unless its value is null or empty.
     OtherModels,
-    /// Input that is not in the body, unless it is null.
+    /// The member names input that is not in the body, unless its value is null.
     Elsewhere,
-    /// Unless it is null, the member names a prompt that the provider stores.
+    /// The member names a prompt that the provider stores, unless its value is null.
     StoredPrompt,
-    /// A document, unless it is null: its bytes do not tell how many tokens it has.
+    /// The member is a document, unless its value is null. The bytes of a document do not tell how
+    /// many tokens it has.
     Document,
-    /// The cache may be written to, unless it is null.
+    /// The request may write to the cache, unless the value is null.
     Cache,
-    /// Unless it is null, the request sends audio.
+    /// The request sends audio, unless the value is null.
     SendsAudio,
-    /// Unless it is null, the request asks for audio.
+    /// The request asks for audio, unless the value is null.
     AsksForAudio,
     /// An image, as a string or as an object with `url`.
     ImageUrl,
@@ -75,7 +76,7 @@ pub struct Known {
 /// The members that are known in a place.
 #[derive(Clone, Copy, Debug)]
 pub struct Members {
-    /// Each of them.
+    /// All known members of the place.
     pub known: &'static [Known],
     /// One bit for the first letter of each folded name; the lowest bit is `a`.
     initials: u32,
@@ -91,8 +92,9 @@ impl Members {
         Self { known, initials }
     }
 
-    /// Whether a name with this spelling may be one of the members, by its first letter. Other
-    /// letters fold to the first one as well, and `_` may stand before it.
+    /// Whether a name may be one of the members, judged by its first letter. A name that begins
+    /// with anything but an ASCII letter always may, because `_` is ignored and some other letters
+    /// fold to ASCII ones.
     pub const fn may_have(self, spelling: &[u8]) -> bool {
         match spelling.first() {
             Some(letter) if letter.is_ascii_alphabetic() => {
@@ -107,7 +109,7 @@ const fn known(spelled: &'static str, folded: &'static str, role: Role) -> Known
     Known { spelled, folded, role, is_strict: true }
 }
 
-/// A member whose value is data for the provider. In another spelling it is an unknown member.
+/// A member whose value is data for the provider. A member in another spelling is not known.
 const fn data(spelled: &'static str, folded: &'static str) -> Known {
     Known { spelled, folded, role: Role::Open(Place::Data), is_strict: false }
 }
@@ -153,7 +155,7 @@ const TOP: Members = Members::of(&[
     // OpenRouter's.
     known("plugins", "plugins", Role::Elsewhere),
     known("models", "models", Role::OtherModels),
-    // LiteLLM's. It puts the members of `extra_body` into the request that it makes.
+    // LiteLLM's. LiteLLM puts the members of `extra_body` into the request that it makes.
     known("fallbacks", "fallbacks", Role::OtherModels),
     known("context_window_fallbacks", "contextwindowfallbacks", Role::OtherModels),
     known("content_policy_fallbacks", "contentpolicyfallbacks", Role::OtherModels),

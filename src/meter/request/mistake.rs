@@ -31,7 +31,7 @@ pub enum BodyMistake {
     Background,
     /// A member names models beside `model`.
     OtherModels(&'static str),
-    /// The route does not take this member.
+    /// The route's config denies this member.
     Denied(Box<str>),
 }
 

@@ -8,9 +8,9 @@ pub(super) const LONGEST: usize = 64;
 /// Writes a name without `_` and in lower case into the buffer. `None` if it is longer than every
 /// known name.
 ///
-/// Go's JSON parser ignores case, and takes the two letters outside ASCII that Unicode folds to `s`
-/// and `k` for these. Protobuf's parser takes `maxTokens` for `max_tokens`. Parsers in C end a name
-/// at a NUL.
+/// Go's JSON parser ignores case. It also takes U+017F for `s` and U+212A for `k`, as Unicode folds
+/// them. The Turkish letters U+0130 and U+0131 are taken for `i`. Protobuf's parser takes
+/// `maxTokens` for `max_tokens`. Parsers in C end a name at a NUL.
 pub(super) fn fold<'b>(name: &Text<'_>, buffer: &'b mut [u8; LONGEST]) -> Option<&'b [u8]> {
     if !name.has_escapes && name.raw.is_ascii() {
         return put(name.raw.iter().copied(), buffer);
@@ -41,7 +41,7 @@ fn put(bytes: impl Iterator<Item = u8>, buffer: &mut [u8; LONGEST]) -> Option<&[
 /// Folds a name from the config. `None` if it is longer than [`LONGEST`].
 pub(super) fn fold_plain(name: &str) -> Option<Box<[u8]>> {
     let raw = name.as_bytes();
-    // In the config, a backslash in a name stands for itself.
+    // In the config, a backslash in a name is an ordinary character and begins no escape.
     let mut buffer = [0; LONGEST];
     put(raw.iter().copied(), &mut buffer).map(Box::from)
 }

@@ -1,4 +1,4 @@
-//! The objects and lists of a request in which the price reads.
+//! The objects and lists of a request that the reader tells apart.
 
 /// An object or list of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub enum Place {
     Part(Within),
     /// `image_url` as an object.
     ImageUrl(Within),
-    /// The same for video, audio or a document, whose data counts as text.
+    /// `video_url`, `audio_url` or `document_url` as an object. Its data counts as text.
     MediaUrl,
     /// `source` of a part (Anthropic).
     Source(Within),
@@ -55,9 +55,10 @@ pub enum Place {
     Modalities,
     /// `images` of a message or of the request (Ollama).
     Images,
-    /// Other models, or members of the request in another place: nothing may stand in it.
+    /// A member that names other models, or that holds further members of the request. It must be
+    /// empty.
     OtherModels,
-    /// Any other: names of input that is not in the body count here as well.
+    /// Any other object or list. Members that name input outside the body count here as well.
     Any,
     /// JSON that is data for the provider, such as a schema or the arguments of a call. No name in
     /// it is a member of the request.

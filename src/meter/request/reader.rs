@@ -62,10 +62,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Ends the reading, at the end of the body.
+    /// Returns the request, at the end of the body.
     ///
     /// # Errors
-    /// [`BodyMistake::NotAnObject`].
+    /// No error occurs here, because a mistake ends the reading earlier.
     pub fn end(self) -> Result<ReadRequest, BodyMistake> {
         Ok(self.facts.read(self.kind, self.body.len()))
     }

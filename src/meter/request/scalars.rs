@@ -34,14 +34,15 @@ impl Reader<'_> {
             Role::AsksForAudio => self.facts.asks_for_audio = true,
             _ => {}
         }
-        // A cache that was filled before is also input that is not in the body.
+        // `cachedContent` names input that is not in the body. It also counts as a write to the
+        // cache.
         if matches!(next.name.as_bytes(), b"cachedContent") {
             self.facts.writes_cache = true;
         }
     }
 
-    /// Takes an image whose data has this many bytes. With `is_exempt` its place is one where the
-    /// data may not count as text.
+    /// Takes an image whose data has `data_bytes` bytes. If `is_exempt`, the image stands in a
+    /// place where its data does not count as text. Elsewhere it is counted as text.
     pub(super) fn image(&mut self, is_exempt: bool, data_bytes: usize) {
         if is_exempt {
             self.facts.images = self.facts.images.saturating_add(1);
@@ -161,13 +162,14 @@ impl Reader<'_> {
         }
     }
 
-    /// The address of films, sound or a document: the thing itself, or where it is.
+    /// Takes the URL of video, audio or a document: a data URL, or an address outside the body.
     fn media(&mut self, text: Text<'_>) {
         self.facts.has_documents = true;
         self.address(false, text, "url");
     }
 
-    /// The address of an image: the image itself, or where it is.
+    /// Takes a URL: a data URL, whose data counts as an image if `is_exempt`, or an address outside
+    /// the body.
     fn address(&mut self, is_exempt: bool, text: Text<'_>, name: &'static str) {
         if !text.starts_with(b"data:") {
             self.facts.elsewhere(name);

@@ -3,11 +3,11 @@
 
 use memchr::memchr2;
 
-/// The longest beginning of a line that must be read to know its field: a byte order mark, and
-/// `data:`.
+/// The longest beginning of a line that must be read to know its field, in bytes: a byte order
+/// mark, and `data:`.
 const LONGEST_FIELD: usize = 8;
 
-/// One step through a part. The position after the step is passed along with it.
+/// One step through a part. [`Lines::next`] moves its position past the step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Bytes of the value of a `data` line, from this index to the position.
@@ -20,7 +20,7 @@ pub enum Step {
     LineEnds,
     /// An empty line: the event ends.
     EventEnds,
-    /// The line feed that belongs to a carriage return at the end of the part before.
+    /// A line feed that belongs to the carriage return at the end of the previous part.
     LineFeed,
 }
 

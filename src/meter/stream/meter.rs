@@ -118,19 +118,20 @@ impl StreamMeter {
         }
     }
 
-    /// How many bytes of an event that is not whole yet are kept back.
+    /// The number of bytes of an unfinished event that are kept back.
     pub fn kept_bytes(&self) -> usize {
         self.passing.as_ref().map_or(0, Passing::kept_bytes)
     }
 
-    /// Passes on what is kept back, and the rest of its event as it comes.
+    /// Passes on the bytes that are kept back. The rest of their event is then passed on as it
+    /// arrives.
     pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
         if let Some(passing) = &mut self.passing {
             passing.keep_nothing(to_client);
         }
     }
 
-    /// The usage that the stream has told so far.
+    /// The usage that the stream has reported so far.
     pub fn so_far(&self) -> AnswerUsage {
         self.reader.so_far()
     }
@@ -140,8 +141,8 @@ impl StreamMeter {
         self.reader.text_bytes()
     }
 
-    /// The tokens of output that the stream has told so far, for a hold that grows. Tokens that are
-    /// not shown count, too. 0 once the usage is final.
+    /// The tokens of output that the stream has reported so far, hidden ones included, for a hold
+    /// that grows. 0 once the usage is final.
     pub fn running_output(&self) -> u64 {
         self.reader.running_output()
     }

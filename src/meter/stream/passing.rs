@@ -1,4 +1,4 @@
-//! Passes bytes on to the client, and keeps back those of an event that is not whole.
+//! Passes the bytes of a stream on to the client, and keeps back those of an unfinished event.
 
 use bytes::{Bytes, BytesMut};
 
@@ -11,18 +11,18 @@ pub const MAX_KEPT_BYTES: usize = 1 << 20;
 pub enum Piece {
     /// These bytes. If they arrived in one part, they share its memory.
     Bytes(Bytes),
-    /// The place of the report, if there is one. The last event begins after it. The meter has
-    /// already read that event, so `so_far` has the whole usage. There is at most one report, and
-    /// none if the stream ends without its last event.
+    /// The place of the report. The last event begins after it. The meter has already read that
+    /// event, so `so_far` has the whole usage. There is at most one report, and none if the stream
+    /// ends without its last event.
     Report,
 }
 
-/// Whether bytes are passed on.
+/// Whether the client gets certain bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The client gets them.
+    /// The client gets the bytes.
     Passes,
-    /// The client does not see them.
+    /// The bytes are dropped.
     Hidden,
 }
 
@@ -56,7 +56,7 @@ impl Passing {
         }
     }
 
-    /// Begins a part.
+    /// Begins the next part of the stream.
     pub const fn part_begins(&mut self) {
         self.from = 0;
     }
@@ -83,14 +83,14 @@ impl Passing {
         self.flush(Fate::Passes, part, at, to_client);
     }
 
-    /// Ends the event at `at`. If it was not decided, it is passed on.
+    /// Ends the event at `at`. If its fate was not decided, it is passed on.
     pub fn event_ends(&mut self, part: &Bytes, at: usize, to_client: &mut Vec<Piece>) {
         let fate = if self.is_settled { self.last_fate } else { Fate::Passes };
         self.decide(fate, part, at, to_client);
         self.is_settled = false;
     }
 
-    /// Takes the bytes before `at`, which belong to the end of the line before.
+    /// Takes the line feed before `at`, which belongs to the end of the previous line.
     pub fn rest_of_line_end(&mut self, part: &Bytes, at: usize, to_client: &mut Vec<Piece>) {
         if self.kept.is_empty() {
             self.flush(self.line_fate, part, at, to_client);
@@ -108,18 +108,19 @@ impl Passing {
         }
     }
 
-    /// How many bytes are kept.
+    /// The number of bytes that are kept back.
     pub fn kept_bytes(&self) -> usize {
         self.kept.len()
     }
 
-    /// The event passes on as one that is too long to be kept.
+    /// Passes on the kept bytes, and the rest of the event as it arrives, as for an event that is
+    /// too long.
     pub fn keep_nothing(&mut self, to_client: &mut Vec<Piece>) {
         self.is_too_long = true;
         self.end(to_client);
     }
 
-    /// The stream ends.
+    /// Ends the stream, and passes on the kept bytes.
     pub fn end(&mut self, to_client: &mut Vec<Piece>) {
         if !self.kept.is_empty() {
             to_client.push(Piece::Bytes(self.kept.split().freeze()));

@@ -3,7 +3,7 @@
 use crate::price::metered::wanted::WantedValue;
 use crate::usage::{RequestFacts, Scalar};
 
-/// The member that the answer may override.
+/// The member whose value the answer may override.
 const SERVICE_TIER: &str = "service_tier";
 
 /// Members of the request that must all have certain values.

@@ -33,8 +33,8 @@ pub enum OwnAnswer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnMissingUsage {
-    /// An estimate. The input counts as it was held for, and the output is estimated from the
-    /// delivered text.
+    /// An estimate. The input counts as much as the hold covers, and the output is estimated from
+    /// the delivered text.
     #[default]
     Estimate,
     /// The whole hold.
@@ -151,7 +151,7 @@ with_prices! {
     pub struct TierConfig {
         /// The tier applies to calls with more tokens of input than this, of all kinds together.
         input_tokens: u64,
-        /// The operator's own costs of such a call, where they differ.
+        /// The operator's own costs of such a call, if they differ.
         #[serde(default)]
         cost: CostConfig,
     }
@@ -162,7 +162,7 @@ with_prices! {
     pub struct WhenConfig {
         /// The top-level members of the request, with the value that each must have.
         r#if: BTreeMap<String, WantedValue>,
-        /// The operator's own costs of such a call, where they differ.
+        /// The operator's own costs of such a call, if they differ.
         #[serde(default)]
         cost: CostConfig,
     }
@@ -175,7 +175,7 @@ with_prices! {
         r#match: String,
         /// The upstream of the model, in place of the route's.
         upstream: Option<String>,
-        /// The model that the upstream is asked for, instead of the request's.
+        /// The model's name at the upstream, which replaces the name in the request.
         rename: Option<String>,
         /// Whether calls of this model cost nothing.
         #[serde(default)]
@@ -227,7 +227,7 @@ impl CostConfig {
         self.request.iter().map(|cost| ("request", *cost)).chain(kinds)
     }
 
-    /// These costs, with those that `others` has in their place.
+    /// These costs, except that a cost which `others` sets is taken from `others`.
     #[must_use]
     pub fn replaced_by(&self, others: &Self) -> Self {
         let kept = self.kinds.iter().filter(|(kind, _)| others.of(*kind).is_none());

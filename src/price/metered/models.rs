@@ -13,7 +13,8 @@ use crate::price::metered::tariff::Tariff;
 /// A model, or the models of one pattern, with their prices.
 #[derive(Clone, Debug)]
 pub struct Model {
-    /// The index in the table, from 0. Lists with one element for each model use it.
+    /// The index in the table, from 0. Other lists with one element for each model use the same
+    /// index.
     pub index: usize,
     /// The `match` as written, for metrics and for people.
     pub label: Arc<str>,

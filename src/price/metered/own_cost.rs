@@ -5,8 +5,8 @@ use crate::price::metered::rates::Rates;
 use crate::price::money::{Currency, UnitAmount};
 use crate::usage::{Kind, Totals};
 
-/// The parts into which a billionth is divided for sums, because a price of tokens is for a million
-/// of them.
+/// The number of parts into which sums divide a billionth: a price of tokens is for a million
+/// tokens.
 const PARTS: u128 = 1_000_000;
 
 /// The operator's own cost of calls. It is exact until it is converted into one currency.
@@ -51,8 +51,9 @@ impl OwnCost {
         Some(())
     }
 
-    /// The cost in the currency `to`, with each part rounded up to a billionth. Without `to`, the
-    /// currency is that of all costs. `None` if a rate is missing, or if an amount is too large.
+    /// The cost in the currency `to`, with the sum of each currency rounded up to a billionth.
+    /// Without `to`, the result is in the currency of the first sum. `None` if a rate is missing,
+    /// or if an amount is too large.
     pub fn total(&self, to: Option<Currency>, rates: &Rates) -> Option<UnitAmount> {
         let to = to.or(self.sums.first().map(|(currency, _)| *currency))?;
         let mut nanos = 0_u64;

@@ -24,7 +24,7 @@ pub enum ModelPatternError {
     TwoStars,
 }
 
-/// Whether a request may name its model so: with 1 to 255 visible ASCII characters.
+/// Whether a request may use `name` as the name of its model: 1 to 255 visible ASCII characters.
 pub fn is_model_name(name: &str) -> bool {
     (1..=MAX_MODEL_BYTES).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -125,7 +125,7 @@ impl ModelPattern {
         reach.last() == Some(&true)
     }
 
-    /// The part of `model` for which the only `*` stands, in its spelling there.
+    /// The part of `model` that the first `*` of the pattern stands for, as `model` spells it.
     fn taken<'m>(&self, model: &'m str) -> Option<&'m str> {
         let (before, after) = self.0.split_once('*')?;
         model.get(before.len()..model.len().checked_sub(after.len())?)
@@ -138,8 +138,8 @@ impl fmt::Display for ModelPattern {
     }
 }
 
-/// The model that an upstream is asked for: a name, or a text with `*` for the part that the `*` of
-/// the pattern stands for.
+/// The model's name at an upstream: a name, or a text with `*` for the part that the `*` of the
+/// pattern stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rename(Box<str>);
 
@@ -225,8 +225,7 @@ mod tests {
     }
 
     proptest! {
-        /// Two patterns overlap if a short name matches both, and if they overlap such a name is
-        /// found.
+        /// Two patterns overlap exactly if a short name matches both.
         #[test]
         fn overlapping_is_what_names_say(one in "[ab*]{1,4}", two in "[ab*]{1,4}") {
             let (Ok(one), Ok(two)) = (ModelPattern::parse(&one), ModelPattern::parse(&two)) else {

@@ -25,9 +25,10 @@ pub struct MeteredQuote {
     /// The most credits that the hold of a stream may reach. For other calls it equals `hold`,
     /// unless their provider may ignore the limit of the output.
     pub most: Credits,
-    /// The credits that the call may cost where its usage is to be believed; at least `most`.
+    /// The highest cost at which reported usage is plausible; at least `most`. Usage is refused as
+    /// false only if it costs more than the route's `max_overrun` times this amount.
     pub believed: Credits,
-    /// The tokens of input that are held for, images included.
+    /// The tokens of input that the hold covers, images included.
     pub input_tokens: u64,
     /// The part of `input_tokens` that stands for images.
     image_tokens: u64,
@@ -57,7 +58,7 @@ pub struct MeteredQuote {
     least: Credits,
 }
 
-/// The reason why a request has no quote. The client is sent it with 400.
+/// The reason why a request has no quote. The client gets the message with 400.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MeteredRefusal {
     /// The request refers to input outside its body, and the model has no limit on its input.
@@ -120,9 +121,10 @@ pub fn quote(
     let Dearest { fixed, output, is_bounded } = dearest(tariff, &after_when, facts, input_tokens);
     let limit = facts.limits.output_tokens.map(u64::from);
     let each = limit.map_or(caps.max_output_tokens, |limit| limit.min(caps.max_output_tokens));
-    // A hold grows behind the text of a stream. Sound and images have none, so all of it is held at once.
+    // The hold of a stream grows with the delivered text. Audio and images have no text, so the
+    // whole amount is held at once.
     let grows = facts.is_stream && !facts.makes_media;
-    // A provider that is not known may ignore the limit, so more may have to be held and charged.
+    // An unknown provider may ignore the limit, so more may have to be held and charged.
     let keeps_limit = facts.limits.is_kept;
     let most = if keeps_limit { each } else { caps.max_output_tokens };
     let step = if grows { most.min(caps.hold_output_tokens) } else { each };
@@ -152,7 +154,8 @@ pub fn quote(
     quote.most = quote.held_for(quote.output_tokens);
     quote.believed = quote.most;
     if facts.expands && !tariff.is_free {
-        // A small PDF, or an image, may have many tokens. All that the model reads is believed.
+        // A small PDF or image may have many tokens, so usage up to the model's largest input is
+        // plausible.
         let input = cap.min(MOST_INPUT).max(input_tokens);
         let Dearest { fixed, output, .. } = dearest(tariff, &after_when, facts, input);
         let all = MeteredQuote { fixed, output, ..quote.clone() };
@@ -161,14 +164,15 @@ pub fn quote(
     Ok(quote)
 }
 
-/// The dearest prices of a call: they make its hold.
+/// The highest prices that a call may have. The hold is computed from them.
 struct Dearest {
     fixed: Exact,
     output: UnitPrice,
     is_bounded: bool,
 }
 
-/// The dearest prices of a call with so many tokens of input, or fewer: a lower tier may then apply.
+/// The highest prices of a call with at most `input_tokens` tokens of input. All tiers up to that
+/// number count, because with fewer tokens a lower tier applies.
 fn dearest(
     tariff: &Tariff,
     after_when: &UnitPrices,
@@ -279,8 +283,7 @@ impl MeteredQuote {
         let output_tokens = output_tokens.min(self.output_tokens);
         let exact = self.fixed.plus(Exact::units(self.output, Kind::Output, output_tokens));
         let least = if self.tariff.is_free { 0 } else { 1 };
-        // If the amount is beyond all credits, the largest amount stands for it, which no account
-        // can pay.
+        // An amount that credits cannot count becomes the largest amount, which no account can pay.
         let held = exact.rounded_up().map_or(MAX_MICROS, Credits::micros).max(least);
         Credits::from_micros(held.max(self.least.micros())).unwrap_or(self.most)
     }
@@ -375,11 +378,11 @@ impl MeteredQuote {
         usage
     }
 
-    /// Estimates the usage of an answer that did not report it. The input counts as the hold covers
-    /// it. The output counts as one token for two bytes of `delivered_text_bytes`, but at most what
-    /// the request allows. `known` is the usage that the answer did report, such as the input at
-    /// the start of a stream. Its counts of input replace the estimate, and its count of output
-    /// does if it is larger.
+    /// Estimates the usage of an answer that did not report it. The input counts as much as the
+    /// hold covers. The output counts as one token for two bytes of `delivered_text_bytes`, but at
+    /// most what the request allows. `known` is the usage that the answer did report, such as the
+    /// input at the start of a stream. Its counts of input replace the estimate. So does its count
+    /// of output, if that is larger.
     pub fn estimate(&self, known: Option<&Usage>, delivered_text_bytes: u64) -> Usage {
         let mut usage = known.copied().unwrap_or(Usage::NONE);
         let mut set = |kind, count: u64| {

@@ -12,7 +12,8 @@ const NANOS_PER_UNIT: u128 = 1_000_000_000;
 pub struct Rates(Vec<(Currency, UnitAmount)>);
 
 impl Rates {
-    /// Reads the rates of the config, without those that [`check_rates`] refuses.
+    /// Reads the rates of the config. A line whose key is not a currency is left out, and
+    /// [`check_rates`] reports it.
     pub fn new(config: &RatesConfig) -> Self {
         let rates = config.worth.iter();
         Self(rates.filter_map(|(code, worth)| Some((code.parse().ok()?, *worth))).collect())

@@ -19,7 +19,7 @@ pub const DEFAULT_HOLD_OUTPUT_TOKENS: u64 = 2048;
 pub const DEFAULT_IMAGE_TOKENS: u64 = 2000;
 
 /// The prices of a model, or of a route with unit prices of its own. First a `when` replaces prices
-/// depending on the request, then a tier does depending on the input.
+/// depending on the request. Then a tier replaces prices depending on the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tariff {
     pub(super) base: UnitPrices,
@@ -34,7 +34,7 @@ pub struct Tariff {
     cost: CostConfig,
 }
 
-/// The most `when` entries of a model. A quote has one bit for each in a number.
+/// The most `when` entries of a model. A quote keeps one bit of a `u64` for each.
 pub(super) const MAX_WHENS: usize = 64;
 
 /// The limits of a model on the amounts that are held.
@@ -55,7 +55,7 @@ pub struct Caps {
 pub(super) struct When {
     pub(super) condition: Condition,
     pub(super) prices: UnitPrices,
-    /// The own costs that differ.
+    /// The operator's own costs that differ from the base costs.
     cost: CostConfig,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Tier {
     /// The tier applies to calls with more tokens of input than this.
     pub(super) above: u64,
     pub(super) prices: UnitPrices,
-    /// The own costs that differ.
+    /// The operator's own costs that differ from the base costs.
     cost: CostConfig,
 }
 
@@ -183,7 +183,8 @@ impl Tariff {
         std::iter::once(*after_when).chain(tiered)
     }
 
-    /// The prices for this much input. `after_when` are the prices after `when` has replaced some.
+    /// The prices of a call with `input_tokens` tokens of input. `after_when` are the prices after
+    /// `when` has replaced some.
     pub(super) fn tiered(&self, after_when: &UnitPrices, input_tokens: u64) -> UnitPrices {
         let reached = self.tiers.iter().rev().find(|tier| input_tokens > tier.above);
         reached.map_or(*after_when, |tier| after_when.replaced_by(&tier.prices))

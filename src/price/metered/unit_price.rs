@@ -14,10 +14,11 @@ const DECIMALS: usize = 9;
 /// The number of billionths in one credit.
 const NANOS_PER_CREDIT: u64 = 10_u64.pow(DECIMALS as u32);
 
-/// The number of tokens that a price of tokens is for.
+/// The number of tokens that one price of tokens pays for.
 const TOKENS_PER_PRICE: u64 = 1_000_000;
 
-/// The number of quadrillionths (10^-15) of a credit, which [`Exact`] counts, in a micro-credit.
+/// The number of quadrillionths (10^-15) of a credit in a micro-credit. [`Exact`] counts
+/// quadrillionths.
 const FEMTOS_PER_MICRO: u128 = 1_000_000_000;
 
 /// The price of a million tokens of one kind, or of one unit of another kind, in credits. It has at

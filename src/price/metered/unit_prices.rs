@@ -61,7 +61,7 @@ impl UnitPrices {
         self.request.is_none_or(UnitPrice::is_zero) && self.iter().all(|(_, price)| price.is_zero())
     }
 
-    /// These prices, of which those that `other` sets are replaced.
+    /// These prices, except that a price which `other` sets is taken from `other`.
     #[must_use]
     pub(super) fn replaced_by(&self, other: &Self) -> Self {
         let mut prices = *self;

@@ -75,7 +75,7 @@ pub fn warn_of_unit_prices(
 struct Losses<'a> {
     packs: &'a [PackConfig],
     rates: &'a Rates,
-    /// The model, or the path.
+    /// The model's `match`, or the route's path.
     of: &'a str,
 }
 
@@ -145,8 +145,8 @@ const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// Segments of provider paths under which there are data that belong to the provider's key and not
-/// to the account that calls.
+/// Segments of a provider's paths below which the data belong to the provider's key, and not to the
+/// account that calls.
 const SHARED: [&str; 11] = [
     "files",
     "uploads",
@@ -161,7 +161,7 @@ const SHARED: [&str; 11] = [
     "cachedcontents",
 ];
 
-/// Members of a request that continue what an earlier request stored at the provider.
+/// The member of a request that continues a response which the provider has stored.
 const CONTINUES: &str = "previous_response_id";
 
 /// Warnings about routes through which one account may read another's data at the provider. Also

@@ -9,7 +9,7 @@ use zstd::stream::raw::{DParameter, Decoder as Zstd, InBuffer, Operation, OutBuf
 /// The most bytes to which one answer is decoded.
 pub const MAX_DECODED_BYTES: u64 = 64 << 20;
 
-/// The largest window is 2^23 bytes (8 MiB).
+/// The largest window for zstd, as a power of two: 2^23 bytes (8 MiB).
 const MAX_WINDOW_LOG: u32 = 23;
 
 /// The most bytes that are decoded at a time.
@@ -65,7 +65,7 @@ pub struct Decoder {
 }
 
 enum Coding {
-    /// One member after the other (RFC 1952, 2.2).
+    /// The answer is one gzip member after another (RFC 1952, 2.2).
     Gzip {
         member: Decompress,
         has_ended: bool,
@@ -74,7 +74,7 @@ enum Coding {
         state: Box<Brotli>,
         is_first: bool,
     },
-    /// One frame after the other (RFC 8878, 3).
+    /// The answer is one zstd frame after another (RFC 8878, 3).
     Zstd {
         frame: Box<Zstd<'static>>,
         has_ended: bool,

@@ -33,7 +33,7 @@ pub struct Pointers {
     places: Arc<Places>,
     /// How far the meter has followed each pointer.
     ways: Box<[Way]>,
-    /// The open objects and lists. For a list, this is the index of its next element.
+    /// The open objects and lists: for a list the index of its next element, for an object `None`.
     levels: Vec<Option<usize>>,
     is_text: bool,
     document_text_bytes: u64,

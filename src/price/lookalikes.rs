@@ -26,7 +26,7 @@ use crate::price::pattern::{Segment, ends_with};
 #[derive(Debug, Default)]
 pub(super) struct Lookalikes {
     literals: HashMap<Box<str>, Lookalikes>,
-    /// The patterns whose next segment is `{name}text`, by that text.
+    /// The patterns whose next segment is `{name}text`, keyed by the text in lower case.
     endings: HashMap<Box<str>, Lookalikes>,
     one: Option<Box<Lookalikes>>,
     /// The places of the patterns whose `{*rest}` starts here. There can be several, because

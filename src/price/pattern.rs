@@ -151,7 +151,7 @@ impl Pattern {
         left.is_none()
     }
 
-    /// Whether the path names the request's model: the pattern then has `{model}`.
+    /// Whether the pattern has `{model}`, so that the path names the request's model.
     pub fn has_model(&self) -> bool {
         self.model.is_some()
     }

@@ -19,8 +19,8 @@ pub fn no_routes(configs: &[RouteConfig]) -> Option<Mistake> {
 }
 
 /// Warnings for rules that have different prices for the same method although their paths differ
-/// only in case or in a trailing slash. If one of them has parameters, its calls cost the higher
-/// price.
+/// only in case or in a trailing slash. At least one of the two rules has parameters. The calls
+/// that resemble the other rule then cost the higher price, or are refused if a price is by usage.
 pub fn lookalike_routes(configs: &[RouteConfig]) -> Vec<Mistake> {
     let routes = configs.iter().enumerate();
     let routes: Vec<_> = routes.filter_map(|(i, config)| Route::read(i, config).ok()).collect();

@@ -113,8 +113,8 @@ impl Sent {
     }
 }
 
-/// The part of a body that is read before its call is forwarded. It is sent unchanged, before the
-/// rest of the body.
+/// The part of a body that is read before its call is forwarded. It is sent before the rest of the
+/// body.
 #[derive(Debug, Default)]
 pub(super) struct Buffered {
     pub bytes: Bytes,

@@ -216,9 +216,9 @@ impl Client {
 
     /// Whether the client has closed its side of the connection.
     ///
-    /// This can be false although the client has left. The close comes after the bytes sent before
-    /// it, and those may fill the socket's buffer while a large body or a pipelined request is not
-    /// read.
+    /// The result can be false although the client has left. The system sees the close only after
+    /// the bytes that were sent before it, and those may fill the socket's buffer while a large
+    /// body or a pipelined request is not read.
     pub fn has_left(&self) -> bool {
         /// Linux's `TCP_ESTABLISHED`: neither side has closed its direction.
         const ESTABLISHED: u8 = 1;

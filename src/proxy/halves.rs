@@ -28,9 +28,9 @@ pub(super) enum Outgoing<'a> {
 
 impl Incoming<'_> {
     /// The next part of the request's body. `is_done` says whether all of the body was read,
-    /// `reads` whether the caller wants its next part. If there is no more of the body, or the
-    /// caller does not want it, this resolves only once the client has left. The future may be
-    /// dropped at any time.
+    /// `reads` whether the caller wants the next part. If there is no more of the body, or the
+    /// caller does not want it, the future resolves only once the client has left. The future may
+    /// be dropped at any time.
     pub async fn next(self, is_done: bool, reads: bool) -> Result<Option<Bytes>> {
         match self {
             Self::Http1(session) if is_done || reads => {

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The most connections at a time.
     pub max_connections: usize,
-    /// The longest time for a TLS handshake, and for the first request head, from the connection
-    /// on.
+    /// The longest time for a TLS handshake, and for the first request head. Both are counted from
+    /// the moment at which the connection was accepted.
     pub header_timeout: Duration,
     /// The longest time from an answer's end to the end of the next request's head.
     pub keepalive_timeout: Duration,

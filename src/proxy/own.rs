@@ -175,7 +175,7 @@ fn request(client: &Client, about: &About, target: &Target, body: Body) -> Resul
     Ok(request)
 }
 
-/// Sends the answer's body as it is made, until it ends or the client has left.
+/// Sends the answer's body part by part, until the body ends or the client has left.
 async fn stream(client: &mut Client, body: &mut Body) -> Result<()> {
     loop {
         if client.is_blocked() {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::{Notify, mpsc};
 
-/// The end from which a handler reads.
+/// The end of a body from which a handler reads.
 pub(super) struct OwnBody {
     chunks: mpsc::Receiver<Bytes>,
     wanted: Arc<Notify>,
@@ -21,7 +21,7 @@ pub(super) struct OwnBody {
     has_asked: bool,
 }
 
-/// The end to which the connection gives the chunks.
+/// The end of a body to which the connection passes the chunks.
 pub(super) struct Feeder {
     /// `None` once the body has ended.
     chunks: Option<mpsc::Sender<Bytes>>,

@@ -23,7 +23,7 @@ pub(super) struct PoolKey {
 pub(super) struct Idle {
     pub stream: Stream,
     pub link: Arc<Link>,
-    /// The time at which the connection is closed.
+    /// The time at which the connection is closed if no call has used it.
     pub until: Instant,
 }
 

@@ -1,6 +1,6 @@
-//! A scanner of JSON that does not need a whole document. Its parts may be cut anywhere, and its
-//! tokens go to a [`Sink`]. The scanner keeps the first bytes of one token and one bit for each
-//! level, however long the document is.
+//! A scanner of JSON that does not need a whole document at once. A document may arrive in parts,
+//! which may be cut anywhere, and its tokens go to a [`Sink`]. The scanner keeps the first bytes of
+//! one token and one bit for each level, however long the document is.
 
 mod number;
 mod path;

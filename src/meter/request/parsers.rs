@@ -147,7 +147,8 @@ fn run(program: &Path, script: &str, bodies: &[&Vec<u8>]) -> Option<Vec<serde_js
     Some(output.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
 
-/// Pythons that have pydantic, if the project has installed the SDKs.
+/// The Pythons to compare with: the system's, and the one with pydantic if the project has
+/// installed the SDKs.
 fn pythons() -> Vec<PathBuf> {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);

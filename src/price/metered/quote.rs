@@ -87,7 +87,7 @@ pub enum MeteredRefusal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// The credits, rounded up once to a micro-credit. If the sum is more than the largest amount
-    /// of credits, that amount.
+    /// of credits, the charge is that amount.
     pub credits: Credits,
     /// The used kinds that have no price.
     pub unpriced: Unpriced,
@@ -202,8 +202,8 @@ fn fixed_part(prices: &UnitPrices, facts: &RequestFacts, input: u64, answers: u6
     call.plus(input).plus(images).plus(characters)
 }
 
-/// Refuses the request if a member on which the price depends equals none of the values that the
-/// prices name, but another parser may take it for one of them.
+/// Refuses the request if the value of a member equals none of the values that the prices name for
+/// it, but another parser may take it for one of them.
 fn refuse_doubtful(tariff: &Tariff, facts: &RequestFacts) -> Result<(), MeteredRefusal> {
     for (member, value) in &facts.members {
         let wanted = || {

@@ -172,7 +172,8 @@ impl Repeatable {
         self.is_retry && self.key.is_none()
     }
 
-    /// Whether the call may be answered although the account cannot pay for it.
+    /// Whether the call may be a retry. A retry gets the first call's answer even if the account
+    /// cannot pay.
     pub fn may_be_answered(&self) -> bool {
         self.key.is_some() || self.is_retry
     }
@@ -276,7 +277,7 @@ impl Repeatable {
     pub async fn conclude(&mut self, client: &mut Client) -> Result<()> {
         if let Some(Due { hold, settlement }) = self.due.take() {
             let cost = settlement.charge(hold.amount());
-            // A call that costs nothing is released, and its retry runs.
+            // A call that costs nothing is released, so a retry runs as a new call.
             if !cost.is_zero() {
                 self.store(hold.id(), cost).await;
             }

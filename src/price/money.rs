@@ -218,7 +218,7 @@ impl Currency {
 
     /// The number of decimals of Stripe's `amount` in this currency. It is the number in ISO 4217,
     /// with these exceptions: for ISK and UGX Stripe uses two while ISO has none, and for MGA
-    /// Stripe uses none while ISO has two.
+    /// Stripe uses none while ISO has two. IQD and LYD have two here and three in ISO.
     pub fn decimals(self) -> u32 {
         match self.0 {
             "BIF" | "CLP" | "DJF" | "GNF" | "JPY" | "KMF" | "KRW" | "MGA" | "PYG" | "RWF"

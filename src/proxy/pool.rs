@@ -65,7 +65,7 @@ impl Pool {
     }
 
     /// Adds a connection whose request and answer have ended. If the pool is full, the connection
-    /// that has been idle longest is closed.
+    /// whose time is up soonest is closed.
     pub fn put(&self, key: PoolKey, connection: Idle) {
         if self.most == 0 {
             return;

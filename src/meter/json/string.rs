@@ -113,7 +113,7 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     if let Some(end) = bytes.first_chunk().and_then(|word| first_stop(*word)) {
         return end;
     }
-    // Runs of more chunks are rare. For them memchr is faster.
+    // Runs of more than this many chunks are rare. For such runs memchr is faster.
     const CHUNKS: usize = 16;
     let (chunks, _) = bytes.as_chunks::<16>();
     let mut from = 0;

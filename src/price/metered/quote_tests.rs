@@ -1,4 +1,5 @@
-//! The amounts that are held and charged, compared with amounts that were computed by hand.
+//! The amounts that are held and charged, compared with amounts that were computed by hand. In the
+//! comments, `T` is a million tokens.
 
 use super::*;
 use crate::price::metered::config::{ModelConfig, UnitsConfig};

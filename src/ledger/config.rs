@@ -80,7 +80,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// The word in the config and in the ledger.
+    /// The word for this durability, in the config and in the ledger.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -101,7 +101,7 @@ pub struct CreditsConfig {
 
 const LOW_BALANCE: Credits = whole(20);
 
-/// The default of `unsynced_cap`: enough for some thousand calls a second of one account during the quarter of
+/// The default of `unsynced_cap`: enough for one account that makes some thousand calls a second, during the quarter of
 /// a second that a sync takes.
 const UNSYNCED_CAP: Credits = whole(100_000);
 
@@ -111,7 +111,7 @@ const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 /// The default of `postgres_connections`: for two batches in flight, the syncer, the lease, and a few readers.
 const POSTGRES_CONNECTIONS: u32 = 10;
 
-/// The fewest connections: a recovery has one for itself, while leases are renewed on others.
+/// The least value of `postgres_connections`: a recovery uses one connection while leases are renewed on others.
 const FEWEST_CONNECTIONS: u32 = 5;
 
 /// The longest name of a gateway, in bytes.

@@ -121,14 +121,14 @@ impl OperationId {
     /// `id`.
     ///
     /// # Errors
-    /// [`IdError`] where `id` cannot be an id.
+    /// [`IdError`] if `id` cannot be an id.
     pub fn posting(kind: EntryKind, id: &str) -> Result<Self, IdError> {
         if is_id(id) { Ok(Self(format!("{}:{id}", kind.as_str()).into())) } else { Err(IdError) }
     }
 
     /// The id of a hold's capture.
     pub fn capture(hold: &HoldId) -> Self {
-        // Every call has one of these, and `format!` takes twice as long.
+        // Every call makes an id of this kind, and `format!` takes twice as long.
         Self(["capture:", hold.as_str()].concat().into())
     }
 
@@ -142,7 +142,7 @@ impl OperationId {
     /// operation id.
     ///
     /// # Errors
-    /// [`IdError`] where `id` cannot be an id.
+    /// [`IdError`] if `id` cannot be an id.
     pub fn refund_part(hold: &HoldId, id: &str) -> Result<Self, IdError> {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
@@ -179,7 +179,7 @@ impl OperationId {
         &self.0
     }
 
-    /// Like [`OperationId::as_str`], without a copy of it.
+    /// Like [`OperationId::as_str`], as a shared text, without a copy.
     pub(crate) fn shared(&self) -> Arc<str> {
         self.0.clone()
     }

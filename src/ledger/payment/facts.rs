@@ -150,8 +150,7 @@ pub struct Facts {
     /// All of Stripe's ids for the payment: those of its session, payment intent, charge and
     /// disputes.
     pub names: BTreeSet<Arc<str>>,
-    /// The sale. `None` if the payment is not Farebox's, or where its sale has not been reported
-    /// yet.
+    /// The sale. `None` if the payment is not Farebox's, or if its sale has not been reported yet.
     pub sale: Option<Sale>,
     /// The progress of the payment.
     pub progress: Progress,
@@ -214,8 +213,8 @@ impl Facts {
         }
     }
 
-    /// Whether money went back to the buyer, or may go back. Such facts are stored even before it
-    /// is known whether the payment is Farebox's.
+    /// Whether money went back to the buyer, or may go back. Facts with such money are stored even before it is known
+    /// whether the payment is Farebox's.
     pub fn has_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
     }
@@ -275,7 +274,7 @@ impl Facts {
         sum.max(by_charge)
     }
 
-    /// The money that disputes have cost.
+    /// The money that disputes have cost, in minor units.
     fn disputed_minor(&self, on_dispute: OnDispute) -> u128 {
         let counts = |dispute: &&Dispute| match dispute.stage {
             Stage::Inquiry => false,

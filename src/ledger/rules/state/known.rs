@@ -29,14 +29,14 @@ pub(crate) struct Known {
     pub payments: KnownPayments,
     /// The id of each account's Stripe customer.
     pub customers: HashMap<AccountId, Arc<str>>,
-    /// Claims. Memory goes before them.
+    /// Claims. If memory knows a claim too, memory counts.
     pub claims: HashMap<ClaimId, KeyClaim>,
 }
 
 impl Known {
     /// The entry that charged a hold.
     pub fn capture_of(&self, hold: &HoldId) -> Option<&Entry> {
-        // A batch of ordinary calls knows no entries, and an id is made by two allocations.
+        // Usually the batch has no entries, and then the lookup need not build an id, which takes two allocations.
         if self.entries.is_empty() { None } else { self.entries.get(&OperationId::capture(hold)) }
     }
 }

@@ -1,4 +1,4 @@
-//! The calls of lost gateways. Their holds expire, and no other calls' holds do.
+//! The calls of lost gateways: their holds expire. The holds of other gateways' calls never do.
 //!
 //! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway
 //! ends it only if the owner is lost. That is so if the owner has no lease, and Redis has not heard
@@ -32,7 +32,7 @@ pub(crate) struct Silences {
     looked: Option<Instant>,
 }
 
-/// A gateway that has been silent since this gateway began to watch it.
+/// A gateway without a lease, and since when it has been silent while this gateway watched.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Instant,
@@ -103,7 +103,7 @@ impl Silences {
 }
 
 impl Silence {
-    /// Whether the silence continues: the gateway was not heard from again.
+    /// Whether the silence continues, which means that the gateway was not heard from again.
     fn goes_on(&self, heard_ms: Option<i64>) -> bool {
         match (self.heard_ms, heard_ms) {
             (Some(before), Some(now)) => now.saturating_sub(before).abs() <= SAME_MOMENT_MS,

@@ -1,4 +1,4 @@
-//! How each table of `migrations/sqlite` is moved into those of `migrations/postgres`.
+//! The list of the tables of `migrations/sqlite`, and how each is moved into the tables of `migrations/postgres`.
 //!
 //! | embedded | in Postgres |
 //! |---|---|
@@ -67,7 +67,7 @@ pub(crate) const TABLES: [Table; 12] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // As when the embedded ledger starts: if a clock was set back, a hold lives no longer than
+        // The same rule applies when the embedded ledger starts: if a clock was set back, a hold lives no longer than
         // its whole lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \

@@ -98,7 +98,7 @@ pub(crate) async fn write_contents(
         })?;
         tally.add(parsed);
     }
-    // The insert finds a repeated charge by its id, unless that may be forgotten.
+    // The insert finds a repeated charge by its id, unless that id may be forgotten.
     let is_old =
         |capture: &Capture| capture.is_call && may_be_forgotten(&capture.operation, capture.at_ms);
     if careful || tally.captures.iter().any(is_old) {

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 pub(crate) struct Rows(String);
 
 impl Rows {
-    /// No rows yet.
+    /// Creates an empty list of rows.
     pub const fn new() -> Self {
         Self(String::new())
     }

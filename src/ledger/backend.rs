@@ -102,10 +102,9 @@ pub trait Backend: Send + 'static {
         Duration::ZERO
     }
 
-    /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the
-    /// gateway that serves the ledger next. Removes from `unsettled` the ones that it stored. A
-    /// backend without a place for them leaves all of them there. Called only before
-    /// [`Backend::close`].
+    /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the gateway that serves the
+    /// ledger next. Removes the stored ends from `unsettled`. A backend that cannot store them leaves `unsettled`
+    /// unchanged. Called only before [`Backend::close`].
     fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
         let _ = unsettled;
         async {}

@@ -1,5 +1,5 @@
-//! Claims: a call's right to be the only one that is forwarded and charged for a request, so that a
-//! retry of the request hears the answer that was paid for.
+//! Claims: a call's right to be the only one that is forwarded and charged for a request, so that a retry of the
+//! request gets the answer that was paid for.
 //!
 //! A claim is decided in the operation that sets the call's credits aside, and is as durable as the hold. The claim
 //! ends with the hold: if the hold is captured, the claim stays charged until its time is up; if the hold is released,
@@ -98,7 +98,7 @@ pub struct Claimed {
 /// The state of the call that has a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// The call is not settled yet, and its request does not differ as far as the request is known.
+    /// The call is not settled yet. Its request, if it is known yet, is the same.
     Running,
     /// The call was charged. Its answer may be kept. If the call ended before its request was known, other requests get
     /// this state too: the kept answer does not open for them. A [`Claim::Retry`] gets this state only once for each

@@ -101,8 +101,8 @@ pub struct CreditsConfig {
 
 const LOW_BALANCE: Credits = whole(20);
 
-/// The default of `unsynced_cap`: enough for one account that makes some thousand calls a second, during the quarter of
-/// a second that a sync takes.
+/// The default of `unsynced_cap`: enough for an account that makes some thousand calls a second. A sync takes a quarter
+/// of a second.
 const UNSYNCED_CAP: Credits = whole(100_000);
 
 /// The default of `redo_limit_bytes`: enough for some minutes at a thousand calls a second.

@@ -154,8 +154,8 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// Counts the failovers, noticed since this gateway began, of the database to a server that may lack the last
-    /// seconds; `None` if the backend has no such servers.
+    /// Counts the failovers of the database that were noticed since this gateway began, if the new server may lack the
+    /// last seconds; `None` if the backend has no such servers.
     fn failovers(&self) -> Option<watch::Receiver<u64>> {
         None
     }

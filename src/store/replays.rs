@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::ledger::operation::HoldId;
 use crate::ledger::{Replays, wall_ms};
 
-/// How long a row is kept after its last replay, in milliseconds: longer than a customer may question a bill.
+/// How long a row is kept after its last replay, in milliseconds: longer than a customer is likely to question a bill.
 pub(crate) const KEEP_MS: i64 = 400 * 24 * 3600 * 1000;
 
 /// The most calls whose replays may wait. While the store cannot be written, replays of further calls are

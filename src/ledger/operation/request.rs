@@ -103,7 +103,7 @@ pub enum Operation {
         /// The claim of the call under a key. The claim is removed together with the hold.
         claim: Option<ClaimId>,
     },
-    /// Ends the hold of a call that was cut off, so that the charge it would have had is unknown.
+    /// Ends the hold of a call that was cut off, so that nobody knows how the call would have ended.
     Abandon {
         /// The hold.
         hold: HoldId,

@@ -103,9 +103,8 @@ pub struct Dispute {
     pub money: Money,
     /// The stage of the dispute.
     pub stage: Stage,
-    /// The part that the bank has given back, in minor units of `money`. `None` until Stripe
-    /// reports it. It then counts as the whole amount if the dispute is won, and otherwise as
-    /// nothing.
+    /// The part that the bank has given back, in minor units of `money`. `None` until Stripe reports it. Until then,
+    /// the whole amount counts as given back if the dispute is won, and otherwise nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<u64>,
     /// True if the operator has unfrozen the account despite this dispute.

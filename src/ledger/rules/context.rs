@@ -27,7 +27,7 @@ pub(crate) struct Rules<'a> {
     pub now: Now,
 }
 
-/// An entry before it has a number and a time.
+/// An entry that has no number and no time yet.
 pub(super) struct NewEntry {
     pub operation: OperationId,
     pub kind: EntryKind,

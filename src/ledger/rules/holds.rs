@@ -300,7 +300,7 @@ impl Rules<'_> {
             return Ok(Outcome::Released { after, end: None });
         }
         match (origin, account) {
-            // A call's release arrives before its hold.
+            // The release of a call has arrived before its hold.
             (Origin::Call, Some(account)) => {
                 self.record_early_release(id, account.clone(), ending);
                 Ok(Outcome::Released { after: self.balance(account), end: None })

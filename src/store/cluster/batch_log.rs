@@ -78,7 +78,7 @@ pub(crate) enum Decided {
     },
     /// The client of a call left.
     Left(Box<LeftCall>),
-    /// A retry has heard of a call that was charged after its client had left.
+    /// A retry was told of a call that was charged after its client had left.
     Retried {
         hold: HoldId,
     },

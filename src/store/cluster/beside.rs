@@ -1,4 +1,4 @@
-//! Decisions beside the pipeline: operations that wait for Postgres, so that they delay no other call.
+//! Decides the operations that wait for Postgres beside the pipeline, so that they delay no other call.
 //!
 //! | kind | waits for |
 //! |---|---|

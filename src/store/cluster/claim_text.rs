@@ -26,7 +26,7 @@ pub(crate) struct LeftCall {
     /// The id that a retry of the call names.
     pub id: ClaimId,
     pub hold: HoldId,
-    /// The time until which a retry hears of the call, in milliseconds since 1970 by Redis's clock.
+    /// The time until which a retry is told of the call, in milliseconds since 1970 by Redis's clock.
     pub until_ms: i64,
 }
 

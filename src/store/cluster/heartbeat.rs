@@ -138,7 +138,7 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
     let here = match redis_look::look(shared).await {
         Ok(Found::Master(identity)) => identity,
         Ok(Found::Replica) => {
-            // This gateway has no part in the epoch. It connects anew, to find the master.
+            // This gateway has no part in the epoch. Its connections are opened anew, to find the master.
             shared.epoch.forget_loss();
             return Ok(false);
         }

@@ -1,9 +1,8 @@
-//! The calls of lost gateways: their holds expire. The holds of other gateways' calls never do.
+//! The calls of lost gateways. Only the holds of these calls expire.
 //!
-//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway
-//! ends it only if the owner is lost. That is so if the owner has no lease, and Redis has not heard
-//! from it either, for ten seconds in which both stores were able to hear from it. A store that
-//! stood still, or whose clock jumped, was not able to.
+//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway ends the hold only
+//! if the owner is lost: for ten seconds the owner has had no lease, and Redis has not heard from it, although both
+//! stores were able to hear from it. A store that stood still, or whose clock jumped, was not able to.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -32,12 +31,12 @@ pub(crate) struct Silences {
     looked: Option<Instant>,
 }
 
-/// A gateway without a lease, and since when it has been silent while this gateway watched.
+/// The silence of a gateway without a lease, as this gateway has observed it.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Instant,
-    /// The time at which Redis last heard from it, on Redis's clock in milliseconds; `None` if it
-    /// has not in this epoch.
+    /// The time at which Redis last heard from the gateway, on Redis's clock in milliseconds; `None` if Redis has not
+    /// heard from it in this epoch.
     heard_ms: Option<i64>,
 }
 

@@ -119,8 +119,8 @@ async fn lead(
     Ok(())
 }
 
-/// The batches that Redis still has and Postgres does not; empty if the two have forked. With `later`, batches of
-/// epochs that Postgres does not know are included, because Postgres was failed over or restored.
+/// The batches that Redis still has and Postgres does not; empty if the two have forked. With `later`, the batches of
+/// later epochs are included. Postgres does not know these epochs if it was failed over or restored.
 async fn surviving_batches(
     shared: &Shared,
     scripts: &Scripts,

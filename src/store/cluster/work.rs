@@ -292,8 +292,8 @@ impl<'a> Work<'a> {
         self.uncertain.append(&mut self.waiting);
     }
 
-    /// Removes two kinds of items from those that are not decided yet: those that cannot be decided
-    /// without `needs`, and the first one, at which the script stopped.
+    /// Removes two kinds of items from the undecided ones: the items that cannot be decided without `needs`, and the
+    /// first item, at which the script stopped.
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;

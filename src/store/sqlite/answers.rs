@@ -36,7 +36,7 @@ const MOST: usize = 256;
 /// How many answers may wait to be written. Further callers wait before they pass on their answers.
 const WAITING: usize = 256;
 
-/// The bytes that an answer counts besides its own, for its row and the indexes.
+/// The bytes that an answer's row and indexes add to its size.
 const ROW_BYTES: u64 = 128;
 
 /// How long closing waits for reads that are under way.
@@ -141,7 +141,7 @@ struct Request {
 struct File {
     writer: Writer,
     max_total: u64,
-    /// The sum of the sizes that the answers in the file count with, in bytes.
+    /// The sum of the answers' sizes (see [`size`]), in bytes.
     total: u64,
 }
 
@@ -260,7 +260,7 @@ impl File {
         }
     }
 
-    /// Adds up the sizes that the answers in the file count with, in bytes.
+    /// Adds up the sizes of the answers in the file (see [`size`]), in bytes.
     async fn count(&mut self) -> Result<u64, sqlx::Error> {
         let sum = sqlx::query("SELECT count(*), coalesce(sum(length(sealed)), 0) FROM answers");
         let row = sum.fetch_one(self.writer.get().await?).await?;
@@ -284,7 +284,7 @@ impl File {
     }
 }
 
-/// The size that an answer of `sealed` bytes counts with, in bytes.
+/// The bytes by which an answer of `sealed` bytes counts towards `max_total`.
 fn size(sealed: usize) -> u64 {
     (sealed as u64).saturating_add(ROW_BYTES)
 }

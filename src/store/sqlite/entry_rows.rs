@@ -2,7 +2,7 @@
 //!
 //! Every call makes an entry. If entries were JSON, SQLite would spend three times as long on parsing as on storing
 //! them. A statement for each row would be a message to the driver's thread for each row. So there are statements for a
-//! few numbers of rows, each prepared once.
+//! few row counts, each prepared once.
 
 use std::sync::{Arc, LazyLock};
 

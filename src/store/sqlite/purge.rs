@@ -1,4 +1,4 @@
-//! Deletes calls' ended holds, the list of calls that were cut off, and claims, once they are no longer remembered.
+//! Deletes calls' ended holds, old lines of the list of calls that were cut off, and claims, once their time is up.
 
 use std::time::{Duration, Instant};
 

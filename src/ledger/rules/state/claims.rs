@@ -31,7 +31,7 @@ pub(crate) struct LeftCall {
     pub id: ClaimId,
     /// The state of the call.
     pub state: LeftState,
-    /// The time after which no retry hears of the call, in milliseconds since 1970.
+    /// The time after which no retry is told of the call, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
@@ -62,8 +62,8 @@ impl LeftState {
     }
 }
 
-/// The knowledge of memory about a claim: `None` if memory knows nothing, `Some(None)` if the claim is free although
-/// the table may still have a row.
+/// A claim as memory knows it: `None` if memory knows nothing about it, `Some(None)` if the claim is free although the
+/// table may still have a row.
 pub(crate) type Slot = Option<Option<KeyClaim>>;
 
 /// The claims in memory.
@@ -73,8 +73,8 @@ pub(crate) struct Claims {
     /// The claim of each running call that has one.
     of_call: HashMap<HoldId, ClaimId>,
     left: HashMap<HoldId, LeftCall>,
-    /// The calls that were left with one id. Each has the end of its time in front, so the calls are in the order in
-    /// which their clients left.
+    /// The calls that were left with each id, sorted by the end of their time, which is the order in which their
+    /// clients left.
     left_with: HashMap<ClaimId, BTreeSet<(i64, HoldId)>>,
 }
 

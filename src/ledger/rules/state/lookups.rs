@@ -136,7 +136,7 @@ impl Lookups {
         self.claims.is_empty() && self.are_claims()
     }
 
-    /// Whether at most claims must be read.
+    /// Whether nothing but claims must be read.
     pub fn are_claims(&self) -> bool {
         self.operations.is_empty()
             && self.refunds.is_empty()

@@ -14,11 +14,11 @@ use crate::store::cluster::postgres::replays;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// The bytes that an answer counts besides its own, for its row and the indexes.
+/// The bytes that an answer's row and indexes add to its size.
 const ROW_BYTES: i64 = 192;
 
-/// The number of days that have a partition: the present one and the next ones. An answer that is kept for longer is
-/// in the default partition.
+/// The number of days that have a partition: today and the days after it. An answer that is kept for longer is in the
+/// default partition.
 const DAYS_AHEAD: i64 = 8;
 
 /// The most answers that one statement deletes.
@@ -38,7 +38,7 @@ pub(crate) struct NewAnswer {
 }
 
 impl NewAnswer {
-    /// The size that the answer counts with, in bytes.
+    /// The bytes by which the answer counts towards `max_total`.
     fn size(&self) -> i64 {
         i64::try_from(self.sealed.len()).unwrap_or(i64::MAX).saturating_add(ROW_BYTES)
     }

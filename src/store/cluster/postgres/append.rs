@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The quoted text would end too early if the text contained the tag.
+        /// If a text contained the tag, the quotes would end too early.
         #[test]
         fn no_text_ends_its_own_quotes(text in "[$t']{0,40}|.*") {
             let quoted = quoted(&text);

@@ -51,8 +51,8 @@ pub(crate) fn is_of_a_call(hold: &str) -> bool {
         })
 }
 
-/// Returns the charges among `operations` that took effect before, and the charges of calls that are so old that their
-/// ids may be forgotten.
+/// Returns the charges among `operations` that took effect before, and the charges of calls so old that their ids have
+/// been deleted.
 pub(crate) async fn known_charges(
     store: &Store,
     operations: Vec<String>,

@@ -141,7 +141,7 @@ pub(crate) async fn renew(
                 .fetch_optional(&mut *on)
                 .await?;
             let Some(renewed) = renewed else { return Ok(None) };
-            // This comes after the gateway's own row, and skips locked rows, so that no gateway
+            // This statement comes after the update of the gateway's own row, and skips locked rows, so that no gateway
             // waits for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
             let checkpoint = read_checkpoint(store, "", on).await?;

@@ -12,7 +12,7 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// A repair of damaged rows that one query finds, each by itself.
+/// A repair of damage that each row shows by itself.
 struct Step {
     /// Finds the damaged rows, without a lock: `account` and `subject` of each. This may take long.
     find: &'static str,

@@ -20,7 +20,7 @@ pub(crate) struct Checkpoint {
     pub seq: i64,
     /// The SHA-256 of that batch.
     pub digest: Vec<u8>,
-    /// Whether the next epoch has not been opened yet. Until it is, no operation is decided.
+    /// Whether the next epoch is still to be opened. Until it is open, no operation is decided.
     pub recovering: bool,
     /// The layout of the epoch's data in Redis.
     pub layout: i32,
@@ -49,7 +49,7 @@ pub(crate) struct StreamBatch {
 }
 
 /// The identity of the server: its system identifier, if that may be read, and its timeline, which changes with a
-/// failover and with a restore. Empty if the server does not tell its timeline.
+/// failover and with a restore. Empty if the server does not tell them.
 pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError> {
     let may_read = "SELECT has_function_privilege('pg_control_system()', 'execute') AS may";
     let system = "SELECT system_identifier::text AS text FROM pg_control_system()";
@@ -73,8 +73,8 @@ pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError
     }
 }
 
-/// Records that a failover or a restore of Postgres was noticed. If the epoch `ends` because of it, it is counted only
-/// once for this epoch.
+/// Records that a failover or a restore of Postgres was noticed. If `ends` is true, the epoch ends because of it, and a
+/// second such call for the epoch counts nothing.
 pub(crate) async fn note_failover(
     store: &Store,
     epoch: i64,

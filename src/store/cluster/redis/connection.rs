@@ -364,7 +364,7 @@ impl Redis {
         Ok(self.side.run(self.side.client().script_load(text.to_owned())).await?)
     }
 
-    /// Runs a script that [`Redis::load`] loaded on one key.
+    /// Runs, on one key, a script that [`Redis::load`] loaded.
     pub async fn run_loaded(&self, sha: String, key: String) -> Result<Vec<String>, LedgerError> {
         let none: Vec<Value> = Vec::new();
         Ok(self.side.run(self.side.client().evalsha(sha, vec![key], none)).await?)

@@ -168,8 +168,8 @@ impl Decision {
             Verdict::Zero => refused(Refusal::Zero),
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
-            // The hold of a call that was cut off. The script does not read the account's balance
-            // for it.
+            // This is the hold of a call that was cut off. The script does not read the account's balance for such a
+            // hold.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
             Verdict::Running => claimed(ClaimState::Running),
             Verdict::Charged => claimed(ClaimState::Charged),

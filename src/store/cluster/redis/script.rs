@@ -22,8 +22,7 @@ pub(crate) const LAYOUT: i32 = 3;
 /// The number of the only shard. Every key contains it.
 pub(crate) const SHARD: i32 = 0;
 
-/// The line of `decide.lua` that is replaced by `slow_path.lua`, and the line of that file that is replaced by
-/// `claims.lua`.
+/// The line of `decide.lua` that `slow_path.lua` replaces, and the line of `slow_path.lua` that `claims.lua` replaces.
 const SLOW_PATH_LINE: &str = "--@slow_path.lua";
 const CLAIMS_LINE: &str = "--@claims.lua";
 

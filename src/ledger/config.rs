@@ -47,8 +47,8 @@ pub struct LedgerConfig {
     /// The name of this gateway. If a gateway crashes and starts again under the same name, it
     /// gives the holds of its calls back at once. Without a name, each start generates a new one.
     pub gateway_name: Option<String>,
-    /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored it.
-    /// Up to this amount can be lost if Redis and a gateway are lost at the same time.
+    /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored these calls. Up to
+    /// this amount can be lost if Redis and a gateway are lost at the same time.
     pub unsynced_cap: Credits,
     /// In `relaxed`, the most memory for the redo log of a gateway, in bytes. The log has the
     /// batches that Postgres does not have yet. While the log is full, new calls get 503.

@@ -219,8 +219,8 @@ impl Hold {
     /// Charges a metered call and gives the rest of the hold back. Returns the amount that is
     /// charged. Does not wait: the ledger retries until it succeeds.
     ///
-    /// The entry stores the usage record. If the charge is above the hold and there is no record,
-    /// an empty one is stored, so that the entry shows how much was held.
+    /// The entry stores the usage record. If the charge is above the hold and there is no record, an empty record is
+    /// stored, so that the entry shows how much was held.
     pub fn settle(self, settlement: Settlement) -> Credits {
         let amount = settlement.charge(self.amount);
         let Settlement { amount: price, usage, .. } = settlement;

@@ -13,12 +13,12 @@ use crate::ledger::operation::kinds::EntryKind;
 /// The end of the id of [`OperationId::corrected`].
 const CORRECTED: &str = "/corrected";
 
-/// How far the clock for new ids is ahead of this machine's clock, in milliseconds. There is one
-/// for the process, because a process has one ledger.
+/// How far the clock for new ids is ahead of this machine's clock, in milliseconds. The whole process has one such
+/// clock, because a process has one ledger.
 static IDS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Makes new ids of calls use a clock that is `ms` milliseconds ahead of this machine's. That is
-/// the clock of the store, which judges by an id how old its call is.
+/// Makes new ids of calls use a clock that is `ms` milliseconds ahead of this machine's, so that it agrees with the
+/// clock of the store. The store judges a call's age by its id.
 pub(crate) fn keep_ids_ahead_by(ms: i64) {
     IDS_AHEAD_MS.store(ms, Ordering::Relaxed);
 }

@@ -131,8 +131,8 @@ async fn is_another_postgres(
     Ok(!identity.is_empty() && identity != checkpoint.postgres)
 }
 
-/// Whether this gateway can serve the epoch. If Redis's data may be lost, they are recovered,
-/// unless other gateways still have them because this gateway reaches another Redis.
+/// Whether this gateway can serve the epoch. If Redis's data may be lost, this begins a recovery, unless other gateways
+/// still reach the data and only this gateway reaches another Redis.
 async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, LedgerError> {
     let is_lost = shared.epoch.is_lost(checkpoint.epoch);
     let here = match redis_look::look(shared).await {

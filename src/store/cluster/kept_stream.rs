@@ -15,7 +15,7 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::stream_marks::StreamId;
 
-/// The most memory that the stream may take for batches that Postgres already has, in bytes.
+/// If the stream takes more memory than this, in bytes, batches that Postgres has are removed from it early.
 const KEPT_BYTES: i64 = 64 << 20;
 
 /// How many batches are added to the stream at once.

@@ -54,8 +54,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis. After that, it hands over to Postgres the batches that only
-/// this gateway remembers.
+/// How long a stop waits for Redis. After that, the gateway hands over to Postgres the batches that only this gateway
+/// remembers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a stop waits, if this gateway has just led a recovery, until the accounts with live

@@ -20,7 +20,7 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 /// a store or this process may have stood still.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// The greatest difference between two readings of one moment on Redis's clock, in milliseconds.
+/// Two readings of Redis's clock that differ by at most this, in milliseconds, count as the same moment.
 const SAME_MOMENT_MS: i64 = 1000;
 
 /// The gateways without a lease, and how long each has been silent.

@@ -33,7 +33,7 @@ pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerE
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
+/// Opens the next epoch. Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
 /// in yet, or if this gateway must not lead it.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let info = shared.redis.info().await?;

@@ -12,8 +12,8 @@ use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
-/// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
-/// left for the write.
+/// The time between two rounds of the syncer. It is short against the promised lag of a quarter of a second, so that
+/// there is time left for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
 /// How often a gateway tries to take or keep the place of the syncer. The place becomes free after three times as long.

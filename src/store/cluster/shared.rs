@@ -161,9 +161,9 @@ impl Shared {
         self.intake.takes_holds(self.redo.bytes())
     }
 
-    /// The kinds of new holds that may be sent to Redis: those that this gateway is able to answer.
-    /// For any other hold the caller gets 503, and Redis would only set credits aside and store a
-    /// record of their release.
+    /// The kinds of new holds that may be sent to Redis: those that this gateway is able to answer. The caller of any
+    /// other hold gets 503, so sending the hold would only make Redis set credits aside and store a record of their
+    /// release.
     pub fn holds_to_ask_for(&self, sent: Sent) -> HoldsToAskFor {
         let any = self.takes_holds() && self.lease.may_answer(sent);
         let durable = any && self.store.is_up();
@@ -185,9 +185,8 @@ impl Shared {
         Ok(result?)
     }
 
-    /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether they
-    /// are lost, or whether this gateway reaches another Redis. Until then this gateway decides
-    /// nothing.
+    /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether the data are lost, or
+    /// whether this gateway reaches another Redis. Until then this gateway decides nothing.
     pub fn epoch_lost(&self, epoch: i64) {
         if self.epoch.lose(epoch) {
             self.epoch.wake_heartbeat.notify_one();

@@ -1,4 +1,4 @@
-//! JSON arrays of rows, written without serde because this runs for every call.
+//! JSON arrays of rows, written without serde because every call writes some.
 
 use std::fmt::Write as _;
 

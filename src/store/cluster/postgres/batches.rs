@@ -34,8 +34,7 @@ pub(crate) enum Written {
 /// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the
 /// checkpoint. Batches up to the checkpoint are skipped.
 ///
-/// If another transaction interferes, a second attempt is made. It checks which charges were written
-/// before.
+/// If another transaction interferes, a second attempt is made, which first checks which charges were written before.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,

@@ -30,7 +30,7 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
-    /// Whether the entry is the charge of a call, whose id goes into `calls`.
+    /// For each entry, whether it is the charge of a call. The ids of such charges go into `calls`.
     pub calls: Vec<bool>,
     pub held: Vec<Option<i64>>,
     pub models: Vec<Option<String>>,

@@ -29,8 +29,8 @@ use crate::store::sql::rows::{Column as _, entry_from, key_from};
 /// How often a transaction is attempted if other transactions make it fail.
 const ATTEMPTS: usize = 5;
 
-/// Decides operations in one transaction. Each sees the results of the ones before it. The changes
-/// that Redis must apply are stored as deliveries.
+/// Decides operations in one transaction. Each operation sees the results of the operations before it. The changes that
+/// Redis must apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],

@@ -150,9 +150,9 @@ pub(crate) async fn renew(
         .await
 }
 
-/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the
-/// new row, which is the gateway's own name unless another start now uses that. The gateway does
-/// not count as checked in, because it may still have batches of the present epoch.
+/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the new row, which is the
+/// gateway's own name unless another start now uses that name. The gateway does not count as checked in, because it may
+/// still have batches of the present epoch.
 pub(crate) async fn rejoin(
     store: &Store,
     name: &str,

@@ -57,7 +57,7 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 /// | `grants` | `decide`: grants, refunds and keys |
 /// | `deliveries` | `deliveries`, `remove_deliveries`: the changes that Redis has to apply |
 /// | `claims` | `charged_claims`, `charged_claims_after`, `left_calls`, `purge_claims` |
-/// | `answers`, `replays` | `keep_answers`, `read_answer`, `purge_answers`, `write_replays`, `read_replays`: answers for retries |
+/// | `answers`, `replays` | `keep_answers`, `read_answer`, `write_replays`, `read_replays`: answers for retries |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
 /// | `leases` | `join`, `renew`, `rejoin`, `leave`, `lost_gateways`, `remove_gone`, `layout_users` |
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |

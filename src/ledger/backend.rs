@@ -34,26 +34,26 @@ pub struct Begun {
 
 /// The outcomes of operations that a backend has decided.
 pub enum Outcomes {
-    /// They may be answered.
+    /// The outcomes may be passed to the callers.
     Ready(Vec<Outcome>),
-    /// They may be answered once they are durable, which this future waits for. The next batch may be decided
-    /// meanwhile.
+    /// The outcomes may be passed to the callers once they are durable; this future waits for that. The next batch may
+    /// be decided meanwhile.
     Committing(Later<Vec<Outcome>>),
 }
 
 /// Some operations of a batch that are decided beside the pipeline, while it decides other batches.
 pub struct Aside {
-    /// Their places in the batch, in order.
+    /// The places of these operations in the batch, in order.
     pub places: Vec<usize>,
-    /// Decides them. It ends within a limit.
+    /// Decides these operations. The future ends within a time limit.
     pub outcomes: Later<Vec<Outcome>>,
 }
 
 /// The work of a backend that is due by time.
 pub enum Ticked {
-    /// It is done; these holds expired.
+    /// The work is done; these holds expired.
     Done(Vec<Expired>),
-    /// It goes on beside the pipeline.
+    /// The work continues beside the pipeline.
     Going(Later<Vec<Expired>>),
 }
 
@@ -71,9 +71,9 @@ pub trait Backend: Send + 'static {
     /// be tried again.
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
 
-    /// The same, for a backend that can decide a batch while the one before is not durable yet, or while some of its
-    /// operations wait. Operations that name the same account, hold or id are decided in their order. Others, whose
-    /// callers wait, may be decided in another one.
+    /// Like [`Backend::apply`], for a backend that can decide a batch while the one before is not durable yet, or while
+    /// some of its operations wait. Operations that name the same account, hold or id are decided in their order; the
+    /// order of all others may change.
     fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> impl Future<Output = Begun> + Send {
         async { self.apply(batch).await.into() }
     }
@@ -83,7 +83,7 @@ pub trait Backend: Send + 'static {
     /// holds that expired.
     fn tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Vec<Expired>> + Send;
 
-    /// The same, for a backend that can decide batches while some of this work goes on.
+    /// Like [`Backend::tick`], for a backend that can decide batches while some of the work continues.
     fn begin_tick(&mut self, is_live: &IsLive<'_>) -> impl Future<Output = Ticked> + Send {
         async { Ticked::Done(self.tick(is_live).await) }
     }
@@ -96,16 +96,15 @@ pub trait Backend: Send + 'static {
     /// The time from now until the next [`Backend::tick`] is due.
     fn tick_after(&self) -> Duration;
 
-    /// How long the ends of calls' holds may wait for an operation whose caller waits, so that one commit
-    /// writes both. Zero where waiting saves nothing.
+    /// How long the ends of calls' holds may wait for an operation whose caller waits, so that one commit writes both.
+    /// Zero if waiting saves nothing.
     fn ends_wait(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the
-    /// gateway that serves the ledger next. Removes from `unsettled` the ones that it stored. A
-    /// backend without a place for them leaves all of them there. Called only before
-    /// [`Backend::close`].
+    /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the gateway that serves the
+    /// ledger next. Removes the stored ends from `unsettled`. A backend that cannot store them leaves `unsettled`
+    /// unchanged. Called only before [`Backend::close`].
     fn hand_over(&mut self, unsettled: &mut Vec<Operation>) -> impl Future<Output = ()> + Send {
         let _ = unsettled;
         async {}

@@ -47,8 +47,8 @@ pub struct LedgerConfig {
     /// The name of this gateway. If a gateway crashes and starts again under the same name, it
     /// gives the holds of its calls back at once. Without a name, each start generates a new one.
     pub gateway_name: Option<String>,
-    /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored it.
-    /// Up to this amount can be lost if Redis and a gateway are lost at the same time.
+    /// In `relaxed`, the most credits of one account that calls may take before Postgres has stored these calls. Up to
+    /// this amount can be lost if Redis and a gateway are lost at the same time.
     pub unsynced_cap: Credits,
     /// In `relaxed`, the most memory for the redo log of a gateway, in bytes. The log has the
     /// batches that Postgres does not have yet. While the log is full, new calls get 503.
@@ -80,7 +80,7 @@ pub enum Durability {
 }
 
 impl Durability {
-    /// The word in the config and in the ledger.
+    /// The word for this durability, in the config and in the ledger.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -101,8 +101,8 @@ pub struct CreditsConfig {
 
 const LOW_BALANCE: Credits = whole(20);
 
-/// The default of `unsynced_cap`: enough for some thousand calls a second of one account during the quarter of
-/// a second that a sync takes.
+/// The default of `unsynced_cap`: enough for an account that makes some thousand calls a second. A sync takes a quarter
+/// of a second.
 const UNSYNCED_CAP: Credits = whole(100_000);
 
 /// The default of `redo_limit_bytes`: enough for some minutes at a thousand calls a second.
@@ -111,7 +111,7 @@ const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 /// The default of `postgres_connections`: for two batches in flight, the syncer, the lease, and a few readers.
 const POSTGRES_CONNECTIONS: u32 = 10;
 
-/// The fewest connections: a recovery has one for itself, while leases are renewed on others.
+/// The least value of `postgres_connections`: a recovery uses one connection while leases are renewed on others.
 const FEWEST_CONNECTIONS: u32 = 5;
 
 /// The longest name of a gateway, in bytes.

@@ -124,7 +124,7 @@ pub enum LedgerError {
         /// The remedy.
         hint: &'static str,
     },
-    /// An operation was refused where no refusal was expected.
+    /// An operation was refused although no refusal was expected.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }

@@ -85,7 +85,7 @@ impl Ledger {
         }
     }
 
-    /// Sets credits aside for a call without a claim. Dropping the future at any moment leaves no hold
+    /// Sets credits aside for a call without a claim. The future may be dropped at any moment, and then no hold is left
     /// behind.
     ///
     /// # Errors
@@ -106,12 +106,11 @@ impl Ledger {
         }
     }
 
-    /// As [`Self::hold`], with a claim that is decided together with the hold. If another call has the
-    /// claim, nothing is held, even for an account that could not pay.
+    /// Like [`Self::hold`], with a claim that is decided together with the hold. If another call has the claim, nothing
+    /// is held, even for an account that could not pay.
     ///
     /// # Errors
-    /// [`Refusal::Insufficient`] and [`Refusal::Frozen`]. A frozen account hears so even where its
-    /// claim is charged.
+    /// [`Refusal::Insufficient`] and [`Refusal::Frozen`]. A frozen account is refused even if its claim is charged.
     pub async fn hold_claiming(
         &self,
         id: CallId,
@@ -162,7 +161,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Refusal::Insufficient`], [`Refusal::Frozen`] and [`Refusal::Zero`]; [`Refusal::Conflict`]
-    /// where the id was used for another hold, and [`Refusal::Ended`] if the hold has ended.
+    /// if the id was used for another hold, and [`Refusal::Ended`] if the hold has ended.
     pub async fn hold_for_api(
         &self,
         id: HoldId,
@@ -283,8 +282,7 @@ impl Ledger {
         self.request(Operation::RefundPart { hold, id, amount, reason }, posted).await
     }
 
-    /// Imports all rows, or none where one is refused; returns the outcome of each row. A dry run
-    /// changes nothing.
+    /// Imports all rows, or no row if one is refused; returns the outcome of each row. A dry run changes nothing.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`].

@@ -72,8 +72,8 @@ pub struct HoldView {
     pub route: Arc<str>,
     /// The party that ends the hold.
     pub origin: Origin,
-    /// The time at which the hold was made, in milliseconds since 1970. The id of a call contains
-    /// this time. For a hold of the API it is unknown.
+    /// The time at which the hold was made, in milliseconds since 1970. The id of a call contains this time. `None` for
+    /// a hold of the API, for which the time is unknown.
     pub created_at_ms: Option<i64>,
     /// The time at which the hold expires, in milliseconds since 1970. While its call runs, the
     /// hold is renewed.

@@ -34,7 +34,7 @@ pub enum Overrun {
     Cap,
 }
 
-/// The outcome of an [extension](Hold::extension): the hold as it is after it.
+/// The result of an [extension](Hold::extension): the hold's new amount and the account's balance after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extended {
     amount: Credits,
@@ -175,11 +175,11 @@ impl Hold {
         (self.amount, self.after) = (extended.amount, extended.after);
     }
 
-    /// Says which request the claim of this hold is for, where the hold was asked for before the request's
-    /// body had arrived. The future needs no hold: the call goes on meanwhile.
+    /// Tells the ledger which request the claim of this hold is for, if the hold was made before the request's body had
+    /// arrived. The future does not borrow the hold, so the call can go on meanwhile.
     ///
     /// # Errors
-    /// [`Refusal::Unavailable`]; other requests under the key then hear that this one runs, until it ends.
+    /// [`Refusal::Unavailable`]; until this call ends, other requests under the key are then told that it runs.
     pub fn mark_claim(
         &self,
         mark: RequestMark,
@@ -194,8 +194,8 @@ impl Hold {
         }
     }
 
-    /// Records that the client of this SDK's call has left before the head of the answer was sent. `id` is
-    /// the hash of the scope and the request: a retry with the same hash hears of this call.
+    /// Records that the client of this call, an SDK, left before the head of the answer was sent. `id` is the hash of
+    /// the scope and the request: a retry with the same hash is told of this call.
     ///
     /// # Errors
     /// [`Refusal::Unavailable`]; a retry is then a call of its own.
@@ -219,8 +219,8 @@ impl Hold {
     /// Charges a metered call and gives the rest of the hold back. Returns the amount that is
     /// charged. Does not wait: the ledger retries until it succeeds.
     ///
-    /// The entry stores the usage record. If the charge is above the hold and there is no record,
-    /// an empty one is stored, so that the entry shows how much was held.
+    /// The entry stores the usage record. If the charge is above the hold and there is no record, an empty record is
+    /// stored, so that the entry shows how much was held.
     pub fn settle(self, settlement: Settlement) -> Credits {
         let amount = settlement.charge(self.amount);
         let Settlement { amount: price, usage, .. } = settlement;
@@ -294,7 +294,7 @@ impl Hold {
         });
     }
 
-    /// Counts a hold that ended as a whole with this outcome, in the metrics.
+    /// Counts a whole hold that was captured or released, as `outcome` says, in the metrics.
     fn count(&self, outcome: &str) {
         let (metrics, route) = (&self.holds.metrics, &*self.route);
         let credits = match outcome {

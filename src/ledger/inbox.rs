@@ -64,7 +64,7 @@ pub struct StripeEvent {
     pub payload: Arc<str>,
     /// Whether the event was applied, and if not, why.
     pub state: EventState,
-    /// The reason, where the event failed.
+    /// The reason, if the event failed.
     pub note: Option<Arc<str>>,
     /// The time at which the event arrived, in milliseconds since 1970.
     pub received_at_ms: i64,

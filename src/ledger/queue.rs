@@ -23,7 +23,7 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// True for the end of a call's hold: no caller waits for that.
+    /// Whether this is the end of a call's hold, which no caller waits for.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Operation(Queued { reply: None, .. }))
     }

@@ -55,16 +55,16 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Reads how often the answers of calls were sent again. A call without a replay has no value.
     async fn replays(&self, calls: &[HoldId]) -> Result<HashMap<HoldId, Replays>, LedgerError>;
 
-    /// Sums an account's captures by day and route, and the metered ones by model, since a moment, in
-    /// milliseconds since 1970. At most 100 models are listed, those with the most credits.
+    /// Sums an account's captures by day and route, and its metered captures by model, since a moment, in milliseconds
+    /// since 1970. At most 100 models are listed, those with the most credits.
     async fn usage(&self, account: &AccountId, since_ms: i64) -> Result<Usage, LedgerError>;
 
-    /// Lists live holds: calls' holds made before a moment (in milliseconds since 1970), oldest first, then
-    /// the API's, whose age is unknown.
+    /// Lists live holds: first the calls' holds made before a moment (in milliseconds since 1970), oldest first, then
+    /// the API's holds, whose age is unknown.
     async fn live_holds(&self, before_ms: i64, limit: u32) -> Result<Vec<HoldView>, LedgerError>;
 
-    /// Lists the calls that a crash or a stop cut off, newest first, starting after the one with this time
-    /// and id.
+    /// Lists the calls that a crash or a stop cut off, newest first, starting after the call with the time and id in
+    /// `before`.
     async fn crashed(
         &self,
         before: Option<(i64, &HoldId)>,
@@ -90,9 +90,8 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<AccountView>, LedgerError>;
 
-    /// Lists the accounts whose ids contain `part` but do not begin with it, without regard to ASCII case, in
-    /// order of their ids, starting after `after`. No index helps here, so the search ends after
-    /// `looked_at` accounts.
+    /// Lists the accounts whose ids contain `part`, without regard to ASCII case, but do not begin with it, in order of
+    /// their ids, starting after `after`. No index helps here, so the search ends after `looked_at` accounts.
     async fn accounts_with(
         &self,
         part: &str,
@@ -104,11 +103,11 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Reads one account.
     async fn account(&self, account: &AccountId) -> Result<Option<AccountView>, LedgerError>;
 
-    /// Lists the API keys, revoked ones too: of one account, or all.
+    /// Lists the API keys of one account, or of all; revoked keys are included.
     async fn keys(&self, account: Option<&AccountId>) -> Result<Vec<KeyRecord>, LedgerError>;
 
-    /// Lists an account's keys except service keys, oldest first: the live ones, and those that were revoked
-    /// after a moment, in milliseconds since 1970.
+    /// Lists an account's live keys, and its keys that were revoked after a moment (in milliseconds since 1970), oldest
+    /// first. Service keys are left out.
     async fn own_keys(
         &self,
         account: &AccountId,
@@ -122,8 +121,8 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Reads one event of the inbox.
     async fn event(&self, id: &str) -> Result<Option<StripeEvent>, LedgerError>;
 
-    /// Lists the events of the inbox, oldest first, starting after the one with this time and id: in one
-    /// state, or all.
+    /// Lists the events of the inbox in one state, or in all, oldest first, starting after the event with this time and
+    /// id.
     async fn events(
         &self,
         state: Option<EventState>,
@@ -149,21 +148,20 @@ pub trait Reader: fmt::Debug + Send + Sync + 'static {
     /// Reads an account's customer at Stripe.
     async fn customer(&self, account: &AccountId) -> Result<Option<Arc<str>>, LedgerError>;
 
-    /// Reads the keys that changed after change number `since`. `None` for a ledger without other
-    /// gateways, where every change passes through this process.
+    /// Reads the keys that changed after change number `since`. `None` for a ledger that only this process changes.
     async fn key_changes(&self, since: i64) -> Result<Option<KeyChanges>, LedgerError> {
         let _ = since;
         Ok(None)
     }
 
-    /// Counts the noticed failovers of the database to a server that may lack the last seconds, since this gateway
-    /// began; `None` where the backend has no such servers.
+    /// Counts the failovers of the database that were noticed since this gateway began, if the new server may lack the
+    /// last seconds; `None` if the backend has no such servers.
     fn failovers(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 
-    /// Folds entries older than `before_ms` into opening balances outside the pipeline. `None` where
-    /// the backend can do that only between two batches, by
+    /// Folds entries older than `before_ms` into opening balances outside the pipeline. `None` if the backend can only
+    /// fold between two batches, by
     /// [`Operation::Fold`](crate::ledger::Operation::Fold).
     async fn fold(
         &self,

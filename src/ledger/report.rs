@@ -25,7 +25,7 @@ pub struct ReconcileReport {
     pub live_holds: u64,
     /// The number of accounts in debt. Debts are allowed.
     pub debts: u64,
-    /// The first hundred differences; none where all is well.
+    /// The first hundred differences; empty if there are none.
     pub differences: Vec<Difference>,
 }
 
@@ -107,7 +107,7 @@ pub struct FoldReport {
 /// operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoldCursor {
-    /// The account, in the order of accounts.
+    /// The account that the next slice begins with. Slices follow the order of the accounts' ids.
     pub(crate) account: AccountId,
     /// The sequence number of the first entry that the next slice reads.
     pub(crate) seq: u64,

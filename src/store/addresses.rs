@@ -84,7 +84,7 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
     Some(Mistake::new(format!("ledger.{name}"), message, hint))
 }
 
-/// Finds files of TLS that would not be used.
+/// Finds TLS files in the config that would not be used.
 fn check_files(config: &LedgerConfig) -> Vec<Mistake> {
     let mut found = Vec::new();
     if config.backend != BackendKind::Redis {
@@ -135,7 +135,7 @@ fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
                 format!("the `target_session_attrs` of `{name}` is not one that Farebox knows");
             Some(Mistake::new(key, message, "write target_session_attrs=read-write, or any"))
         }
-        // The ledger's own connections write.
+        // The connections to `postgres_url` write.
         Ok(address)
             if name == "postgres_url" && address.hosts.len() > 1 && !address.is_read_write =>
         {
@@ -148,8 +148,8 @@ fn check_postgres(name: &str, url: &Secret) -> Option<Mistake> {
     }
 }
 
-/// Whether the address is that of a Postgres on another machine, and neither it nor PGSSLMODE says
-/// whether to use TLS.
+/// Whether the address leads to a Postgres on another machine, and neither the address nor PGSSLMODE says whether to
+/// use TLS.
 fn leaves_tls_open(url: &str) -> bool {
     let Ok(address) = PostgresAddress::parse(&Secret::new(url)) else { return false };
     let leaves_open = |options: &PgConnectOptions| {

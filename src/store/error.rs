@@ -13,7 +13,7 @@ const SQLITE_READ_ONLY: [u32; 2] = [8, 14];
 /// statements, took too long.
 const POSTGRES_TIMEOUT: [&str; 2] = ["57014", "25P03"];
 
-/// Postgres's code where a statement waited too long for a lock.
+/// Postgres's code for a statement that waited too long for a lock.
 const POSTGRES_LOCKED: &str = "55P03";
 
 /// The beginnings of Postgres's codes for an outage: Postgres starts or stops, or has no connection
@@ -56,13 +56,13 @@ impl LedgerError {
         }
     }
 
-    /// True where Redis refuses to write, since its memory is full.
+    /// Whether Redis refuses to write because its memory is full.
     pub(crate) fn is_of_full_redis(&self) -> bool {
         matches!(self, Self::Redis(failure) if failure.text.contains("OOM"))
     }
 
-    /// Turns the error of a transaction that took too long, so that Postgres ended it, into
-    /// [`LedgerError::Slow`], or [`LedgerError::RowLocked`] if it waited for a lock.
+    /// Converts the error of a transaction that Postgres ended because it took too long: into
+    /// [`LedgerError::RowLocked`] if the transaction waited for a lock, and into [`LedgerError::Slow`] otherwise.
     pub(crate) fn of_a_transaction(self) -> Self {
         let Self::Database(failure) = &self else { return self };
         match failure.code() {

@@ -1,4 +1,4 @@
-//! The ledger's backends: the only place that speaks SQL or Redis.
+//! The ledger's backends. No other part of Farebox uses SQL or Redis.
 //!
 //! `sqlite` is the embedded ledger, `cluster` the ledger that several gateways share on Redis and
 //! Postgres, and `sql` has the queries that both databases use.

@@ -1,4 +1,4 @@
-//! The address of Postgres in the config, which may name several hosts, as libpq takes it:
+//! The address of Postgres in the config. It may name several hosts, in the form that libpq accepts:
 //! `postgres://user@one:5432,two:5432/db?target_session_attrs=read-write`.
 
 use std::str::FromStr as _;
@@ -8,29 +8,29 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use crate::config::Secret;
 use crate::store::tls_files::TlsFiles;
 
-/// The parameter that says which of the hosts to take. Only libpq knows it; the client library does not.
+/// The parameter that says which of the hosts to use. libpq has it, but the client library does not know it.
 const TARGET: &str = "target_session_attrs";
 
-/// The hosts of an address, in its order, and which of them is to be taken.
+/// The hosts of an address, in order, and the condition for using one.
 #[derive(Clone, Debug)]
 pub(crate) struct PostgresAddress {
-    /// At least one.
+    /// The hosts; there is at least one.
     pub hosts: Vec<PgConnectOptions>,
-    /// Whether only a host that takes writes is one.
+    /// Whether only a host that accepts writes may be used.
     pub is_read_write: bool,
 }
 
 /// The reason why an address cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AddressError {
-    /// It cannot be read.
+    /// The address cannot be parsed.
     Unreadable,
-    /// It asks for another kind of host than one that is known here.
+    /// The address requests a kind of host that Farebox does not know.
     UnknownTarget,
 }
 
 impl PostgresAddress {
-    /// Reads an address. Connects to nothing.
+    /// Parses an address, without connecting.
     pub fn parse(url: &Secret) -> Result<Self, AddressError> {
         let url = url.expose();
         let (scheme, rest) = url.split_once("://").ok_or(AddressError::Unreadable)?;
@@ -61,8 +61,8 @@ impl PostgresAddress {
         Ok(Self { hosts, is_read_write })
     }
 
-    /// The hosts with these files. Where files are named and the address does not say `sslmode`, the server's
-    /// certificate is checked in full.
+    /// Adds the TLS files to each host. If there are files and the address has no `sslmode`, the server's certificate
+    /// is checked in full.
     pub fn with_files(mut self, url: &Secret, files: &TlsFiles) -> Self {
         let is_open = !files.is_empty() && !says_ssl_mode(url.expose());
         for host in &mut self.hosts {
@@ -88,7 +88,7 @@ pub(crate) fn says_ssl_mode(url: &str) -> bool {
     query.split('&').any(|pair| matches!(pair.split('=').next(), Some("sslmode" | "ssl-mode")))
 }
 
-/// Takes [`TARGET`] out of the query behind a path. Returns the rest, and the value.
+/// Removes [`TARGET`] from the query that follows a path. Returns the rest, and the parameter's value.
 fn without_target(path: &str) -> (String, Option<&str>) {
     let Some((path, query)) = path.split_once('?') else { return (path.to_owned(), None) };
     let (mut kept, mut target) = (Vec::new(), None);

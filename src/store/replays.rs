@@ -1,4 +1,4 @@
-//! Replays that wait to be written: many of one call become one change of its row.
+//! Replays that wait to be written. All waiting replays of a call become one change of its row.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::ledger::operation::HoldId;
 use crate::ledger::{Replays, wall_ms};
 
-/// How long a row is kept after its last replay, in milliseconds: longer than anybody asks about a bill.
+/// How long a row is kept after its last replay, in milliseconds: longer than a customer is likely to question a bill.
 pub(crate) const KEEP_MS: i64 = 400 * 24 * 3600 * 1000;
 
 /// The most calls whose replays may wait. While the store cannot be written, replays of further calls are
@@ -20,21 +20,21 @@ pub(crate) type Counts = BTreeMap<HoldId, Replays>;
 
 type Waiting = Arc<Mutex<Counts>>;
 
-/// Hands replays over to the task that writes them. Cheap to clone.
+/// Passes replays to the task that writes them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplaySender {
     waiting: Waiting,
     wake: mpsc::Sender<()>,
 }
 
-/// The replays that a task is to write.
+/// The replays that wait for the task that writes them.
 #[derive(Debug)]
 pub(crate) struct ReplayInbox {
     waiting: Waiting,
     woken: mpsc::Receiver<()>,
 }
 
-/// Joins those who count replays with the task that writes them.
+/// Creates both ends: one for the code that counts replays, and one for the task that writes them.
 pub(crate) fn replay_channel() -> (ReplaySender, ReplayInbox) {
     let waiting = Waiting::default();
     let (wake, woken) = mpsc::channel(1);
@@ -42,7 +42,7 @@ pub(crate) fn replay_channel() -> (ReplaySender, ReplayInbox) {
 }
 
 impl ReplaySender {
-    /// Counts a replay that was sent now. Never waits.
+    /// Counts a replay that is sent now. Does not wait.
     pub fn count(&self, call: &HoldId) {
         let now = Replays { times: 1, last_ms: wall_ms() };
         add(&mut lock(&self.waiting), call.clone(), now);
@@ -52,7 +52,7 @@ impl ReplaySender {
 }
 
 impl ReplayInbox {
-    /// Waits until there may be replays to write. False once all senders are gone.
+    /// Waits until there may be replays to write. Returns false once all senders are gone.
     pub async fn is_woken(&mut self) -> bool {
         self.woken.recv().await.is_some()
     }
@@ -67,7 +67,7 @@ impl ReplayInbox {
         std::mem::take(&mut *lock(&self.waiting))
     }
 
-    /// Gives replays back that could not be written, for the next time.
+    /// Puts back replays that could not be written, so that the next attempt writes them.
     pub fn give_back(&self, counts: Counts) {
         let mut waiting = lock(&self.waiting);
         for (call, replays) in counts {

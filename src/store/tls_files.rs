@@ -1,5 +1,5 @@
-//! The PEM files of TLS towards Redis and Postgres: which certificates a server's is checked against, and the
-//! certificate that this gateway shows.
+//! The PEM files for TLS connections to Redis and Postgres: the certificate authorities for the server's certificate,
+//! and this gateway's own certificate and key.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::ledger::{LedgerConfig, LedgerError};
 
-/// The files for one of the two stores. A certificate has its key, as the config was checked.
+/// The files for one of the two stores. The check of the config ensures that a certificate has its key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TlsFiles {
     /// The certificate authorities that may sign the server's certificate: for Redis in place of the system's, for
@@ -46,13 +46,13 @@ impl TlsFiles {
         self.ca.is_none() && self.cert.is_none() && self.key.is_none()
     }
 
-    /// The TLS config of these files; `None` where no authority is named, so the client takes the system's.
+    /// The TLS config of these files; `None` if no authority is named, so that the client uses the system's.
     ///
     /// # Errors
     /// [`LedgerError::File`] names the file that cannot be read or has nothing in PEM.
     pub fn client_config(&self) -> Result<Option<ClientConfig>, LedgerError> {
         let Some(ca) = &self.ca else { return Ok(None) };
-        // By now no provider may be installed in the process.
+        // The process may not have installed a TLS provider yet.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut authorities = RootCertStore::empty();
         for certificate in certificates(ca)? {
@@ -69,11 +69,11 @@ impl TlsFiles {
         })
     }
 
-    /// Reads all files once, so that a mistake is told at the start. Postgres's client reads them anew with each
+    /// Reads all files once, so that a mistake is reported at the start. Postgres's client reads them again for each
     /// connection.
     ///
     /// # Errors
-    /// As [`TlsFiles::client_config`].
+    /// The same as for [`TlsFiles::client_config`].
     pub fn check(&self) -> Result<(), LedgerError> {
         self.ca.iter().chain(&self.cert).try_for_each(|path| certificates(path).map(drop))?;
         self.key.iter().try_for_each(|path| private_key(path).map(drop))

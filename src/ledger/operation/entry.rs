@@ -64,8 +64,8 @@ pub struct Entry {
     pub reason: Option<Arc<str>>,
     /// The time of the entry, in milliseconds since 1970.
     pub created_at_ms: i64,
-    /// The usage of a metered call. The amount of the entry is above `held` of the record where the charge
-    /// was an overrun. `None` for all other entries.
+    /// The usage of a metered call; `None` for all other entries. If the charge was an overrun, the entry's amount
+    /// exceeds `held` in the record.
     pub usage: Option<Arc<UsageRecord>>,
 }
 

@@ -13,12 +13,12 @@ use crate::ledger::operation::kinds::EntryKind;
 /// The end of the id of [`OperationId::corrected`].
 const CORRECTED: &str = "/corrected";
 
-/// How far the clock for new ids is ahead of this machine's clock, in milliseconds. There is one
-/// for the process, because a process has one ledger.
+/// How far the clock for new ids is ahead of this machine's clock, in milliseconds. The whole process has one such
+/// clock, because a process has one ledger.
 static IDS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Makes new ids of calls use a clock that is `ms` milliseconds ahead of this machine's. That is
-/// the clock of the store, which judges by an id how old its call is.
+/// Makes new ids of calls use a clock that is `ms` milliseconds ahead of this machine's, so that it agrees with the
+/// clock of the store. The store judges a call's age by its id.
 pub(crate) fn keep_ids_ahead_by(ms: i64) {
     IDS_AHEAD_MS.store(ms, Ordering::Relaxed);
 }
@@ -121,14 +121,14 @@ impl OperationId {
     /// `id`.
     ///
     /// # Errors
-    /// [`IdError`] where `id` cannot be an id.
+    /// [`IdError`] if `id` cannot be an id.
     pub fn posting(kind: EntryKind, id: &str) -> Result<Self, IdError> {
         if is_id(id) { Ok(Self(format!("{}:{id}", kind.as_str()).into())) } else { Err(IdError) }
     }
 
     /// The id of a hold's capture.
     pub fn capture(hold: &HoldId) -> Self {
-        // Every call has one of these, and `format!` takes twice as long.
+        // Every call makes an id of this kind, and `format!` takes twice as long.
         Self(["capture:", hold.as_str()].concat().into())
     }
 
@@ -142,7 +142,7 @@ impl OperationId {
     /// operation id.
     ///
     /// # Errors
-    /// [`IdError`] where `id` cannot be an id.
+    /// [`IdError`] if `id` cannot be an id.
     pub fn refund_part(hold: &HoldId, id: &str) -> Result<Self, IdError> {
         if is_id(id) { Ok(Self(format!("refund:{hold} {id}").into())) } else { Err(IdError) }
     }
@@ -179,7 +179,7 @@ impl OperationId {
         &self.0
     }
 
-    /// Like [`OperationId::as_str`], without a copy of it.
+    /// Like [`OperationId::as_str`], as a shared text, without a copy.
     pub(crate) fn shared(&self) -> Arc<str> {
         self.0.clone()
     }

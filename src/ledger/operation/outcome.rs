@@ -54,7 +54,7 @@ pub enum Outcome {
     },
     /// Another call has the claim that the hold asked for. Nothing was held.
     Claimed(Claimed),
-    /// The claim has its request's mark, or is not this hold's any more.
+    /// The claim has the mark of its request, or the claim no longer belongs to this hold.
     ClaimMarked,
     /// The call is recorded as left by its client.
     Left,

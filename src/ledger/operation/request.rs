@@ -36,8 +36,8 @@ pub struct NewHold {
     pub origin: Origin,
     /// The time without a renewal after which the hold expires, in milliseconds.
     pub ttl_ms: u64,
-    /// The claim that the call makes in the same decision; only calls make claims. While another call
-    /// has it, the outcome is [`Outcome::Claimed`](super::Outcome::Claimed), and nothing is held.
+    /// The claim that the call makes in the same decision; only calls make claims. While another call has the claim,
+    /// the outcome is [`Outcome::Claimed`](super::Outcome::Claimed), and nothing is held.
     pub claim: Option<Claim>,
 }
 
@@ -89,7 +89,7 @@ pub enum Operation {
         may_overrun: bool,
         /// The usage of a metered call.
         usage: Option<Arc<UsageRecord>>,
-        /// The claim of the call under a key, which is charged with the hold.
+        /// The claim of the call under a key. The claim becomes charged together with the hold.
         claim: Option<ClaimId>,
     },
     /// Gives a hold back.
@@ -100,10 +100,10 @@ pub enum Operation {
         account: Option<AccountId>,
         /// The origin of the hold.
         origin: Origin,
-        /// The claim of the call under a key, which is forgotten with the hold.
+        /// The claim of the call under a key. The claim is removed together with the hold.
         claim: Option<ClaimId>,
     },
-    /// Ends the hold of a call that was cut off, of which nobody knows how it would have ended.
+    /// Ends the hold of a call that was cut off, so that nobody knows how the call would have ended.
     Abandon {
         /// The hold.
         hold: HoldId,
@@ -115,11 +115,11 @@ pub enum Operation {
         route: Arc<str>,
         /// Whether the hold is captured or released.
         after: AfterCrash,
-        /// The claim of the call under a key, which shares the fate of the hold.
+        /// The claim of the call under a key. The claim becomes charged or is removed, like the hold.
         claim: Option<ClaimId>,
     },
-    /// Says which request a claim is for, where the hold was decided before the request's body had
-    /// arrived. Changes nothing where the claim is not this hold's any more.
+    /// Tells which request a claim is for, if the hold was decided before the request's body had arrived. Changes
+    /// nothing if the claim no longer belongs to this hold.
     MarkClaim {
         /// The claim.
         claim: ClaimId,
@@ -128,9 +128,9 @@ pub enum Operation {
         /// Recognises the request.
         mark: RequestMark,
     },
-    /// Records that the client of an SDK's call left before the head of its answer was sent. For two
-    /// minutes from now a [`Claim::Retry`] with this id hears of the call, once. The record ends early
-    /// where the hold is released. A repetition changes nothing.
+    /// Records that the client of a call, an SDK, left before the head of its answer was sent. For two minutes from now
+    /// one [`Claim::Retry`] with this id is told of the call. The record is removed early if the hold is released. A
+    /// repetition changes nothing.
     Leave {
         /// The hash of the scope and the request.
         id: ClaimId,
@@ -176,7 +176,7 @@ pub enum Operation {
         id: Arc<str>,
         /// The event's final state.
         state: EventState,
-        /// The reason, where the event failed.
+        /// The reason, if the event failed.
         note: Option<Arc<str>>,
     },
     /// Adds facts to a payment, and moves the credits that follow from them.
@@ -224,7 +224,7 @@ impl Operation {
         }
     }
 
-    /// Whether the operation charges a call. If it is lost, no caller repeats it.
+    /// Whether the operation charges a call. No caller repeats a lost charge.
     pub(crate) fn is_charge(&self) -> bool {
         matches!(self, Self::Capture { origin: Origin::Call, .. })
     }
@@ -241,7 +241,7 @@ impl Operation {
         }
     }
 
-    /// True where the operation sets credits aside.
+    /// Whether the operation sets credits aside.
     pub(crate) fn takes_credits(&self) -> bool {
         matches!(self, Self::Hold(_) | Self::Extend { .. })
     }

@@ -103,9 +103,8 @@ pub struct Dispute {
     pub money: Money,
     /// The stage of the dispute.
     pub stage: Stage,
-    /// The part that the bank has given back, in minor units of `money`. `None` until Stripe
-    /// reports it. It then counts as the whole amount if the dispute is won, and otherwise as
-    /// nothing.
+    /// The part that the bank has given back, in minor units of `money`. `None` until Stripe reports it. Until then,
+    /// the whole amount counts as given back if the dispute is won, and otherwise nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<u64>,
     /// True if the operator has unfrozen the account despite this dispute.
@@ -150,8 +149,7 @@ pub struct Facts {
     /// All of Stripe's ids for the payment: those of its session, payment intent, charge and
     /// disputes.
     pub names: BTreeSet<Arc<str>>,
-    /// The sale. `None` if the payment is not Farebox's, or where its sale has not been reported
-    /// yet.
+    /// The sale. `None` if the payment is not Farebox's, or if its sale has not been reported yet.
     pub sale: Option<Sale>,
     /// The progress of the payment.
     pub progress: Progress,
@@ -214,8 +212,8 @@ impl Facts {
         }
     }
 
-    /// Whether money went back to the buyer, or may go back. Such facts are stored even before it
-    /// is known whether the payment is Farebox's.
+    /// Whether money went back to the buyer, or may go back. Facts with such money are stored even before it is known
+    /// whether the payment is Farebox's.
     pub fn has_money_back(&self) -> bool {
         self.refunded > 0 || !self.refunds.is_empty() || !self.disputes.is_empty()
     }
@@ -275,7 +273,7 @@ impl Facts {
         sum.max(by_charge)
     }
 
-    /// The money that disputes have cost.
+    /// The money that disputes have cost, in minor units.
     fn disputed_minor(&self, on_dispute: OnDispute) -> u128 {
         let counts = |dispute: &&Dispute| match dispute.stage {
             Stage::Inquiry => false,

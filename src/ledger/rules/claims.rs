@@ -20,7 +20,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// The end that this outcome tells of.
+    /// The end of a hold that this outcome reports.
     pub fn of(outcome: &Outcome) -> Self {
         match outcome {
             Outcome::Captured { late: true, .. } => Self::ChargedLate,
@@ -31,8 +31,8 @@ impl End {
 }
 
 impl Rules<'_> {
-    /// The call that has the claim which a new hold asks for, where another call has it. A retry uses up
-    /// the charged call that it hears of.
+    /// The call that has the claim which a new hold asks for, if another call has it. A retry that is told of a charged
+    /// call uses that call up: no other retry is told of it.
     pub(super) fn claimed(&mut self, claim: &Claim) -> Option<Claimed> {
         match claim {
             Claim::Key { id, mark, .. } => {
@@ -70,7 +70,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Says which request a claim is for.
+    /// Stores the mark of the request that a claim is for, if the hold has the claim and no mark is stored yet.
     pub(super) fn mark_claim(
         &mut self,
         id: &ClaimId,
@@ -87,7 +87,7 @@ impl Rules<'_> {
         Ok(Outcome::ClaimMarked)
     }
 
-    /// Records that the client of a call left. A call that was not charged leaves no record.
+    /// Records that the client of a call left. A call that ended without a charge leaves no record.
     pub(super) fn leave(
         &mut self,
         id: ClaimId,
@@ -107,15 +107,15 @@ impl Rules<'_> {
         } else {
             return Ok(Outcome::Left);
         };
-        // The calls of one request are told in the order in which they were left.
+        // Retries are told of the calls of one request in the order in which the clients left.
         let after_newest = self.state.claims.newest_left(&id).map_or(0, |ms| ms.saturating_add(1));
         let until_ms = self.in_ms(LEFT_MS).max(after_newest);
         self.set_left(hold, Some(LeftCall { id, state, until_ms }));
         Ok(Outcome::Left)
     }
 
-    /// Settles the claim of a call whose hold has ended: a charged call keeps it, any other gives it up.
-    /// `named` is the claim that the operation names; memory knows those of running calls.
+    /// Settles the claim of a call whose hold has ended: a charged call keeps the claim, any other call gives it up.
+    /// `named` is the claim that the operation names. Memory knows the claims of running calls.
     pub(super) fn settle_claim(&mut self, hold: &HoldId, named: Option<ClaimId>, end: End) {
         let charged = end != End::Released;
         if let Some(id) = named.or_else(|| self.state.claims.of_call(hold)) {
@@ -125,7 +125,7 @@ impl Rules<'_> {
                     let claim = charged.then(|| KeyClaim { charged, ..claim.clone() });
                     self.set_claim(id, claim);
                 }
-                // The claim went when the hold expired.
+                // The claim was removed when the hold expired.
                 None if end == End::ChargedLate => {
                     let (hold, until_ms) = (hold.clone(), self.in_ms(LATE_KEEP_MS));
                     self.set_claim(id, Some(KeyClaim { hold, mark: None, until_ms, charged }));
@@ -141,11 +141,11 @@ impl Rules<'_> {
         }
     }
 
-    /// A claim that is not free.
+    /// The claim under an id; `None` if the id is free.
     fn claim(&self, id: &ClaimId) -> Option<&KeyClaim> {
         let claim = match self.state.claims.get(id) {
             Some(claim) => claim?,
-            // Memory has the claims of all running calls, so the table's are charged.
+            // Memory has the claims of all running calls, so a claim that only the table has must be charged.
             None => self.known.claims.get(id).filter(|claim| claim.charged)?,
         };
         (!claim.charged || claim.until_ms > self.now.wall_ms).then_some(claim)
@@ -169,7 +169,7 @@ impl Rules<'_> {
         self.changes.left.insert(hold.clone(), left);
     }
 
-    /// The time in so many milliseconds, in milliseconds since 1970.
+    /// The moment `ms` milliseconds from now, in milliseconds since 1970.
     fn in_ms(&self, ms: u64) -> i64 {
         self.now.wall_ms.saturating_add(i64::try_from(ms).unwrap_or(i64::MAX))
     }

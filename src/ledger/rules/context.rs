@@ -27,7 +27,7 @@ pub(crate) struct Rules<'a> {
     pub now: Now,
 }
 
-/// An entry before it has a number and a time.
+/// An entry that has no number and no time yet.
 pub(super) struct NewEntry {
     pub operation: OperationId,
     pub kind: EntryKind,
@@ -56,7 +56,7 @@ impl Rules<'_> {
         self.add(id, NewEntry { operation, kind, amount, route, reason, usage: None })
     }
 
-    /// Adds an entry and moves the balance with it. Creates the account where it does not exist.
+    /// Adds an entry and moves the balance with it. Creates the account if it does not exist.
     pub(super) fn add(&mut self, id: &AccountId, new: NewEntry) -> Result<Entry, Refusal> {
         let NewEntry { operation, kind, amount, route, reason, usage } = new;
         let account = self.state.accounts.get(id).copied().unwrap_or_default();
@@ -88,7 +88,7 @@ impl Rules<'_> {
             self.replace_account(&live.account, Account { held, ..account });
         }
         self.set_hold(id, None);
-        // If the hold ends before its row was written to disk, there is no row to delete.
+        // If the hold ends before its row is written to disk, there is no row to delete.
         if self.changes.holds_added.remove(id).is_some() {
             return;
         }
@@ -127,7 +127,7 @@ impl Rules<'_> {
         }
     }
 
-    /// Sets or removes a live hold, and records how to undo this.
+    /// Sets or removes a live hold, and records the step that undoes the change.
     pub(super) fn set_hold(&mut self, id: &HoldId, hold: Option<LiveHold>) {
         let before = match hold {
             Some(hold) => {
@@ -153,7 +153,7 @@ impl Rules<'_> {
         self.changes.undo.push(Undo::EarlyRelease(id.clone()));
     }
 
-    /// Sets an account, and records how to undo this. Returns the account as it was before.
+    /// Sets an account, and records the step that undoes the change. Returns the account before the change.
     fn replace_account(&mut self, id: &AccountId, account: Account) -> Option<Account> {
         let before = self.state.accounts.insert(id.clone(), account);
         self.changes.undo.push(Undo::Account(id.clone(), before));

@@ -17,8 +17,8 @@ use crate::ledger::rules::state::LiveHold;
 const CORRECTED_REASON: &str = "corrected";
 
 impl Rules<'_> {
-    /// Ends the hold of a call that was cut off. A hold that has ended, or was never granted, is not
-    /// charged. `claim` is the claim of the call, where it is known.
+    /// Ends the hold of a call that was cut off. A hold that has ended, or was never granted, is not charged. `claim`
+    /// is the claim of the call, if it is known.
     pub(super) fn abandon(
         &mut self,
         id: &HoldId,
@@ -61,7 +61,7 @@ impl Rules<'_> {
         Ok(outcome)
     }
 
-    /// The capture of this call's hold, where it was made for a crash.
+    /// The entry that captured this call's hold for a crash, if there is such an entry.
     pub(super) fn captured_for_a_crash(
         &self,
         id: &HoldId,

@@ -32,7 +32,7 @@ pub(crate) fn decide(
             if let Ok(outcome) = &captured
                 && *origin == Origin::Call
             {
-                // A capture of nothing may correct the capture that was made for a crash.
+                // A capture of zero may correct a capture that was made for a crash. The claim is then given up.
                 let end = if amount.is_zero() { End::Released } else { End::of(outcome) };
                 rules.settle_claim(hold, *claim, end);
             }
@@ -108,7 +108,7 @@ pub(crate) fn abandon_calls(after: AfterCrash, state: &mut State, changes: &mut 
     for (id, account) in calls {
         let mut rules = Rules { state, known: &mut Known::default(), changes, now };
         let ended = rules.abandon(&id, &account, after, None);
-        // The charge is refused only where the balance would leave the range that can be counted.
+        // The charge is refused only if the balance would leave the range that can be counted.
         if let Err(refusal) = ended {
             tracing::error!(hold = %id, %account, %refusal, "the charge of a cut off call was refused; its hold is released");
             let _ = rules.abandon(&id, &account, AfterCrash::Release, None);

@@ -62,7 +62,7 @@ impl Rules<'_> {
         Ok(self.held(&hold.account))
     }
 
-    /// Sets more credits aside under the live hold of a call, so that it has `amount`.
+    /// Sets more credits aside under the live hold of a call, up to `amount` in total.
     pub(super) fn extend(
         &mut self,
         id: &HoldId,
@@ -137,8 +137,7 @@ impl Rules<'_> {
         self.check_owner(id, account, origin)?;
         if let Some(entry) = self.known.capture_of(id) {
             if let Some(crash) = self.captured_for_a_crash(id, account, origin) {
-                // The whole hold was charged before. The part of the charge above the hold is given
-                // up.
+                // The whole hold was charged before. The part of the charge that exceeds the hold is not charged.
                 let held = (-entry.amount).spendable();
                 let used = if charge.may_overrun { amount.min(held) } else { amount };
                 let after = self.correct(id, &crash, used)?;
@@ -301,7 +300,7 @@ impl Rules<'_> {
             return Ok(Outcome::Released { after, end: None });
         }
         match (origin, account) {
-            // A call's release that arrives before its hold.
+            // The release of a call has arrived before its hold.
             (Origin::Call, Some(account)) => {
                 self.record_early_release(id, account.clone(), ending);
                 Ok(Outcome::Released { after: self.balance(account), end: None })
@@ -311,8 +310,7 @@ impl Rules<'_> {
     }
 }
 
-/// The amounts with which a hold ended, for an API caller. `None` for a call, whose guard knows
-/// them.
+/// The amounts with which a hold ended, for an API caller. `None` for a call, whose guard knows the amounts.
 fn for_api(origin: Origin, end: HoldEnd) -> Option<HoldEnd> {
     (origin == Origin::Api).then_some(end)
 }

@@ -6,8 +6,8 @@ use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::Changes;
 
 impl Rules<'_> {
-    /// Imports all rows or, if one is refused, none. To find out, all rows are tried first, and
-    /// then rolled back.
+    /// Imports all rows or, if one is refused, none. All rows are tried first, and then rolled back, to find out
+    /// whether one is refused.
     pub(super) fn import(&mut self, import: &Import) -> Outcome {
         let (mut known, mut changes) = (self.known.clone(), Changes::default());
         let mut trial =

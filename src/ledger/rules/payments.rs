@@ -44,8 +44,8 @@ impl Rules<'_> {
         Ok(Outcome::EventEnded)
     }
 
-    /// Joins facts with the known ones, calculates the new totals, and moves the credits by which
-    /// they differ from the totals before.
+    /// Joins facts with the known ones, calculates the new totals, and moves the credits by which the new totals differ
+    /// from the previous ones.
     pub(super) fn take_facts(&mut self, take: &TakeFacts) -> Result<Outcome, Refusal> {
         let TakeFacts { event, because, .. } = take;
         if event.as_ref().is_some_and(|event| !self.known.events.contains_key(event)) {
@@ -74,9 +74,9 @@ impl Rules<'_> {
         Ok(Outcome::PaymentChanged(Box::new(change)))
     }
 
-    /// Grants credits that were bought in an earlier system, and stores their payment, so that they
-    /// are granted once, however often and in whichever way the payment is reported. If some of the
-    /// money was refunded, the same part of the credits is taken back at once.
+    /// Grants credits that were bought in an earlier system, and stores their payment, so that the credits are granted
+    /// once, however often and in whichever way the payment is reported. If some of the money was refunded, the same
+    /// part of the credits is taken back at once.
     pub(super) fn grant_imported_payment(
         &mut self,
         posting: &Posting,
@@ -191,8 +191,8 @@ impl Rules<'_> {
         Ok(())
     }
 
-    /// Makes the disputes in `frozen_by` freeze the account, and the other disputes in `facts` not.
-    /// Disputes of other payments are left as they are.
+    /// Makes the disputes in `frozen_by` freeze the account, and lifts the freezes of all other disputes in `facts`.
+    /// Disputes of other payments stay as they are.
     fn freeze(&mut self, account: &AccountId, facts: &Facts, frozen_by: BTreeSet<Arc<str>>) {
         let mut freezes = self.state.freezes.get(account).cloned().unwrap_or_default();
         freezes.retain(|dispute| !facts.disputes.contains_key(dispute));
@@ -200,7 +200,7 @@ impl Rules<'_> {
         self.set_freezes(account, freezes);
     }
 
-    /// Sets the disputes that freeze the account, and records how to undo this.
+    /// Sets the disputes that freeze the account, and records the step that undoes the change.
     fn set_freezes(&mut self, account: &AccountId, freezes: BTreeSet<Arc<str>>) {
         let before = self.state.freezes.get(account).cloned().unwrap_or_default();
         if freezes == before {

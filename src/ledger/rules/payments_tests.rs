@@ -157,7 +157,7 @@ fn any_facts() -> impl Strategy<Value = Vec<Facts>> {
     prop::collection::vec(one, 0..10)
 }
 
-/// Facts about money that goes back in another currency than the one that was paid.
+/// Facts about money that goes back in another currency than the currency of the payment.
 fn in_dollars() -> impl Strategy<Value = Facts> {
     (any_money_back(), 1..=PAID).prop_map(|(mut facts, amount)| {
         let dollars = Money { amount, currency: "usd".into() };

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// After a step that took longer than this, the next one is not made larger. It is a third of the
-/// time that Postgres has for a step.
+/// A step that took longer than this does not make the next step larger. This is a third of the time that Postgres has
+/// for a step.
 const QUICK: Duration = Duration::from_millis(500);
 
-/// The number of leading items that together weigh at most `most`. At least 1, if there is any item.
+/// The number of leading items that together weigh at most `most`; at least 1 if there are any items.
 pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize) -> usize {
     let mut sum = 0_usize;
     let fit = items.iter().take_while(|item| {
@@ -17,8 +17,8 @@ pub(crate) fn fitting<T>(items: &[T], most: usize, weight: impl Fn(&T) -> usize)
     fit.count().max(1).min(items.len())
 }
 
-/// Splits items into chunks of at most `count` items that together weigh at most `most`. An item
-/// that is heavier gets a chunk of its own.
+/// Splits items into chunks of at most `count` items that together weigh at most `most`. An item that alone weighs more
+/// gets a chunk of its own.
 pub(crate) fn chunks_within<T>(
     mut rest: &[T],
     count: usize,
@@ -65,12 +65,12 @@ impl AdaptiveLimit {
     }
 }
 
-/// How many items to read at once, so that they take a certain size together: by the average of those that were read
-/// last.
+/// How many items to read at once so that they have a certain size together. The count follows the average size of the
+/// items in the last read.
 #[derive(Debug)]
 pub(crate) struct ReadLimit {
     count: AtomicUsize,
-    /// The size that is aimed at, in bytes.
+    /// The size that a read should have, in bytes.
     bytes: usize,
 }
 
@@ -79,7 +79,7 @@ impl ReadLimit {
     const LEAST: usize = 16;
     const MOST: usize = 1024;
 
-    /// Creates a limit that aims at so many bytes. The first read is of `count` items.
+    /// Creates a limit with a target of `bytes` bytes. The first read is of `count` items.
     pub fn new(count: usize, bytes: usize) -> Self {
         Self { count: AtomicUsize::new(count), bytes }
     }
@@ -89,7 +89,7 @@ impl ReadLimit {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Records that so many items took so many bytes.
+    /// Records that `items` items took `bytes` bytes.
     pub fn note(&self, items: usize, bytes: usize) {
         let Some(fit) = self.bytes.saturating_mul(items).checked_div(bytes) else { return };
         self.count.store(fit.clamp(Self::LEAST, Self::MOST), Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! The answers that are kept for retries, in Postgres.
 //!
-//! One task writes. It takes everything that waits and writes it in one transaction, so a gateway that keeps many
-//! answers needs one connection for them, and leaves the others to the ledger. Reads wait for a place of their own.
+//! One task writes the answers. It takes all answers that wait and writes them in one transaction. So a gateway that
+//! keeps many answers needs one connection for them, and leaves the others to the ledger. Reads have a limit of their
+//! own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,16 +17,16 @@ use crate::ledger::{Answers, Kept, LedgerError, wall_ms};
 use crate::store::cluster::postgres::{self, NewAnswer, Store};
 use crate::store::replays::{ReplayInbox, ReplaySender, replay_channel};
 
-/// The most answers that one transaction writes.
+/// The most answers in one transaction.
 const MOST: usize = 64;
 
-/// The most bytes that one transaction writes, unless a single answer has more.
+/// The most bytes in one transaction, unless a single answer has more.
 const MOST_BYTES: usize = 4 << 20;
 
-/// How many answers may wait to be written. Further calls wait before they hand theirs over.
+/// How many answers may wait to be written. Further callers wait before they pass on their answers.
 const WAITING: usize = 64;
 
-/// The least time between two deletions of old answers by the task that writes. The janitor deletes them as well.
+/// The least time between two deletions of old answers by the writing task. The janitor deletes old answers as well.
 const PURGE_EVERY: Duration = Duration::from_secs(10);
 
 /// The time until replays are written again after a failure.
@@ -52,11 +53,11 @@ impl fmt::Debug for ClusterAnswers {
 }
 
 impl ClusterAnswers {
-    /// The answers of a ledger. Those of all gateways together take at most `max_total` bytes. `gateway` is this
-    /// gateway's own number.
+    /// Opens the answers of a ledger. The answers of all gateways together take at most `max_total` bytes. `gateway` is
+    /// this gateway's own number.
     ///
     /// # Errors
-    /// Where Postgres cannot be reached, or the system has no random numbers for a new ledger's secret.
+    /// Fails if Postgres cannot be reached, or if a new ledger needs a secret and the system has no random numbers.
     pub(crate) async fn open(
         store: Store,
         gateway: i64,
@@ -98,18 +99,18 @@ impl Answers for ClusterAnswers {
     }
 }
 
-/// An answer that waits to be written. The channel closes without a reply where it could not be.
+/// An answer that waits to be written. If it could not be written, the channel closes without a reply.
 struct Request {
     answer: NewAnswer,
     reply: oneshot::Sender<Kept>,
 }
 
-/// The task that writes. It ends with the last clone of [`ClusterAnswers`].
+/// The task that writes answers. It ends with the last clone of [`ClusterAnswers`].
 struct Writer {
     store: Store,
     gateway: i64,
     max_total: i64,
-    /// When old answers were last deleted to make room.
+    /// The time at which old answers were last deleted to make room.
     purged: Option<Instant>,
 }
 
@@ -134,7 +135,7 @@ impl Writer {
             requests.drain(..).map(|request| (request.answer, request.reply)).unzip();
         let mut kept = self.keep(&answers).await;
         if matches!(&kept, Ok(kept) if kept.contains(&Kept::NoRoom)) && self.purge().await {
-            // Those that are kept by now change nothing.
+            // The answers that the first attempt kept do not change.
             kept = self.keep(&answers).await;
         }
         match kept {
@@ -157,7 +158,8 @@ impl Writer {
         postgres::keep_answers(&self.store, answers, self.gateway, self.max_total).await
     }
 
-    /// Deletes the answers whose time is up, unless that was done a moment ago. Returns whether it was done.
+    /// Deletes the answers whose time is up, unless the last attempt was a moment ago. Returns whether they were
+    /// deleted.
     async fn purge(&mut self) -> bool {
         if self.purged.is_some_and(|at| at.elapsed() < PURGE_EVERY) {
             return false;
@@ -171,7 +173,7 @@ impl Writer {
     }
 }
 
-/// Writes the replays of this gateway. Ends with the last clone of [`ClusterAnswers`].
+/// Writes how often this gateway sent answers again. Ends with the last clone of [`ClusterAnswers`].
 async fn write_replays(store: Store, mut inbox: ReplayInbox) {
     while inbox.is_woken().await {
         loop {

@@ -13,7 +13,7 @@ use crate::store::cluster::postgres::{self, Fate};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 
-/// An end of a hold that Redis answered from its record of ended holds.
+/// A capture or release that Redis answered from its record of ended holds.
 struct RepeatedEnd<'a> {
     hold: &'a HoldId,
     account: Option<&'a AccountId>,
@@ -23,7 +23,7 @@ struct RepeatedEnd<'a> {
 }
 
 impl<'a> RepeatedEnd<'a> {
-    /// An end of an API hold whose outcome may have to be corrected.
+    /// The end of an API hold, if its outcome may have to be corrected.
     fn of((operation, outcome): (&'a Operation, &'a mut Outcome)) -> Option<Self> {
         let (hold, account) = match operation {
             Operation::Capture { hold, account, origin: Origin::Api, .. }

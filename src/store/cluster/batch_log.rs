@@ -1,12 +1,12 @@
 //! The text of one batch. A script adds it to the stream of Redis, and a gateway writes its content
 //! into Postgres.
 //!
-//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and
-//! an outcome code for each operation. Then comes a line for each operation whose code is `+`. The rest
-//! is the request, as [`Request::text`](crate::store::cluster::redis::request::Request::text) writes
-//! it: how many terms there are, the terms, and a line for each operation, which names its terms by
-//! their place and has its id, with the claim that it makes (`claim_text`) or what a metered call used
-//! (`usage_text`). A route is always the last word of its line, since it may contain spaces.
+//! The first line is the head, which `decide.lua` writes: the time, how long a call's hold lives, and an outcome code
+//! for each operation. Then comes a line for each operation whose code is `+`. The rest is the request, as
+//! [`Request::text`](crate::store::cluster::redis::request::Request::text) writes it: the number of terms, the terms,
+//! and a line for each operation. An operation's line has the place of its terms, its id, and either the claim that it
+//! makes (`claim_text`) or the usage of a metered call (`usage_text`). A route is always the last word of its line,
+//! because it may contain spaces.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -78,7 +78,7 @@ pub(crate) enum Decided {
     },
     /// The client of a call left.
     Left(Box<LeftCall>),
-    /// A retry has heard of a call that was charged after its client had left.
+    /// A retry was told of a call that was charged after its client had left.
     Retried {
         hold: HoldId,
     },
@@ -91,7 +91,7 @@ impl Batch {
         let mut head = lines.next()?.splitn(3, ' ');
         let at_ms: i64 = head.next()?.parse().ok()?;
         let Some(ttl_ms) = head.next() else {
-            // An early version wrote nothing but a line for each change.
+            // An early version wrote only a line for each change.
             let decided = lines.map(Decided::parse).collect::<Option<_>>()?;
             return Some(Self { at_ms, decided });
         };
@@ -157,8 +157,8 @@ impl Batch {
                         claim: None,
                     });
                 }
-                // A hold that expired expires again by itself, unless it is captured first. Marks and calls that were
-                // left belong to holds that are not made again.
+                // An expired hold expires again by itself, unless it is captured first. Marks, and records of clients
+                // that left, belong to holds that are not made again.
                 Decided::Held { .. }
                 | Decided::Extended { .. }
                 | Decided::Renewed { .. }
@@ -194,7 +194,7 @@ impl Terms {
         })
     }
 
-    /// The change that an operation made which took effect exactly as requested.
+    /// The change that an operation made, if the operation took effect exactly as requested.
     fn change(&self, code: u8, id: HoldId, expires_ms: i64) -> Option<Decided> {
         let Self { amount, origin, owner, .. } = *self;
         let (account, route) = (self.account.clone(), self.route.clone());
@@ -213,8 +213,8 @@ impl Terms {
 }
 
 impl Decided {
-    /// Adds what stands behind the id in the request: the claim that a hold makes, and what a metered call used. This
-    /// version reads nothing behind the ids of other operations, where a later one may write more.
+    /// Adds the text after the id in the request: the claim that a hold makes, or the usage of a metered call. After
+    /// the ids of other operations this version reads nothing, because a later version may write more there.
     fn with(mut self, more: Option<&str>, at_ms: i64) -> Option<Self> {
         let Some(more) = more else { return Some(self) };
         match &mut self {
@@ -269,7 +269,7 @@ impl Decided {
         })
     }
 
-    /// Reads the rest of a line about a claim, or about a call that was left.
+    /// Reads the rest of a line about a claim, or about a call whose client left.
     fn of_claim(word: &str, hold: HoldId, rest: &str) -> Option<Self> {
         let (id, more) = rest.split_once(' ').unwrap_or((rest, ""));
         let id: ClaimId = claim_text::read(id)?;
@@ -386,7 +386,7 @@ mod tests {
         }
     }
 
-    /// A batch that was lost with Redis is requested again exactly as it was.
+    /// A lost batch is requested again with the usage of its calls.
     #[test]
     fn metered_calls_are_read_with_what_they_used() {
         let used = r#"{"h":3,"m":"a b","u":{"input":2},"p":"0f"}"#;
@@ -419,7 +419,7 @@ mod tests {
         assert_eq!(Batch::parse(&later), Batch::parse(&text), "a later version writes more");
     }
 
-    /// In the order in which Redis decided them; a charge that is asked for again carries its claim.
+    /// Claims are read in the order in which Redis decided them; a charge that is requested again has its claim.
     #[test]
     fn claims_are_read_with_their_holds() {
         let (one, two, mark) = ("1f".repeat(32), "20".repeat(32), "ab".repeat(32));

@@ -1,4 +1,4 @@
-//! What is decided beside the pipeline, so that it delays no other call.
+//! Decides the operations that wait for Postgres beside the pipeline, so that they delay no other call.
 //!
 //! | kind | waits for |
 //! |---|---|
@@ -7,13 +7,13 @@
 //! | newcomers | Postgres, which makes their accounts |
 //! | grants, purchases, keys | the rows that they change |
 //!
-//! Each kind has a bound on how many groups are decided at once, so that they leave connections of the pool for the
-//! syncer and the lease. The other groups wait in order. What waits longer than [`LIMIT`] is refused, as is everything
-//! where a store is away.
+//! Each kind has a limit on how many groups are decided at once, so that they leave connections of the pool for the
+//! syncer and the lease. The other groups wait in order. An operation that waits longer than [`LIMIT`] is refused, and
+//! so is every operation that needs an unreachable store.
 //!
-//! Operations that name the same account, hold, claim or id are decided in the order in which they were requested. So
-//! a group takes a turn for each of these, and whatever comes later for one of them waits for that turn. In all else, two
-//! groups are as if two gateways had decided them.
+//! Operations that name the same account, hold, claim or id are decided in the order in which they were requested. To
+//! ensure this, a group takes a turn for each of these names, and every later operation with the same name waits for
+//! that turn. Apart from that, two groups are decided as independently as if two gateways had decided them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::turns::{self, Key, Turn, Turns};
 use crate::store::cluster::work;
 
-/// How long an operation waits beside the pipeline at most, until it is refused.
+/// How long an operation may wait beside the pipeline before it is refused.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
 /// The most groups with calls of cold accounts that are decided at once.
 const COLD: usize = 2;
 
-/// The most groups of newcomers.
+/// The most groups of newcomers that are decided at once.
 const NEWCOMERS: usize = 1;
 
-/// The most groups of the API's holds. Each is decided as one batch.
+/// The most groups of the API's holds that are decided at once. Each group is decided as one batch.
 const API: usize = 1;
 
-/// The most groups of grants, purchases and keys.
+/// The most groups of grants, purchases and keys that are decided at once.
 const GRANTS: usize = 2;
 
 /// The way in which an operation is decided.
@@ -90,7 +90,7 @@ impl Way {
     }
 }
 
-/// The bounds and the turns of one gateway.
+/// The limits and the turns of one gateway.
 #[derive(Debug)]
 pub(crate) struct Beside {
     cold: Arc<Semaphore>,
@@ -127,7 +127,8 @@ impl Beside {
             && (self.turns.is_empty() || self.left(batch).len() == batch.len())
     }
 
-    /// The places of the operations that the pipeline decides: calls that follow nothing which is set aside.
+    /// The places of the operations that the pipeline decides: calls that need not wait for an operation beside the
+    /// pipeline.
     pub fn left(&self, batch: &[Operation]) -> Vec<usize> {
         let mut aside = HashSet::new();
         let is_left = |place: &usize| {
@@ -142,24 +143,25 @@ impl Beside {
         (0..batch.len()).filter(is_left).collect()
     }
 
-    /// A turn behind and before everything that names the same things as these operations.
+    /// Takes a turn for these operations: after all earlier operations that name the same things, and before all later
+    /// ones.
     pub fn turn(&mut self, operations: &[Operation]) -> Turn {
         self.turns.take(operations)
     }
 
-    /// The groups of the operations of a batch that the pipeline has not decided. A later group may have to wait for an
+    /// Groups the operations of a batch that the pipeline has not decided. A later group may have to wait for an
     /// earlier one, never the other way round.
     pub fn groups(&mut self, batch: &[Operation], is_decided: &[bool]) -> Vec<Group> {
         let mut groups: Vec<(Way, Vec<usize>)> = Vec::new();
-        // Of each way, the group whose turn has come; and of each key, the newest group.
+        // `open` has, for each way, the group that need not wait; `newest` has, for each key, the newest group.
         let (mut open, mut newest) = (Vec::<usize>::new(), HashMap::<Key, usize>::new());
         for place in (0..batch.len()).filter(|place| !is_decided[*place]) {
             let (way, keys) = (Way::of(&batch[place]), turns::keys(&batch[place]));
             let before: HashSet<_> =
                 keys.iter().filter_map(|key| newest.get(key).copied()).collect();
             let is_free = before.is_empty() && !self.turns.has_any(&keys);
-            // An operation that has to wait joins only the group behind which it would wait, so that no other account
-            // waits for it.
+            // An operation that has to wait joins only the group that it would wait for, so that no other account waits
+            // for it.
             let joins = match is_free {
                 true => open.iter().copied().find(|group| groups[*group].0 == way),
                 false if before.len() == 1 => {
@@ -186,7 +188,7 @@ impl Beside {
         Group { way, places, operations, turn, room: self.room(way) }
     }
 
-    /// The bound of this way. An audit needs none: an operator asks for it now and then.
+    /// The semaphore that limits this way. Audits have none: an operator asks for one only now and then.
     fn room(&self, way: Way) -> Option<Arc<Semaphore>> {
         match way {
             Way::Call => Some(self.cold.clone()),
@@ -199,8 +201,8 @@ impl Beside {
 }
 
 impl Group {
-    /// Lets `decide` decide the group once its turn has come and there is room. What waits too long is refused; Redis may
-    /// have granted its holds, so those of calls are released.
+    /// Makes `decide` decide the group once its turn has come and its semaphore has room. Operations that wait too long
+    /// are refused. Redis may have granted their holds already, so the holds of calls are released.
     pub fn start<F>(
         self,
         shared: Arc<Shared>,
@@ -214,7 +216,7 @@ impl Group {
             let decided = async {
                 turn.comes().await;
                 let _room = match room {
-                    // Nobody closes it.
+                    // The semaphore is never closed.
                     Some(room) => room.acquire_owned().await.ok(),
                     None => None,
                 };

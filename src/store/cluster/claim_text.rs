@@ -3,17 +3,18 @@
 use crate::ledger::claim::{Claim, ClaimId, RequestMark};
 use crate::ledger::operation::{HoldId, NewHold, Operation};
 
-/// The longest time that a claim is kept, in milliseconds: a hundred years. The script can still add it to the time.
+/// The longest time that a claim is kept, in milliseconds: a hundred years. The script can add this to the current time
+/// without loss.
 const MAX_KEEP_MS: u64 = 100 * 365 * 86_400_000;
 
-/// How much longer than its time Redis remembers the claim of a running call, in milliseconds.
+/// How long after the claim's time is up Redis still remembers the claim of a running call, in milliseconds.
 pub(crate) const RUNS_FOR_MS: i64 = 86_400_000;
 
 /// The claim of a call's hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyClaim {
     pub id: ClaimId,
-    /// `None` where the request is not known yet.
+    /// `None` if the request is not known yet.
     pub mark: Option<RequestMark>,
     /// The time after which the claim of a charged call is free, in milliseconds since 1970 by Redis's clock.
     pub until_ms: i64,
@@ -22,10 +23,10 @@ pub(crate) struct KeyClaim {
 /// A call whose client left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeftCall {
-    /// The id that a retry has.
+    /// The id that a retry of the call names.
     pub id: ClaimId,
     pub hold: HoldId,
-    /// The time until which a retry hears of the call, in milliseconds since 1970 by Redis's clock.
+    /// The time until which a retry is told of the call, in milliseconds since 1970 by Redis's clock.
     pub until_ms: i64,
 }
 
@@ -51,12 +52,13 @@ pub(crate) fn words_of(operation: &Operation) -> Option<String> {
     })
 }
 
-/// True for words that the batch log keeps behind the id of their operation. The lines of its head have the others.
+/// Whether these are words that the batch log keeps after the id of their operation. The other words are in the lines
+/// of the batch's head.
 pub(crate) fn is_logged(words: &str) -> bool {
     words.starts_with('k')
 }
 
-/// Reads the words of a hold that was granted at `at_ms`; `None` for words that are not those of a claim.
+/// Reads the words of a claim whose hold was granted at `at_ms`; `None` if the words are not those of a claim.
 pub(crate) fn read_key_claim(words: &str, at_ms: i64) -> Option<KeyClaim> {
     let mut words = words.strip_prefix("k ")?.split(' ');
     let (id, mark) = (read(words.next()?)?, words.next()?);
@@ -135,7 +137,7 @@ mod tests {
         }
     }
 
-    /// Both sides write times.
+    /// The Rust code and the script have the same times.
     #[test]
     fn times_are_those_of_the_script() {
         let script = include_str!("redis/claims.lua");

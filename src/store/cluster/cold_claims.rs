@@ -1,9 +1,9 @@
 //! Claims that Postgres has and Redis lost with an earlier epoch.
 //!
-//! The claims of running calls come with the accounts of their holds (`warm`). Those of charged calls are loaded behind
-//! a recovery, and one by one where a call asks for one before that. No nonce is needed for them: Postgres has every
-//! claim that was charged before the epoch began, a charged claim does not change, and whatever Redis decides later
-//! stands in Redis already when these rows come.
+//! The claims of running calls are loaded together with the accounts of their holds (`warm`). The claims of charged
+//! calls are loaded after a recovery; a call that asks for one earlier has that one loaded. No nonce is needed for
+//! them: Postgres has every claim that was charged before the epoch began, a charged claim does not change, and Redis
+//! already has its own later decisions when these rows arrive.
 
 use std::collections::HashMap;
 
@@ -18,16 +18,16 @@ use crate::store::cluster::redis::connection::{arg, args};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 
-/// The number of claims that are loaded at once behind a recovery.
+/// The number of claims that are loaded at once after a recovery.
 const AT_ONCE: i64 = 1000;
 
-/// How long Redis remembers that Postgres has no such claim, in milliseconds.
+/// How long Redis remembers that Postgres does not have a claim, in milliseconds.
 const NONE_FOR_MS: i64 = 60_000;
 
-/// Loads what a batch needs: claims, and the calls that were left with an id.
+/// Loads the claims that a batch needs, and the calls that were left with one of the ids in `left`.
 ///
 /// # Errors
-/// Where a store is unreachable.
+/// Fails if a store is unreachable.
 pub(crate) async fn load(
     shared: &Shared,
     scripts: &Scripts,
@@ -51,20 +51,21 @@ pub(crate) async fn load(
     Ok(())
 }
 
-/// As [`load_all`], where the gateway that opened the epoch has not done it: it may have ended before.
+/// Like [`load_all`], but only if the gateway that opened the epoch has not loaded the claims: it may have stopped
+/// early.
 ///
 /// # Errors
-/// Where a store is unreachable.
+/// Fails if a store is unreachable.
 pub(crate) async fn load_all_if_cold(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let are_cold = shared.maintain(&scripts, args(["are_claims_cold"])).await?;
     if are_cold == Value::Integer(1) { load_all(shared).await } else { Ok(()) }
 }
 
-/// Loads the claims of all charged calls, and notes in Redis that none is missing any more.
+/// Loads the claims of all charged calls, and records in Redis that none is missing any more.
 ///
 /// # Errors
-/// Where a store is unreachable. Claims that were loaded before stay in Redis.
+/// Fails if a store is unreachable. Claims that were already loaded stay in Redis.
 pub(crate) async fn load_all(shared: &Shared) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
     let mut after = None;
@@ -81,25 +82,26 @@ pub(crate) async fn load_all(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// The claim of a running call, as `warm_account` takes it.
+/// Formats the claim of a running call for `warm_account`.
 pub(crate) fn running(claim: &KeyClaim, hold: &HoldId, now_ms: i64) -> String {
     let left_ms = claim.until_ms.saturating_sub(now_ms).max(0).saturating_add(RUNS_FOR_MS);
     format!("{} {left_ms} {}", claim.id, value('R', claim, hold))
 }
 
-/// The claim of a charged call, as `warm_claims` takes it.
+/// Formats the claim of a charged call for `warm_claims`.
 fn charged(ChargedClaim { hold, claim }: &ChargedClaim, now_ms: i64) -> [Value; 3] {
     let left_ms = claim.until_ms.saturating_sub(now_ms).max(1);
     [claim.id.to_string(), left_ms.to_string(), value('C', claim, hold)].map(|word| arg(&word))
 }
 
-/// A claim as Redis has it: `layout.lua` describes it.
+/// Formats a claim as Redis stores it; `layout.lua` describes the form.
 fn value(state: char, claim: &KeyClaim, hold: &HoldId) -> String {
     let mark = claim.mark.as_ref().map_or_else(|| "-".to_owned(), RequestMark::to_string);
     format!("{state} {} {hold} {mark}", claim.until_ms)
 }
 
-/// The calls that were left with each of these ids, also where there is none, as `warm_left` takes them.
+/// Formats the calls that were left with each of these ids for `warm_left`. An id without such calls gets an empty
+/// list.
 fn left_words(ids: &[ClaimId], found: &[(LeftCall, bool)], now_ms: i64) -> Vec<Value> {
     let mut lists: HashMap<ClaimId, (String, i64)> = HashMap::new();
     for (call, used) in found.iter().filter(|(call, _)| call.until_ms > now_ms) {

@@ -143,9 +143,9 @@ async fn compare_once(
     Ok(Some(compared.collect()))
 }
 
-/// By how much, in micro-credits, an account has more in Redis than the decisions of Postgres that it has heard of
-/// account for: see [`StoredAccount::missing`]. `None` where Redis has applied none that Postgres does not have, or
-/// where the two stores cannot be read at the same moment.
+/// The micro-credits that an account has in Redis beyond the decisions of Postgres that Redis knows: see
+/// [`StoredAccount::missing`]. `None` if Redis has applied no decision that Postgres lacks, or if the two stores cannot
+/// be read at the same moment.
 pub(crate) async fn missing(
     shared: &Shared,
     scripts: &Scripts,
@@ -170,8 +170,8 @@ pub(crate) async fn missing(
     Ok(None)
 }
 
-/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` where some of
-/// these batches have become durable and left the stream.
+/// Reads these accounts and holds, and the batches after `from`, at one moment. `None` if some of these batches have
+/// become durable and left the stream.
 async fn snapshot(
     shared: &Shared,
     scripts: &Scripts,
@@ -223,7 +223,7 @@ pub(crate) async fn live_holds(
     }
 }
 
-/// Applies a change of a batch to the accounts that were read from Postgres.
+/// Applies a decision in a batch to the accounts that were read from Postgres.
 pub(crate) fn follow(stored: &mut BTreeMap<String, StoredAccount>, decided: Decided) {
     match decided {
         Decided::Held { id, account, amount, .. } => {
@@ -346,7 +346,7 @@ fn unreadable() -> LedgerError {
     LedgerError::Corrupt { what: "a script of Redis gave a reply that cannot be read".into() }
 }
 
-/// Whether Redis has applied later decisions about an account than Postgres has.
+/// Whether Redis has applied later decisions about an account than the newest that Postgres has.
 pub(crate) async fn is_behind(
     shared: &Shared,
     scripts: &Scripts,

@@ -24,7 +24,7 @@ impl Debts {
         lock(&self.owed).extend(operations);
     }
 
-    /// Takes all operations out. The caller must add those again that cannot be decided, as `owed` does.
+    /// Takes all operations out. The caller must put back the operations that it cannot decide, as `owed` does.
     pub fn take_owed(&self) -> Vec<Operation> {
         std::mem::take(&mut *lock(&self.owed))
     }
@@ -39,7 +39,7 @@ impl Debts {
         lock(&self.expiring).extend(holds);
     }
 
-    /// Takes all holds out. The caller must add those again that cannot be ended.
+    /// Takes all holds out. The caller must put back the holds that it cannot end.
     pub fn take_expiring(&self) -> Vec<Expiring> {
         std::mem::take(&mut *lock(&self.expiring))
     }

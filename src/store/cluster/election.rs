@@ -1,4 +1,4 @@
-//! The election of the syncer, as each gateway takes part in it.
+//! This gateway's part in the election of the syncer, the gateway that writes batches into Postgres.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::{self, LEASE};
 use crate::store::cluster::shared::Shared;
 
-/// Takes or keeps the place of the syncer, if this gateway can do its work; otherwise gives it up.
+/// Takes or keeps the place of the syncer, if this gateway can do the syncer's work; otherwise gives the place up.
 pub(crate) async fn elect(shared: &Shared) -> Result<(), LedgerError> {
     let (asked, incarnation) = (Instant::now(), shared.settings.incarnation);
     if shared.epoch.scripts().is_some() && shared.redis.is_up() {
@@ -17,7 +17,7 @@ pub(crate) async fn elect(shared: &Shared) -> Result<(), LedgerError> {
     step_down(shared).await
 }
 
-/// Takes the place at a start, also from an earlier start of this gateway, which is no more.
+/// Takes the place of the syncer at a start. An earlier start of this gateway, which no longer runs, loses it.
 pub(crate) async fn start(shared: &Shared, replaced: Option<i64>) -> Result<(), LedgerError> {
     if let Some(earlier) = replaced {
         postgres::step_down(&shared.store, earlier).await?;
@@ -25,7 +25,7 @@ pub(crate) async fn start(shared: &Shared, replaced: Option<i64>) -> Result<(), 
     elect(shared).await
 }
 
-/// Gives the place up at a stop, so that another gateway need not wait.
+/// Gives the place of the syncer up at a stop, so that another gateway need not wait for it.
 pub(crate) async fn leave(shared: &Shared) {
     if let Err(error) = step_down(shared).await {
         tracing::debug!(%error, "the place of the syncer is free within seconds");

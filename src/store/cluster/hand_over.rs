@@ -45,8 +45,8 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
 /// charges that it has not decided. Releases are not handed over, because their holds expire once
 /// this gateway is gone.
 ///
-/// Returns whether Postgres now has all of it. If so, `unsettled` is empty. A gateway that has nothing to hand over leaves
-/// the epoch to the others, which may reach Redis.
+/// Returns whether Postgres now has all of it. If so, `unsettled` is empty. A gateway that has nothing to hand over
+/// does not end the epoch, because the other gateways may still reach Redis.
 pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {
     let handed_over = async {
         let has_charges = hand_over_charges(shared, unsettled).await?;

@@ -25,8 +25,8 @@ const RECOVER_EVERY: Duration = Duration::from_millis(100);
 /// several times in that time.
 const SILENT_FOR: Duration = Duration::from_secs(5);
 
-/// How long this gateway may reach another Redis than the epoch's before it logs an alarm. If there
-/// was a failover, all gateways notice it within that time, and the epoch ends.
+/// How long this gateway may reach another Redis than the epoch's before it logs an alarm. After a failover, all
+/// gateways notice it within that time, and the epoch ends.
 const ELSEWHERE_FOR: Duration = REDIS_IS_REACHED_FOR.saturating_add(Duration::from_secs(1));
 
 /// Runs until the task is aborted.
@@ -118,9 +118,8 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Whether this Postgres is another one than the one on which the epoch was opened: another server,
-/// or a promoted replica. An asynchronous replica may lack batches that Redis believes to be
-/// stored, and would give their numbers again.
+/// Whether this Postgres differs from the one on which the epoch was opened: another server, or a promoted replica. An
+/// asynchronous replica may lack batches that Redis believes to be stored, and would give their numbers again.
 async fn is_another_postgres(
     shared: &Shared,
     checkpoint: &Checkpoint,
@@ -132,14 +131,14 @@ async fn is_another_postgres(
     Ok(!identity.is_empty() && identity != checkpoint.postgres)
 }
 
-/// Whether this gateway can serve the epoch. If Redis's data may be lost, they are recovered,
-/// unless other gateways still have them because this gateway reaches another Redis.
+/// Whether this gateway can serve the epoch. If Redis's data may be lost, this begins a recovery, unless other gateways
+/// still reach the data and only this gateway reaches another Redis.
 async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, LedgerError> {
     let is_lost = shared.epoch.is_lost(checkpoint.epoch);
     let here = match redis_look::look(shared).await {
         Ok(Found::Master(identity)) => identity,
         Ok(Found::Replica) => {
-            // This gateway has no part in the epoch. It connects anew, to find the master.
+            // This gateway has no part in the epoch. Its connections are opened anew, to find the master.
             shared.epoch.forget_loss();
             return Ok(false);
         }
@@ -150,7 +149,7 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
     match redis_look::reaches_one(shared, &here).await {
         Ok(true) => {}
         Ok(false) => {
-            // The data that the one connection missed, the other may have.
+            // The data may be missing only on the server of one connection; the server of the other one may have them.
             shared.epoch.forget_loss();
             return Ok(false);
         }

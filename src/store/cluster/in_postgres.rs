@@ -1,4 +1,5 @@
-//! Operations that Postgres decides, and their way to Redis: newcomers, and grants, purchases and keys.
+//! Operations that Postgres decides (new accounts, grants, purchases and keys), and the delivery of their effects to
+//! Redis.
 
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
@@ -7,8 +8,8 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 use crate::store::cluster::warm;
 
-/// Opens accounts. An account that Redis has is open already, and one that Postgres has as well: it never ceases to
-/// exist. So only a new one needs a transaction that locks, and nobody else can have locked its row.
+/// Opens accounts. An account that Redis or Postgres has is open already, because accounts are never deleted. So only a
+/// new account needs a transaction with locks, and no other transaction can have locked its row.
 pub(crate) async fn open(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let are_open = warm::are_open(shared, operations).await;
     let rest: Vec<_> = left(operations, &are_open);
@@ -41,13 +42,14 @@ async fn open_in_postgres(
     Ok(merged(&are_open, &mut decided.into_iter()))
 }
 
-/// The operations whose accounts are not open.
+/// The operations whose accounts are not open yet.
 fn left(operations: &[Operation], are_open: &[bool]) -> Vec<Operation> {
     let left = operations.iter().zip(are_open).filter(|(_, is_open)| !**is_open);
     left.map(|(operation, _)| operation.clone()).collect()
 }
 
-/// The outcomes of all: those of the accounts that are not open are in `decided`, as far as they were decided.
+/// Merges the outcomes of all operations, in order. `decided` has the outcomes for accounts that were not open, as far
+/// as they were decided.
 fn merged(are_open: &[bool], decided: &mut impl Iterator<Item = Outcome>) -> Vec<Outcome> {
     let outcome = |is_open: &bool| match is_open {
         true => Outcome::Opened { new: false },
@@ -56,8 +58,8 @@ fn merged(are_open: &[bool], decided: &mut impl Iterator<Item = Outcome>) -> Vec
     are_open.iter().map(outcome).collect()
 }
 
-/// Decides operations in Postgres together, and then applies them in Redis. Where another transaction keeps a row locked
-/// that one of them needs, each is decided by itself, so that the others do not wait for it.
+/// Decides operations in Postgres together, and then applies them in Redis. If another transaction keeps a row locked
+/// that one of the operations needs, each operation is decided alone, so that the others do not wait for that row.
 pub(crate) async fn decide(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     if let Err(error) = catch_up(shared, operations).await {
         return refused(operations, &error);
@@ -78,8 +80,9 @@ pub(crate) async fn decide(shared: &Shared, operations: &[Operation]) -> Vec<Out
     outcomes
 }
 
-/// Lets Postgres have the decisions of Redis. A refund needs the entry of its capture. Other operations only follow the
-/// charges before them in the account's history, so they do not wait longer where somebody locks the row of an account.
+/// Writes the decisions of Redis into Postgres first. A refund needs the entry of its capture. For other operations
+/// this only keeps the order of an account's history, so they do not wait longer if another transaction locks an
+/// account's row.
 async fn catch_up(shared: &Shared, operations: &[Operation]) -> Result<(), LedgerError> {
     shared.require_postgres()?;
     match sync::sync_within(shared, IN_TIME).await {
@@ -103,7 +106,7 @@ fn refused(operations: &[Operation], error: &LedgerError) -> Vec<Outcome> {
     vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
 }
 
-/// Applies in Redis what Postgres decided. If that fails, the syncer does it later.
+/// Applies the decisions of Postgres in Redis. If that fails, the syncer applies them later.
 async fn deliver(shared: &Shared) {
     if let Err(error) = sync::deliver(shared).await {
         tracing::warn!(

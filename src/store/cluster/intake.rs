@@ -12,7 +12,7 @@ const FAILURE_LASTS: Duration = Duration::from_secs(5);
 pub(crate) struct Intake {
     /// The most memory that the redo log may take, in bytes.
     redo_limit: usize,
-    /// Whether the redo log is at its limit. If so, this has been logged.
+    /// Whether the redo log is at its limit, which has then been logged.
     is_full: AtomicBool,
     /// Whether Redis is too old, or is set to evict keys when its memory is full.
     redis_is_unfit: AtomicBool,

@@ -1,5 +1,5 @@
-//! The janitor: has the calls of lost gateways ended, retires cold accounts, makes the partitions of the months to
-//! come, deletes the answers whose time is up, and checks Redis.
+//! The janitor: lets the holds of lost gateways' calls expire, removes idle accounts from Redis, makes the partitions
+//! of the coming months, deletes the answers whose time is up, and checks Redis.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(3600);
 /// The time between two deletions of answers whose time is up.
 const ANSWERS_EVERY: Duration = Duration::from_secs(60);
 
-/// The time until the next upkeep where some of it failed.
+/// The time until the next upkeep if a part of the last one failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long an account must be idle before it is removed from Redis.

@@ -1,8 +1,8 @@
-//! How much of the stream Redis keeps behind the newest batch that Postgres has.
+//! The part of the stream that Redis keeps although Postgres already has these batches.
 //!
-//! A Postgres that fails over to an asynchronous replica lacks the batches of the last seconds, although it had said
-//! that it has them. The stream still has their text, so the next recovery writes them again. Batches of earlier
-//! epochs are kept equally long, since the replica may lack the beginning of the present epoch as well.
+//! A Postgres that fails over to an asynchronous replica lacks the batches of the last seconds, although it had
+//! confirmed them. The stream still has their text, so the next recovery writes them again. Batches of earlier epochs
+//! are kept equally long, because the replica may lack the beginning of the present epoch as well.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::stream_marks::StreamId;
 
-/// The most memory that the stream may take for batches that Postgres has, in bytes.
+/// If the stream takes more memory than this, in bytes, batches that Postgres has are removed from it early.
 const KEPT_BYTES: i64 = 64 << 20;
 
 /// How many batches are added to the stream at once.
 const AT_ONCE: usize = 100;
 
-/// How long a recovery adds batches to the stream.
+/// How long a recovery spends on adding batches to the stream.
 const ADD_FOR: Duration = Duration::from_secs(2);
 
-/// Cuts off the stream what Postgres has had for long, and more where it has grown large.
+/// Removes from the stream the batches that Postgres has had for long, and newer ones if the stream has grown large.
 ///
 /// # Errors
-/// Where Redis does not reply.
+/// Fails if Redis does not reply.
 pub(crate) async fn trim(shared: &Shared) -> Result<(), LedgerError> {
     let Some((scripts, newest)) = newest_durable(shared) else { return Ok(()) };
     if let Some(old) = shared.kept.note(newest, Instant::now()) {
@@ -44,10 +44,10 @@ pub(crate) async fn trim(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Cuts off everything that Postgres has, since Redis has no memory left.
+/// Removes from the stream all batches that Postgres has, because Redis has no memory left.
 ///
 /// # Errors
-/// Where Redis does not reply.
+/// Fails if Redis does not reply.
 pub(crate) async fn give_back(shared: &Shared) -> Result<(), LedgerError> {
     let Some((scripts, newest)) = newest_durable(shared) else { return Ok(()) };
     shared.kept.clear();
@@ -60,12 +60,12 @@ fn newest_durable(shared: &Shared) -> Option<(Arc<Scripts>, StreamId)> {
     (newest.0 == scripts.epoch.number).then_some((scripts, newest))
 }
 
-/// Adds batches that only gateways had remembered to the stream, as far as they come after all that is in it. Postgres
-/// has them with this recovery, and may fail over to a replica that does not.
+/// Adds to the stream batches that only gateways remembered, if they come after all batches in the stream. This
+/// recovery writes them into Postgres, but Postgres may then fail over to a replica that lacks them.
 pub(crate) async fn add(shared: &Shared, scripts: &Scripts, batches: &[StreamBatch]) {
     let began = Instant::now();
     for some in batches.chunks(AT_ONCE) {
-        // They are sent in their order before the first reply is read.
+        // All batches are sent, in order, before the first reply is read.
         let added = join_all(some.iter().map(|batch| shared.redis.add_to_stream(scripts, batch)));
         if let Some(error) = added.await.into_iter().find_map(Result::err) {
             tracing::debug!(%error, "a batch is not added to the stream");

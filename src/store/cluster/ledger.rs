@@ -54,8 +54,8 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis. After that, it hands over to Postgres the batches that only
-/// this gateway remembers.
+/// How long a stop waits for Redis. After that, the gateway hands over to Postgres the batches that only this gateway
+/// remembers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a stop waits, if this gateway has just led a recovery, until the accounts with live
@@ -69,7 +69,7 @@ pub struct ClusterLedger {
     /// The database that lists are read from.
     lists: Store,
     sweep: Sweep,
-    /// What is decided beside the pipeline.
+    /// The operations that are decided beside the pipeline.
     beside: Beside,
     /// Holds of an earlier start of this gateway, which this start has let expire.
     expired: Vec<Expired>,
@@ -171,8 +171,8 @@ impl ClusterLedger {
         Ok(())
     }
 
-    /// The operations in `debts`, to be decided beside the pipeline before everything that comes later for their
-    /// accounts. `None` if there are none, or Redis is away.
+    /// The operations in `debts`, to be decided beside the pipeline before all later operations on their accounts.
+    /// `None` if there are none, or Redis is unreachable.
     fn owed(&mut self) -> Option<Aside> {
         if !self.shared.redis.is_up() {
             return None;
@@ -185,7 +185,7 @@ impl ClusterLedger {
                 turn.comes().await;
                 decide_owed(&shared, owed).await;
             };
-            // Those that are not decided in time are owed again.
+            // Operations that are not decided in time are owed again.
             let _ = tokio::time::timeout(beside::LIMIT, decided).await;
             Vec::new()
         });
@@ -197,11 +197,11 @@ impl ClusterLedger {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
     }
 
-    /// Opens the answers that the ledger keeps for retries, in Postgres; those of all gateways together take at most
-    /// `max_total` bytes.
+    /// Opens the answers that the ledger keeps for retries, in Postgres. The answers of all gateways together take at
+    /// most `max_total` bytes.
     ///
     /// # Errors
-    /// Where Postgres cannot be reached.
+    /// Fails if Postgres cannot be reached.
     pub async fn answers(&self, max_total: u64) -> Result<ClusterAnswers, LedgerError> {
         let gateway = self.shared.settings.incarnation;
         ClusterAnswers::open(self.shared.store.clone(), gateway, max_total).await
@@ -249,8 +249,8 @@ impl Backend for ClusterLedger {
         outcomes
     }
 
-    /// Redis decides the calls of warm accounts. In `strict` they wait for Postgres in the future that is returned, and
-    /// Redis decides the next batch meanwhile. Everything else is set aside.
+    /// Redis decides the calls of warm accounts. In `strict` the returned future waits until Postgres has them, and
+    /// Redis decides the next batch meanwhile. All other operations are set aside.
     async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
         let mut aside: Vec<_> = self.owed().into_iter().collect();
         let leaves_all = self.beside.leaves_all(batch);
@@ -287,7 +287,7 @@ impl Backend for ClusterLedger {
                 shared.debts.owe(uncertain.filter_map(|place| work::release_of(&some[place])));
                 outcomes.extend(outcomes_of(some, decisions));
             }
-            // Those are decided beside the pipeline.
+            // The outcomes of cold calls are removed here: these calls are decided beside the pipeline.
             cold.iter().rev().for_each(|place| drop(outcomes.remove(*place)));
             outcomes
         };
@@ -374,8 +374,8 @@ async fn wait_until_open(shared: &Shared) {
         let open = async {
             heartbeat::beat(shared).await?;
             sync::sync(shared).await?;
-            // The sync has read from Redis up to which batch Postgres had the stream. The second
-            // beat notices if Postgres has been restored to an earlier point since.
+            // The sync has read from Redis up to which batch Postgres had the stream. The second beat notices if
+            // Postgres has been restored to an earlier point since then.
             heartbeat::beat(shared).await?;
             shared.epoch.require().map(drop)
         };
@@ -405,7 +405,7 @@ async fn decide_aside(shared: Arc<Shared>, way: Way, operations: Arc<[Operation]
     }
 }
 
-/// Decides operations on holds in Redis, in order. Where Redis lacks what they need, it is loaded there first.
+/// Decides operations on holds in Redis, in order. If Redis lacks rows that they need, the rows are loaded first.
 async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(operations.len());
     for part in operations.chunk_by(|operation, _| !api_ends::ends_its_batch(operation)) {
@@ -419,7 +419,7 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
     outcomes
 }
 
-/// Waits for all outcomes of a batch, and puts them in its order.
+/// Waits for all outcomes of a batch, and puts them in the order of the batch.
 async fn outcomes_in_order(begun: Begun, len: usize) -> Vec<Outcome> {
     let decided = match begun.outcomes {
         Outcomes::Ready(outcomes) => outcomes,
@@ -437,7 +437,7 @@ async fn outcomes_in_order(begun: Begun, len: usize) -> Vec<Outcome> {
     outcomes.map(|outcome| outcome.unwrap_or_else(|| unavailable.clone())).collect()
 }
 
-/// The outcomes of operations as Redis has decided them. A call that was cut off is logged.
+/// The outcomes of operations that Redis has decided. A call that was cut off is logged.
 fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
     for (operation, decision) in operations.iter().zip(&decisions) {
         if decision.verdict == Verdict::Expired

@@ -1,9 +1,8 @@
-//! The calls of lost gateways. Their holds expire, and no other calls' holds do.
+//! The calls of lost gateways. Only the holds of these calls expire.
 //!
-//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway
-//! ends it only if the owner is lost. That is so if the owner has no lease, and Redis has not heard
-//! from it either, for ten seconds in which both stores were able to hear from it. A store that
-//! stood still, or whose clock jumped, was not able to.
+//! The hold of a call belongs to its gateway, which renews it while the call runs. Another gateway ends the hold only
+//! if the owner is lost: for ten seconds the owner has had no lease, and Redis has not heard from it, although both
+//! stores were able to hear from it. A store that stood still, or whose clock jumped, was not able to.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -21,7 +20,7 @@ const SILENT_FOR: Duration = Duration::from_secs(10);
 /// a store or this process may have stood still.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
 
-/// The greatest difference between two readings of one moment on Redis's clock, in milliseconds.
+/// Two readings of Redis's clock that differ by at most this, in milliseconds, count as the same moment.
 const SAME_MOMENT_MS: i64 = 1000;
 
 /// The gateways without a lease, and how long each has been silent.
@@ -32,12 +31,12 @@ pub(crate) struct Silences {
     looked: Option<Instant>,
 }
 
-/// A gateway that has been silent since this gateway began to watch it.
+/// The silence of a gateway without a lease, as this gateway has observed it.
 #[derive(Clone, Copy, Debug)]
 struct Silence {
     since: Instant,
-    /// The time at which Redis last heard from it, on Redis's clock in milliseconds; `None` if it
-    /// has not in this epoch.
+    /// The time at which Redis last heard from the gateway, on Redis's clock in milliseconds; `None` if Redis has not
+    /// heard from it in this epoch.
     heard_ms: Option<i64>,
 }
 
@@ -103,7 +102,7 @@ impl Silences {
 }
 
 impl Silence {
-    /// Whether the silence continues: the gateway was not heard from again.
+    /// Whether the silence continues, which means that the gateway was not heard from again.
     fn goes_on(&self, heard_ms: Option<i64>) -> bool {
         match (self.heard_ms, heard_ms) {
             (Some(before), Some(now)) => now.saturating_sub(before).abs() <= SAME_MOMENT_MS,

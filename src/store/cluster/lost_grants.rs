@@ -1,8 +1,9 @@
 //! Grants that Redis has applied and Postgres has lost, in a failover to a replica that lacked them.
 //!
-//! Usually the heartbeat notices a failover: the epoch ends, and every account comes from Postgres anew. Where it could
-//! not be noticed, the digests of the deliveries tell, and the one account is brought anew. Either way each account of
-//! which Redis knew more is logged with the amount, since the buyer has paid it or the seller has given it.
+//! Usually the heartbeat notices a failover: the epoch ends, and every account is loaded from Postgres again. If the
+//! failover was not noticed, the digests of the deliveries show it, and only the affected account is loaded again. In
+//! both cases each account for which Redis knew more is logged with the amount, because a buyer has paid for these
+//! credits or the seller has given them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,14 +18,14 @@ use crate::store::cluster::replace::replace;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
-/// How long a recovery looks for accounts of which Redis knew more than Postgres.
+/// How long a recovery looks for accounts for which Redis knew more than Postgres.
 const LOOK_FOR: Duration = Duration::from_secs(5);
 
 /// How often a recovery that reads from Redis sends Postgres a statement, so that Postgres does not end
 /// its transaction as idle.
 const STAY_EVERY: Duration = Duration::from_secs(1);
 
-/// Delivers the decisions of Postgres, and brings the accounts to Redis anew for which Redis has applied others.
+/// Delivers the decisions of Postgres, and reloads into Redis the accounts for which Redis has applied other decisions.
 pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
     for account in sync::deliver(shared).await? {
         bring_anew(shared, account).await?;
@@ -34,7 +35,7 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<(), LedgerError> {
 
 async fn bring_anew(shared: &Shared, account: String) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
-    // Another gateway may have brought it meanwhile.
+    // Another gateway may have reloaded the account meanwhile.
     let Some(amount) = compare::missing(shared, &scripts, &account).await? else { return Ok(()) };
     log(&account, amount);
     let epoch = scripts.epoch.number;
@@ -42,8 +43,8 @@ async fn bring_anew(shared: &Shared, account: String) -> Result<(), LedgerError>
     postgres::note_failover(&shared.store, epoch, false).await
 }
 
-/// Logs each account of which Redis knew more than Postgres, after a failover that was noticed. Everything that Redis
-/// decided has been written, and Redis decides nothing any more.
+/// Logs each account for which Redis knew more than Postgres, after a failover that was noticed. Call this when all
+/// decisions of Redis have been written and Redis no longer decides anything.
 pub(crate) async fn report(
     shared: &Shared,
     ended: &Scripts,

@@ -17,8 +17,7 @@ pub(crate) struct OpenEpoch {
     scripts: ArcSwapOption<Scripts>,
     /// Whether gateways of another layout serve the ledger, and this gateway does not.
     left_to_others: AtomicBool,
-    /// The time since which none of those gateways has had a lease, while some of them are still
-    /// registered.
+    /// The time since which no gateway of another layout has had a lease, while some of them are still registered.
     others_silent_since: Mutex<Option<Instant>>,
     /// The number of an epoch whose data were not in the Redis that this gateway reached; 0 for
     /// none.
@@ -109,7 +108,7 @@ impl OpenEpoch {
         self.lost.load(Ordering::Relaxed) == epoch
     }
 
-    /// Forgets that data were missing: that is settled, or another Redis was reached.
+    /// Forgets that data were missing: the question is settled, or another Redis was reached.
     pub fn forget_loss(&self) {
         self.lost.store(0, Ordering::Relaxed);
         self.waits_for_postgres.store(false, Ordering::Relaxed);
@@ -175,7 +174,7 @@ impl OpenEpoch {
         self.silence().get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Forgets for how long those gateways have been without a lease: they may have been unable to
+    /// Forgets for how long the gateways of another layout have been without a lease: they may have been unable to
     /// reach Postgres.
     pub fn forget_silence(&self) {
         *self.silence() = None;
@@ -203,7 +202,7 @@ impl OpenEpoch {
         self.unswept.load(Ordering::Relaxed) != 0
     }
 
-    /// Records that those keys were removed.
+    /// Records that the keys of the earlier epochs were removed.
     pub fn end_sweeping(&self) {
         self.unswept.store(0, Ordering::Relaxed);
     }
@@ -213,7 +212,7 @@ impl OpenEpoch {
         Some(self.unwarmed.load(Ordering::Relaxed)).filter(|epoch| *epoch != 0)
     }
 
-    /// Records that these accounts are loaded, unless another epoch has been opened meanwhile.
+    /// Records that the accounts with live holds are loaded, unless another epoch has been opened meanwhile.
     pub fn end_warming(&self, epoch: i64) {
         let relaxed = Ordering::Relaxed;
         let _ = self.unwarmed.compare_exchange(epoch, 0, relaxed, relaxed);

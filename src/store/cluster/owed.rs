@@ -1,4 +1,4 @@
-//! Operations that this gateway owes (`debts`), while they are being decided.
+//! Decides the operations that this gateway owes (`debts`).
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// Decides operations that were owed. Those that cannot be decided are owed again.
+/// Decides owed operations. The operations that cannot be decided are owed again.
 pub(crate) async fn decide_owed(shared: &Shared, mut owed: Taken) {
     while let Some(some) = owed.next(MAX_BATCH) {
         let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
@@ -18,26 +18,26 @@ pub(crate) async fn decide_owed(shared: &Shared, mut owed: Taken) {
     }
 }
 
-/// Operations that were taken out of the debts. Those that are not settled go back when this is dropped, so a task that is
-/// aborted loses none.
+/// Operations that were taken out of the debts. Operations that are not settled go back when this value is dropped, so
+/// an aborted task loses none.
 #[derive(Debug)]
 pub(crate) struct Taken {
     shared: Arc<Shared>,
     left: Vec<Operation>,
     undecided: Vec<Operation>,
-    /// How many of `left` are being decided.
+    /// The number of leading operations in `left` that are being decided.
     asked: usize,
 }
 
 impl Taken {
-    /// Takes the operations out that are owed; `None` if there are none.
+    /// Takes out the operations that are owed; `None` if there are none.
     pub fn from(shared: &Arc<Shared>) -> Option<Self> {
         let left = shared.debts.take_owed();
         let (shared, undecided) = (shared.clone(), Vec::new());
         (!left.is_empty()).then_some(Self { shared, left, undecided, asked: 0 })
     }
 
-    /// The operations that are not settled.
+    /// The operations that are not settled yet.
     pub fn operations(&self) -> &[Operation] {
         &self.left
     }
@@ -48,7 +48,7 @@ impl Taken {
         (self.asked > 0).then(|| self.left[..self.asked].to_vec())
     }
 
-    /// Settles those of [`Self::next`] that were decided.
+    /// Settles those operations of the last [`Self::next`] that were decided.
     pub fn settle(&mut self, were_decided: Vec<bool>) {
         let decided = self.left.drain(..self.asked).zip(were_decided);
         let undecided = decided.filter(|(_, decided)| !decided);

@@ -1,7 +1,7 @@
 //! The recovery: opens the next epoch after Redis has lost data.
 //!
-//! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are
-//! left in the stream, in the redo logs and among the appends of `strict`, and opens the next epoch, first in Redis and then in
+//! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are left in the
+//! stream, in the redo logs and among the appends of `strict`, and opens the next epoch, first in Redis and then in
 //! Postgres.
 
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub(crate) async fn recover(shared: &Shared, epoch: i64) -> Result<bool, LedgerE
     Ok(hand_over::check_in(shared, epoch).await? && open_next_epoch(shared).await?)
 }
 
-/// Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
+/// Opens the next epoch. Returns false if another gateway leads the recovery, if a gateway with a lease has not checked
 /// in yet, or if this gateway must not lead it.
 async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     let info = shared.redis.info().await?;
@@ -80,7 +80,7 @@ async fn lead(
         // it must not pass the reply on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
-    // Another ledger's batches may be there, of an earlier database.
+    // The stream may have batches of another ledger, which used this Redis with an earlier database.
     let is_ours = meta.ledger == ledger;
     let survived = surviving_batches(shared, &ending, &mut recovery, is_ours).await?;
     let Replayed { batches: replayed, missing, remembered } = recovery.replay(survived).await?;
@@ -89,7 +89,7 @@ async fn lead(
     if recovery.checkpoint.failed_over {
         lost_grants::report(shared, &ending, &mut recovery).await?;
     }
-    // In `strict` a batch that is missing was acknowledged to nobody.
+    // In `strict` a missing batch was never acknowledged.
     if missing > 0 && shared.settings.durability == Durability::Relaxed {
         tracing::error!(
             epoch,
@@ -119,8 +119,8 @@ async fn lead(
     Ok(())
 }
 
-/// The batches that Redis still has and Postgres does not; none where the two have forked. With `later`, those of
-/// epochs that Postgres does not know as well: it was failed over, or restored.
+/// The batches that Redis still has and Postgres does not; empty if the two have forked. With `later`, the batches of
+/// later epochs are included. Postgres does not know these epochs if it was failed over or restored.
 async fn surviving_batches(
     shared: &Shared,
     scripts: &Scripts,

@@ -309,8 +309,8 @@ impl Planner {
         Ok(())
     }
 
-    /// The batches of the stream that Postgres does not have; none where the two have forked.
-    /// With `later`, those of epochs that Postgres does not know as well.
+    /// The batches of the stream that Postgres does not have; empty if the two have forked. With `later`, batches of
+    /// epochs that Postgres does not know are included.
     async fn survived(
         &mut self,
         scripts: &Scripts,
@@ -355,7 +355,7 @@ impl Planner {
                 checkpoint.epoch, meta.number
             ));
         }
-        // Up to where an epoch went is known of the newest one alone.
+        // Only for the newest epoch is it known how many batches were decided.
         let end = (meta.number >= checkpoint.epoch).then_some((meta.number, meta.newest + 1));
         let (mut epoch, mut expected) = (checkpoint.epoch, checkpoint.seq + 1);
         let mut missing = Vec::new();
@@ -372,7 +372,7 @@ impl Planner {
             let why = if epoch < meta.number || last <= meta.durable {
                 "Postgres had them once: it was taken back to an earlier point"
             } else if durability == Durability::Strict {
-                // A batch that was not appended was acknowledged to nobody.
+                // A batch that was not appended was never acknowledged.
                 continue;
             } else {
                 "they may be in the memory of gateways that run"

@@ -35,11 +35,11 @@ pub(crate) async fn look(shared: &Shared) -> Result<Found, LedgerError> {
     Ok(Found::Master(identity))
 }
 
-/// Whether the connection of the batches leads to the master `here` as well. If not, both connections are opened anew:
-/// one may have been open since before the address led elsewhere, and says nothing of the epoch's data.
+/// Whether the connection for the batches leads to the master `here` as well. If not, both connections are opened anew:
+/// one may have been open since before the address changed, so it says nothing about the epoch's data.
 ///
 /// # Errors
-/// Where Redis is away.
+/// Fails if Redis is unreachable.
 pub(crate) async fn reaches_one(shared: &Shared, here: &str) -> Result<bool, LedgerError> {
     let hot = shared.redis.hot_who().await?;
     if hot.is_replica {

@@ -14,8 +14,8 @@ use crate::metrics::Metrics;
 /// The identity of the Redis that was reached is valid for this long.
 const REACHED_FOR: Duration = Duration::from_millis(1500);
 
-/// The clock of Redis has jumped if, between two readings, it went further or less far than the
-/// time that passed, by more than this. In milliseconds.
+/// The clock of Redis has jumped if its advance between two readings differs from the time that passed by more than
+/// this, in milliseconds.
 const JUMP_MS: i64 = 2000;
 
 /// Redis's clock counts as having stood still if it could not be read for this long.
@@ -39,7 +39,7 @@ pub(crate) struct RedisWatch {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The identity of the master that was last reached, and the time of that.
+    /// The identity of the master that was last reached, and when it was reached.
     reached: Option<(Arc<str>, Instant)>,
     clock: RedisClock,
     /// Whether a difference between the clocks has been logged.

@@ -1,4 +1,4 @@
-//! Brings accounts to Redis anew, as Postgres has them.
+//! Reloads accounts from Postgres into Redis.
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::NO_HURRY;
 use crate::store::cluster::warm;
 
-/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided
-/// about them are in the stream, and no gateway loads an account before all of these are in Postgres.
+/// Drops accounts and their live holds from Redis, and loads them again. The batches that Redis decided about them stay
+/// in the stream, and no gateway loads an account before all of these batches are in Postgres.
 pub(crate) async fn replace(
     shared: &Shared,
     scripts: &Scripts,

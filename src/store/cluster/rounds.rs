@@ -1,4 +1,4 @@
-//! The rounds of a gateway's sync: the task that keeps each store close to what the other one decides.
+//! The rounds of a gateway's sync: the task that brings the decisions of each store to the other one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
-/// The time between two rounds of the syncer. It is half of the promised lag, so that there is time
-/// left for the write.
+/// The time between two rounds of the syncer. It is short against the promised lag of a quarter of a second, so that
+/// there is time left for the write.
 const SYNC_EVERY: Duration = Duration::from_millis(50);
 
-/// How often the place of the syncer is taken, or kept. It is free after three times as long.
+/// How often a gateway tries to take or keep the place of the syncer. The place becomes free after three times as long.
 const ELECT_EVERY: Duration = Duration::from_secs(1);
 
-/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the
-/// decision has delivered it at once; this is for the case that it died, or that Redis was unreachable.
+/// How often the syncer delivers decisions of Postgres to Redis. Usually the gateway that made the decision delivers it
+/// at once; the syncer covers a gateway that died, and times when Redis was unreachable.
 const DELIVER_EVERY: Duration = Duration::from_millis(500);
 
 /// How long the syncer writes batches before it does its other work.
@@ -31,7 +31,7 @@ const SYNC_FOR: Duration = Duration::from_secs(1);
 /// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
-        // A gateway that is not the syncer hears nothing of Postgres here.
+        // A gateway that is not the syncer does not learn the state of Postgres from the round.
         None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
         Some(LedgerError::Redis(_)) => false,
         Some(_) => shared.settings.durability == Durability::Relaxed,
@@ -43,7 +43,7 @@ fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
 }
 
-/// The task that keeps each store close to what the other one decides.
+/// Runs the rounds until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut round = Round::default();
     loop {
@@ -71,13 +71,13 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Sets the metric of the lag. While Redis is unreachable, only the lag of what this gateway has in its redo log is known.
+/// Sets the metric of the lag. While Redis is unreachable, only the lag of this gateway's redo log is known.
 fn note_lag(shared: &Shared) {
     let behind = if shared.redis.is_up() { shared.syncer.lag().as_secs_f64() } else { 0.0 };
     shared.metrics.ledger_sync_lag_seconds.set(shared.redo.lag().max(behind));
 }
 
-/// The rounds of the syncer: what is due by time.
+/// The rounds of the syncer, with the times of its periodic work.
 #[derive(Debug, Default)]
 struct Round {
     elected: Option<Instant>,
@@ -85,8 +85,8 @@ struct Round {
 }
 
 impl Round {
-    /// One round. The syncer writes what Redis has decided, and applies in Redis what Postgres has. Any other gateway only
-    /// reads how far the syncer has come.
+    /// Runs one round. The syncer writes the decisions of Redis into Postgres, and applies the decisions of Postgres in
+    /// Redis. Any other gateway only reads how far the syncer has come.
     async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
         let mut elected = Ok(());
         if is_due(&mut self.elected, ELECT_EVERY) {
@@ -111,7 +111,7 @@ impl Round {
     }
 }
 
-/// Whether so much time has passed since this was due last; then it is due again after as much.
+/// Whether at least `every` has passed since the work was due last. If so, `last` becomes the present time.
 fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
     let is_due = last.is_none_or(|last| last.elapsed() >= every);
     if is_due {

@@ -73,7 +73,7 @@ fn required<'a>(url: Option<&'a Secret>, key: &'static str) -> Result<&'a Secret
     })
 }
 
-/// Tries again until Postgres is there, because it may still be starting.
+/// Retries until Postgres is reachable, because it may still be starting.
 ///
 /// # Errors
 /// Fails with the error of the last attempt, after [`PATIENCE`] or if Postgres replies with another

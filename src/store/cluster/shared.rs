@@ -26,21 +26,20 @@ use crate::store::cluster::syncer::Syncer;
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
 
-/// How much text of the stream is read at once, about, in bytes; and how many batches are read at first.
+/// The approximate size of one read from the stream, in bytes, and the number of batches in the first read.
 const READ: usize = 2 * MAX_WRITE;
 const READ_FIRST: usize = 128;
 
 /// The most text that one transaction hands over to a recovery, in bytes.
 const MAX_HAND_OVER: usize = 4 << 20;
 
-/// One gateway's part of the cluster ledger. A member that needs a lock has its own. The functions
-/// that use it are in `work`, `warm`, `sync`, `heartbeat`, `recovery`, `hand_over`, `janitor`,
-/// `sweep`, `api_ends`, `compare` and `repair`.
+/// One gateway's part of the cluster ledger. A member that needs a lock has its own. The functions on it are in `work`,
+/// `warm`, `sync`, `heartbeat`, `recovery`, `hand_over`, `janitor`, `sweep`, `api_ends`, `compare` and `repair`.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub store: Store,
     pub redis: Redis,
-    /// The Redis that is reached, and its clock.
+    /// The Redis that this gateway reaches, and its clock.
     pub watch: RedisWatch,
     pub settings: Settings,
     pub metrics: Metrics,
@@ -58,7 +57,7 @@ pub(crate) struct Shared {
     pub intake: Intake,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
-    /// The place of the transaction that writes batches. Others would only wait for its lock, with a connection each.
+    /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
     pub writing: Semaphore,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
@@ -66,13 +65,13 @@ pub(crate) struct Shared {
     pub read_size: ReadLimit,
     /// The size of a transaction that hands batches over to a recovery, in bytes of text.
     pub hand_over_size: AdaptiveLimit,
-    /// How far the stream may be cut.
+    /// The marks up to which the stream may be trimmed.
     pub kept: Marks,
     /// Wakes the janitor.
     pub wake_janitor: Notify,
     /// How many failovers of Postgres were noticed since this gateway began, by any gateway.
     pub failovers: watch::Sender<u64>,
-    /// The same as Postgres counted last; below 0 before the first look.
+    /// The number of failovers that Postgres counted last; negative before the first look.
     counted_failovers: AtomicI64,
 }
 
@@ -80,8 +79,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub durability: Durability,
-    /// The most credits that calls of one account may take before Postgres has stored that, in
-    /// micro-credits; 0 means no limit.
+    /// The most credits that calls of one account may take before Postgres has stored the calls, in micro-credits; 0
+    /// means no limit.
     pub unsynced_cap: u64,
     /// The layout of the data in Redis: the `LAYOUT` of the scripts.
     pub layout: i32,
@@ -143,8 +142,8 @@ impl Shared {
         })
     }
 
-    /// Notes how many failovers of Postgres were noticed, as Postgres counts. A Postgres that was failed over may have
-    /// forgotten some, so any other number is news.
+    /// Records how many failovers of Postgres were noticed, as Postgres counts. A Postgres that was failed over may
+    /// have forgotten some, so a lower number also means a failover.
     pub fn note_failovers(&self, count: i64) {
         let before = self.counted_failovers.swap(count, Ordering::Relaxed);
         if before >= 0 && before != count {
@@ -152,7 +151,7 @@ impl Shared {
         }
     }
 
-    /// Fails at once where Postgres is known to be unreachable, instead of waiting for it.
+    /// Fails at once if Postgres is known to be unreachable, instead of waiting for it.
     pub fn require_postgres(&self) -> Result<(), LedgerError> {
         if self.store.is_up() { Ok(()) } else { Err(LedgerError::Slow { what: "Postgres" }) }
     }
@@ -162,9 +161,9 @@ impl Shared {
         self.intake.takes_holds(self.redo.bytes())
     }
 
-    /// The kinds of new holds that may be sent to Redis: those that this gateway is able to answer.
-    /// For any other hold the caller gets 503, and Redis would only set credits aside and store a
-    /// record of their release.
+    /// The kinds of new holds that may be sent to Redis: those that this gateway is able to answer. The caller of any
+    /// other hold gets 503, so sending the hold would only make Redis set credits aside and store a record of their
+    /// release.
     pub fn holds_to_ask_for(&self, sent: Sent) -> HoldsToAskFor {
         let any = self.takes_holds() && self.lease.may_answer(sent);
         let durable = any && self.store.is_up();
@@ -186,9 +185,8 @@ impl Shared {
         Ok(result?)
     }
 
-    /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether they
-    /// are lost, or whether this gateway reaches another Redis. Until then this gateway decides
-    /// nothing.
+    /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether the data are lost, or
+    /// whether this gateway reaches another Redis. Until then this gateway decides nothing.
     pub fn epoch_lost(&self, epoch: i64) {
         if self.epoch.lose(epoch) {
             self.epoch.wake_heartbeat.notify_one();

@@ -1,4 +1,4 @@
-//! The batches up to which the stream may be cut, by the time since Postgres has them.
+//! Marks: the batches up to which the stream may be trimmed, because Postgres has had them long enough.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,8 +18,8 @@ pub(crate) type StreamId = (i64, i64);
 pub(crate) struct Marks(Mutex<VecDeque<(Instant, StreamId)>>);
 
 impl Marks {
-    /// Notes the newest batch that Postgres has. Returns the batch up to which the stream may be cut: Postgres has had
-    /// that one for [`KEPT_FOR`].
+    /// Records the newest batch that Postgres has. Returns the batch up to which the stream may be trimmed: Postgres
+    /// has had that batch for [`KEPT_FOR`].
     pub fn note(&self, newest: StreamId, now: Instant) -> Option<StreamId> {
         let mut marks = self.lock();
         let age = |at: Instant| now.saturating_duration_since(at);
@@ -33,12 +33,12 @@ impl Marks {
         old
     }
 
-    /// Forgets the oldest mark, and returns its batch: the stream is to be cut there before the time.
+    /// Forgets the oldest mark, and returns its batch: the stream is to be trimmed there early.
     pub fn give_up_oldest(&self) -> Option<StreamId> {
         self.lock().pop_front().map(|(_, batch)| batch)
     }
 
-    /// Forgets all marks: the stream was cut at the newest batch that Postgres has.
+    /// Forgets all marks: the stream was trimmed at the newest batch that Postgres has.
     pub fn clear(&self) {
         self.lock().clear();
     }

@@ -14,25 +14,25 @@ use crate::store::cluster::redis_look;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// How long after its deadline only its own gateway may end a call's hold, in milliseconds: for
-/// ever. The deadline tells other gateways nothing, because Redis may have stood still while the
-/// call went on. `lost_gateways` ends the holds of a gateway that is lost.
+/// How long after its deadline only its own gateway may end a call's hold, in milliseconds: for ever. The deadline is
+/// meaningless to other gateways, because Redis may have stood still while the call continued. `lost_gateways` ends the
+/// holds of a gateway that is lost.
 const GRACE_MS: &str = "9007199254740991";
 
 /// The most holds that one sweep ends.
 const LIMIT: &str = "500";
 
-/// How many sweeps there are for one in which a gateway that is not the syncer looks at the live holds. Each look costs
-/// Redis some time for each of them. The syncer looks every time, and so ends the API's holds in time. The others look
-/// only for their own calls, whose holds nobody else ends.
+/// A gateway that is not the syncer looks at the live holds only once in this many sweeps, because each look costs
+/// Redis some time for each hold. The syncer looks every time, and so ends the API's holds in time. The others only
+/// look for their own calls, whose holds no other gateway ends.
 const OTHERS_LOOK_EVERY: usize = 10;
 
 /// The sweeps of one gateway. Each looks at some of the live holds.
 #[derive(Debug)]
 pub(crate) struct Sweep {
-    /// How many sweeps there were.
+    /// The number of sweeps so far.
     sweeps: usize,
-    /// Where the next sweep begins: a cursor of HSCAN.
+    /// The cursor of HSCAN at which the next sweep begins.
     cursor: String,
 }
 
@@ -65,8 +65,8 @@ impl Sweep {
         })
     }
 
-    /// Lists some of the holds whose time is up. `None` if there are none, while no epoch is open, and while Redis's
-    /// clock cannot be trusted.
+    /// Lists some of the holds whose time is up. `None` if there are none, if no epoch is open, or if Redis's clock
+    /// cannot be trusted.
     pub async fn due(
         &mut self,
         shared: &Shared,
@@ -94,7 +94,7 @@ impl Sweep {
         Ok((!is_empty).then_some(due))
     }
 
-    /// Looks at some of the live holds. Returns id and record of each whose time is up, one after the other.
+    /// Looks at some of the live holds. For each hold whose time is up, the result has its id and then its record.
     async fn look(
         &mut self,
         shared: &Shared,
@@ -109,7 +109,7 @@ impl Sweep {
 }
 
 impl Due {
-    /// Renews and ends the holds. Returns those that expired.
+    /// Renews and ends the holds. Returns the holds that expired.
     pub async fn end(self, shared: &Shared) -> Vec<Expired> {
         let mut items: Vec<_> = self.renewals.iter().map(BatchItem::Operation).collect();
         items.extend(self.overdue.iter().map(|(hold, _)| expire(hold, false)));

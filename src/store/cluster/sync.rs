@@ -48,7 +48,7 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
     }
     let synced = sync_up_to(shared, &scripts, newest, limit).await;
     if shared.redo.durable() > durable {
-        // The other gateways hear of it from Redis.
+        // The other gateways learn from Redis that the batches are durable.
         announce_durable(shared, &scripts).await?;
     }
     synced
@@ -131,10 +131,10 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// Appends batches, which is what `strict` promises: from now on no loss of Redis loses them.
+/// Appends batches, which is what `strict` promises: after this, a loss of Redis does not lose them.
 ///
 /// # Errors
-/// Where the epoch has ended, or somebody is about to end it: then they are refused at once.
+/// Fails if the epoch has ended, or if a gateway is about to end it.
 pub(crate) async fn append(
     shared: &Shared,
     scripts: &Scripts,
@@ -157,8 +157,8 @@ pub(crate) async fn append(
     }
 }
 
-/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream: if it
-/// has another text there, the stream and Postgres have forked.
+/// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream. If the
+/// stream has another text for that batch, the stream and Postgres have forked.
 async fn read_stream(
     shared: &Shared,
     scripts: &Scripts,
@@ -191,7 +191,7 @@ fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 
-/// Tells Redis which batch is the newest that Postgres is known to have.
+/// Tells Redis the newest batch that Postgres is known to have.
 pub(crate) async fn announce_durable(
     shared: &Shared,
     scripts: &Scripts,
@@ -247,11 +247,11 @@ pub(crate) async fn deliver(shared: &Shared) -> Result<BTreeSet<String>, LedgerE
 /// The reply of Redis to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Heard {
-    /// It is applied.
+    /// The delivery is applied.
     Applied,
     /// The account lacks an earlier delivery.
     Waits,
-    /// Another one was applied under its number, or later ones that Postgres does not have.
+    /// Redis has applied another change under its number, or later changes that Postgres does not have.
     Differs,
 }
 
@@ -268,7 +268,7 @@ async fn deliver_one(
     match shared.maintain(scripts, words).await?.convert::<i64>()? {
         1 => Ok(Heard::Applied),
         2 => Ok(Heard::Differs),
-        // Usually another gateway has delivered this one and later ones meanwhile.
+        // Usually another gateway has delivered this change and later ones meanwhile.
         3 if compare::is_behind(shared, scripts, &delivery.account).await? => Ok(Heard::Differs),
         3 => Ok(Heard::Applied),
         _ => Ok(Heard::Waits),

@@ -1,4 +1,5 @@
-//! One gateway's view of the syncer: whether this gateway has the place, and how far Postgres lags behind Redis.
+//! One gateway's view of the syncer, the gateway that writes batches into Postgres: whether this gateway is the syncer,
+//! and how far Postgres lags behind Redis.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 /// How far Postgres may lag behind before a gateway that is not the syncer helps: the syncer may have died.
 const HELP_AFTER: Duration = Duration::from_millis(500);
 
-/// The most marks that are kept: two of them are at least a round of the syncer apart.
+/// The most marks that are kept. Two marks are at least a round of the syncer apart.
 const MARKS: usize = 4096;
 
 /// One gateway's view of the syncer.
@@ -16,7 +17,7 @@ pub(crate) struct Syncer(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Until when this gateway has the place; `None` where it does not have it.
+    /// The time until which this gateway is the syncer; `None` if it is not.
     elected_until: Option<Instant>,
     /// The epoch of the marks.
     epoch: i64,
@@ -25,7 +26,7 @@ struct State {
 }
 
 impl Syncer {
-    /// Notes the newest batch of an epoch, and the newest one that is in Postgres's tables.
+    /// Records the newest batch of an epoch, and the newest batch that is in Postgres's tables.
     pub fn note(&self, epoch: i64, newest: i64, durable: i64) {
         let mut state = self.lock();
         if state.epoch != epoch {
@@ -38,12 +39,12 @@ impl Syncer {
         }
     }
 
-    /// For how long a batch that Redis has decided has not been in Postgres's tables: the age of the oldest mark.
+    /// The age of the oldest decision of Redis that is not in Postgres's tables, measured by the oldest mark.
     pub fn lag(&self) -> Duration {
         self.lock().marks.front().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
-    /// Whether this gateway writes the batches now: it is the syncer, or that one lags.
+    /// Whether this gateway writes batches now: it is the syncer, or the syncer lags.
     pub fn writes(&self) -> bool {
         self.is_elected() || self.lag() > HELP_AFTER
     }
@@ -53,7 +54,7 @@ impl Syncer {
         self.lock().elected_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Notes until when this gateway has the place; `None` where it does not have it. Returns whether it had it before.
+    /// Sets until when this gateway is the syncer; `None` if it is not. Returns whether it was the syncer before.
     pub fn elect(&self, until: Option<Instant>) -> bool {
         std::mem::replace(&mut self.lock().elected_until, until).is_some()
     }

@@ -1,4 +1,4 @@
-//! Turns: groups of operations about one account, hold, claim or id follow each other.
+//! Turns: they order the groups of operations that name the same account, hold, claim or id.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,20 +10,20 @@ use crate::ledger::imports::ImportRow;
 use crate::ledger::operation::{HoldId, Operation, OperationId};
 use crate::store::cluster::redis::request::BatchItem;
 
-/// The newest turn of each thing for which there is one.
+/// The newest turn for each key that has one.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(HashMap<Key, watch::Receiver<()>>);
 
-/// The right of a group to be decided, once all turns before it have ended. It ends when it is dropped.
+/// A group's turn to be decided, which comes once all turns before it have ended. A turn ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn {
     before: Vec<watch::Receiver<()>>,
-    /// The receivers of those that wait for this turn notice when this is dropped.
+    /// Dropping this sender tells the later turns that this turn has ended.
     _ends: watch::Sender<()>,
 }
 
-/// A thing that an operation names. Operations that name the same thing are decided in the order in which they were
-/// requested.
+/// A thing that an operation names: an account, hold, claim or id. Operations with the same key are decided in the
+/// order in which they were requested.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Account(AccountId),
@@ -33,7 +33,7 @@ pub(crate) enum Key {
 }
 
 impl Turns {
-    /// A turn behind every turn about the same things; later ones come behind it.
+    /// Takes a turn after all turns with one of the same keys. Later turns with these keys come after it.
     pub fn take(&mut self, operations: &[Operation]) -> Turn {
         let (ends, ended) = watch::channel(());
         let keys: HashSet<_> = operations.iter().flat_map(keys).collect();
@@ -41,7 +41,7 @@ impl Turns {
         Turn { before: before.collect(), _ends: ends }
     }
 
-    /// Whether there is a turn about one of these things.
+    /// Whether there is a turn with one of these keys.
     pub fn has_any(&self, keys: &[Key]) -> bool {
         keys.iter().any(|key| self.0.contains_key(key))
     }
@@ -63,13 +63,13 @@ impl Turn {
     /// Waits until all turns before this one have ended.
     pub async fn comes(&mut self) {
         for turn in &mut self.before {
-            // Nothing is ever sent: this waits until the sender is dropped.
+            // No value is ever sent: this waits until the sender is dropped.
             let _ = turn.changed().await;
         }
     }
 }
 
-/// The things that the operation names.
+/// The keys of the things that the operation names.
 pub(crate) fn keys(operation: &Operation) -> Vec<Key> {
     let item = BatchItem::Operation(operation);
     let mut keys: Vec<_> = item.account().cloned().map(Key::Account).into_iter().collect();

@@ -1,5 +1,5 @@
-//! The usage of a metered call as text. It stands in the text of batches, and in the charges that a
-//! stopping gateway leaves.
+//! The usage of a metered call as text. The text is a part of batches, and of the charges that a stopping gateway
+//! leaves.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ struct Text<'a> {
     prices: Cow<'a, str>,
 }
 
-/// The text of a record.
+/// Formats a record as text.
 pub(crate) fn write(record: &UsageRecord) -> String {
     let UsageRecord { held, model, usage, prices } = record;
     let text = Text {

@@ -32,14 +32,14 @@ const MAX_API_TTL_MS: i64 = 24 * 3_600_000;
 /// The most accounts that are loaded together after a recovery.
 const ACCOUNTS: usize = 500;
 
-/// The most holds that are loaded with them, unless one account has more.
+/// The most holds that are loaded together, unless one account has more.
 const HOLDS: usize = 5000;
 
-/// After this many failures in a row, the cause is taken to be the store, and not a single account.
+/// After this many failures in a row, the store is taken to be the cause, and not a single account.
 const FAILURES: usize = 3;
 
-/// Loads the accounts and ends of holds that a batch needs. If they change in between, nothing is
-/// loaded, and the batch asks again.
+/// Loads the accounts and ends of holds that a batch needs. If they change meanwhile, nothing is loaded, and the batch
+/// asks again.
 pub(crate) async fn warm(
     shared: &Shared,
     scripts: &Scripts,
@@ -120,8 +120,7 @@ async fn warm_together(
     }
     let names = || accounts.iter().map(|id| format!("a:{id}"));
     if !announce_read(shared, scripts, nonce, names()).await? {
-        // A repair removed one of these accounts. Postgres must first have all that Redis decided
-        // about it.
+        // A repair removed one of these accounts. Postgres must first have all decisions of Redis about it.
         sync::sync_within(shared, limit).await?;
         sync::announce_durable(shared, scripts).await?;
         announce_read(shared, scripts, nonce, names()).await?;
@@ -180,8 +179,8 @@ async fn warm_cold(
     warm_accounts(shared, scripts, &cold, nonce, NO_HURRY).await
 }
 
-/// Returns, for each operation, whether it opens an account that is in Redis and exists. An account
-/// never ceases to exist, so the order of the operations does not matter.
+/// Returns, for each operation, whether it opens an account that is in Redis and exists. Accounts are never deleted, so
+/// the order of the operations does not matter.
 pub(crate) async fn are_open(shared: &Shared, operations: &[Operation]) -> Vec<bool> {
     let none = vec![false; operations.len()];
     let opened = operations.iter().map(|operation| match operation {

@@ -1,4 +1,4 @@
-//! The work on one batch, from its request to Redis until its decisions may be answered.
+//! The work on one batch, from its request to Redis until its decisions may be passed to the callers.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,12 +26,12 @@ pub(crate) const MAX_BATCH: usize = 1024;
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
 
-/// How a batch goes on after a cache miss.
+/// How a batch continues after a cache miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnMiss {
-    /// It waits until Redis has what the batch needs.
+    /// The batch waits until Redis has the data that it needs.
     Warm,
-    /// The items that need it stay undecided, so that the others do not wait: see [`DecidedBatch::cold`].
+    /// The items that need the data stay undecided, so that the others do not wait: see [`DecidedBatch::cold`].
     SetAside,
 }
 
@@ -51,14 +51,14 @@ struct Work<'a> {
     batches: Vec<NumberedBatch>,
     /// The newest batch on which the decisions depend.
     seq: i64,
-    /// Some decision tells what an earlier batch did: Redis had decided it before.
+    /// Whether a decision repeats the outcome of an earlier batch, because Redis had decided that operation before.
     repeats: bool,
 }
 
 /// A batch that Redis has decided, and that is not known to be durable yet.
 #[derive(Debug)]
 pub(crate) struct DecidedBatch {
-    /// When it was sent, and the scripts that decided it; `None` where no epoch was open.
+    /// The time at which the batch was sent, and the scripts that decided it; `None` if no epoch was open.
     by: Option<(Sent, Arc<Scripts>)>,
     decisions: Vec<Decision>,
     /// The places of the items that are not decided because of a cache miss, in order ([`OnMiss::SetAside`]).
@@ -73,9 +73,9 @@ pub(crate) struct DecidedBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitsFor {
     Nothing,
-    /// The texts of this work's own batches.
+    /// The texts of this work's own batches are appended.
     Appended,
-    /// The entries and holds of everything up to its newest batch.
+    /// The entries and holds of all batches up to this work's newest are written.
     Folded,
 }
 
@@ -93,7 +93,7 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
     decisions
 }
 
-/// Lets Redis decide a batch. Nothing of it may be answered before [`DecidedBatch::make_durable`].
+/// Lets Redis decide a batch. No decision may be answered before [`DecidedBatch::make_durable`].
 pub(crate) async fn ask_redis(
     shared: &Shared,
     items: &[BatchItem<'_>],
@@ -127,14 +127,14 @@ pub(crate) fn release_of(operation: &Operation) -> Option<Operation> {
 }
 
 impl DecidedBatch {
-    /// True where the decisions may not be answered before Postgres has their batches.
+    /// Whether the decisions may not be answered before Postgres has their batches.
     pub fn waits_for_postgres(&self) -> bool {
         self.waits_for != WaitsFor::Nothing
     }
 
-    /// Makes the decisions as durable as `[ledger] durability` promises. Where that fails, or they may not be answered
-    /// for another reason, each of them is [`Decision::UNAVAILABLE`]. Also returns the places of the items that Redis
-    /// may have decided all the same: their holds have to be released.
+    /// Makes the decisions as durable as `[ledger] durability` promises. If that fails, or if they may not be answered
+    /// for another reason, each of them becomes [`Decision::UNAVAILABLE`]. Also returns the places of the items that
+    /// Redis may have decided all the same: their holds have to be released.
     pub async fn make_durable(mut self, shared: &Shared) -> (Vec<Decision>, Vec<usize>) {
         let may_be_answered = match self.by.take() {
             Some((sent, scripts)) => self.may_be_answered(shared, &scripts, sent).await,
@@ -155,7 +155,7 @@ impl DecidedBatch {
         if self.waits_for == WaitsFor::Nothing || self.seq <= shared.redo.durable() {
             return true;
         }
-        // Where Postgres is known to be away, no caller waits for it.
+        // While Postgres is known to be unreachable, no caller waits for it.
         if shared.require_postgres().is_err() {
             return false;
         }
@@ -174,7 +174,7 @@ impl DecidedBatch {
     }
 
     async fn fold(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
-        // The batches of this work may be all that Postgres lacks. If not, the stream has the others.
+        // The batches of this work may be all that Postgres lacks. If not, the others are read from the stream.
         let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
         if is_written && self.seq <= shared.redo.durable() {
             return Ok(());
@@ -182,7 +182,7 @@ impl DecidedBatch {
         sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await
     }
 
-    /// Takes all decisions back: none of them may be answered.
+    /// Withdraws all decisions: none of them may be answered.
     fn withdraw(&mut self) {
         for (place, decision) in self.decisions.iter_mut().enumerate() {
             if decision.verdict == Verdict::Held {
@@ -214,7 +214,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Asks Redis until every item is decided, or set aside where Redis lacks what it needs.
+    /// Asks Redis until every item is decided, or set aside because Redis lacks data that it needs.
     async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
         for _ in 0..MAX_ROUNDS {
             if self.waiting.is_empty() {
@@ -264,8 +264,8 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
-            // This is acknowledged but changed nothing in this batch. So it took effect in an earlier
-            // batch, whose reply was lost. No redo log has that batch, and nobody may have appended it.
+            // This operation is acknowledged but changed nothing in this batch. So it took effect in an earlier batch,
+            // whose reply was lost. No redo log has that batch, and perhaps no gateway has appended it.
             if decision.verdict.acknowledges() && !changes.contains(place) {
                 self.repeats = true;
                 if is_relaxed
@@ -292,15 +292,16 @@ impl<'a> Work<'a> {
         self.uncertain.append(&mut self.waiting);
     }
 
-    /// Removes two kinds of items from those that are not decided yet: those that cannot be decided
-    /// without `needs`, and the first one, at which the script stopped.
+    /// Removes two kinds of items from the undecided ones: the items that cannot be decided without `needs`, and the
+    /// first item, at which the script stopped.
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;
         self.waiting.retain(|place| Some(*place) != first && !is_blocked(items[*place], needs));
     }
 
-    /// The same, and with each of them the later items about its account, hold or claim, which have to be decided after it.
+    /// Like [`Self::skip_blocked`], but sets the items aside, and with them all later items about the same account,
+    /// hold or claim, because those have to be decided after them.
     fn set_aside(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let (mut accounts, mut holds, mut claims) =
@@ -348,7 +349,7 @@ fn is_blocked(item: BatchItem<'_>, needs: &Needs) -> bool {
         || item.claim().is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id))
 }
 
-/// Nothing was decided, because the epoch has ended or because Redis is known to be unreachable.
+/// The error of a request for which nothing was decided: the epoch has ended, or Redis is known to be unreachable.
 struct NothingDecided;
 
 /// Sends one request. Returns `None` if there is no reply. The batch may have been decided

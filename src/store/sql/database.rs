@@ -19,9 +19,9 @@ pub(crate) trait Database: Sync {
     /// A table expression for live holds.
     const LIVE_HOLDS: &'static str;
 
-    /// A table expression for the checkouts of this ledger, with `account`, `created_at`, `paid`,
-    /// `currency` and `amount`. The last two are those of the money that was paid, or of the price
-    /// if nothing was paid. Imported payments are left out.
+    /// A table expression for the checkouts of this ledger, with `account`, `created_at`, `paid`, `currency` and
+    /// `amount`. Currency and amount are of the money that was paid, or of the price if nothing was paid. Imported
+    /// payments are left out.
     const SALES: &'static str;
 
     /// `SELECT … FROM` for accounts, without a condition.

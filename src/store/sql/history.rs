@@ -72,8 +72,8 @@ pub(crate) async fn newest(
     Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
-/// Live holds. The holds of calls that were made before `before_ms` come first, oldest first. Then
-/// come those of the API, whose age is unknown, in the order in which they expire.
+/// Live holds. First come the holds of calls that were made before `before_ms`, oldest first. Then come the holds of
+/// the API, whose age is unknown, in the order in which they expire.
 pub(crate) async fn live_holds<D: Database>(
     database: &D,
     before_ms: i64,
@@ -92,7 +92,7 @@ pub(crate) async fn live_holds<D: Database>(
     Ok(rows.iter().map(hold_from).collect::<Result<_, _>>()?)
 }
 
-/// A row of live holds.
+/// Reads a row of live holds.
 fn hold_from(row: &impl Column) -> Result<HoldView, sqlx::Error> {
     let id = row.hold("id")?;
     let origin = row.parsed("origin", Origin::parse)?;
@@ -160,8 +160,7 @@ fn first_id_of(at_ms: i64) -> String {
     format!("{}-{}", &hex[..8], &hex[8..])
 }
 
-/// The time at which the call of a hold was made, in milliseconds since 1970; `None` if the id is
-/// not that of a call.
+/// The time at which the call of a hold was made, in milliseconds since 1970; `None` if the id is not a call's.
 fn made_at_ms(id: &HoldId) -> Option<i64> {
     let uuid = uuid::Uuid::try_parse(id.as_str()).ok()?;
     let (secs, nanos) = uuid.get_timestamp()?.to_unix();

@@ -79,8 +79,7 @@ mod tests {
                 let name = file.file_name().unwrap().to_str().unwrap();
                 let version: i64 = name.split_once('_').unwrap().0.parse().unwrap();
                 let text = std::fs::read_to_string(&file).unwrap();
-                // sqlx runs a file that begins with this line outside of a transaction. This list
-                // cannot request that.
+                // sqlx runs a file that begins with this line outside of a transaction, which this list cannot request.
                 assert!(!text.starts_with("-- no-transaction"), "{name}");
                 let found = built_in.next().unwrap_or_else(|| panic!("{name} is not in the list"));
                 assert_eq!((found.version, found.sql.as_str()), (version, &*text), "{name}");

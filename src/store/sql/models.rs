@@ -1,4 +1,4 @@
-//! Usage by model: the database adds up what metered calls used of each kind.
+//! Usage by model: the database adds up each kind of usage over metered calls.
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;

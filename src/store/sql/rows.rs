@@ -50,7 +50,7 @@ pub(crate) trait Column {
         const MOST: i64 = MAX_MICROS as i64;
         self.integer(name, |sum| SignedCredits::from_micros(sum.clamp(-MOST, MOST)))
     }
-    /// Reads a sum of captures, and turns it positive.
+    /// Reads a sum of captures, which is negative, as a positive amount.
     fn spent(&self, name: &str) -> Result<Credits, sqlx::Error> {
         self.sum(name)?.non_negative().ok_or_else(|| unfit(name))
     }
@@ -96,7 +96,7 @@ pub(crate) fn unfit(column: &str) -> sqlx::Error {
     }
 }
 
-/// A row of the list of calls that were cut off.
+/// Reads a row of the list of calls that were cut off.
 pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error> {
     Ok(CrashedCall {
         id: row.hold("id")?,
@@ -108,7 +108,7 @@ pub(crate) fn crashed_from(row: &impl Column) -> Result<CrashedCall, sqlx::Error
     })
 }
 
-/// A call, and how often its answer was sent again.
+/// Reads a row with a call and how often its answer was sent again.
 pub(crate) fn replays_from(row: &impl Column) -> Result<(HoldId, Replays), sqlx::Error> {
     let replays = Replays { times: row.count("times")?, last_ms: row.int("last")? };
     Ok((row.hold("call")?, replays))
@@ -132,7 +132,7 @@ pub(crate) fn entry_with_usage_from(row: &impl Column) -> Result<Entry, sqlx::Er
     Ok(Entry { usage, ..entry_from(row)? })
 }
 
-/// A usage in the form in which the column `usage` stores it.
+/// Formats a usage for the column `usage`.
 pub(crate) fn usage_column(usage: &Usage) -> String {
     // The keys are the names of kinds, so the usage always serializes.
     serde_json::to_string(usage).unwrap_or_default()
@@ -154,7 +154,7 @@ pub(crate) fn entry_from(row: &impl Column) -> Result<Entry, sqlx::Error> {
     })
 }
 
-/// A row of `api_keys`.
+/// Reads a row of `api_keys`.
 pub(crate) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
     Ok(KeyRecord {
         id: row.text("id")?.into(),
@@ -168,7 +168,7 @@ pub(crate) fn key_from(row: &impl Column) -> Result<KeyRecord, sqlx::Error> {
     })
 }
 
-/// A row of `stripe_events`.
+/// Reads a row of `stripe_events`.
 pub(crate) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> {
     Ok(StripeEvent {
         id: row.text("id")?.into(),
@@ -180,7 +180,7 @@ pub(crate) fn event_from(row: &impl Column) -> Result<StripeEvent, sqlx::Error> 
     })
 }
 
-/// A row of `payments`, of which only `document` is read.
+/// Reads a row of `payments`. Only the column `document` is used.
 pub(crate) fn payment_from(row: &impl Column) -> Result<Payment, sqlx::Error> {
     row.parsed("document", |document| serde_json::from_str(document).ok())
 }

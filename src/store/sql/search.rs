@@ -22,7 +22,7 @@ pub(crate) async fn accounts_with<D: Database>(
     const LOOKED: &str = "SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $2";
     let after = Value::Text(after.map_or("", AccountId::as_str));
     let most = Value::Int(looked_at.into());
-    // SQLite lacks `strpos`, and Postgres lacks `instr`. Both have `replace`, so that is used.
+    // SQLite lacks `strpos`, and Postgres lacks `instr`. Both have `replace`, so the query uses that.
     let sql = format!(
         "{} WHERE id IN (SELECT id FROM ({LOOKED}) looked \
          WHERE replace(lower(id), lower($3), '') <> lower(id) \
@@ -70,9 +70,9 @@ pub(crate) async fn entries_of(
     Ok(rows.iter().map(entry_with_usage_from).collect::<Result<_, _>>()?)
 }
 
-/// The number of an account's first entry that was made at `at_ms` or later; the number after the
-/// newest entry if there is none. Entries are numbered in the order of their time, so a binary
-/// search finds it with some twenty reads, and no index over account and time is needed.
+/// The number of an account's first entry that was made at `at_ms` or later; the number after the newest entry if there
+/// is none. Entries are numbered in the order of their time, so a binary search finds the number with some twenty
+/// reads, and no index over account and time is needed.
 async fn first_since(
     database: &impl Database,
     account: &AccountId,
@@ -86,8 +86,8 @@ async fn first_since(
     let newest = database.rows(newest, &[account]).await?;
     let Some(newest) = newest.first() else { return Ok(0) };
     let (mut low, mut high) = (0, newest.int("seq")?.saturating_add(1));
-    // All entries below `low` are older than `at_ms`, and none from `high` on is. The numbers of
-    // folded entries are missing.
+    // All entries below `low` are older than `at_ms`, and all entries from `high` on are not. The numbers of folded
+    // entries are missing.
     let next = "SELECT seq, created_at FROM {s}.entries WHERE account = $1 AND seq >= $2 \
         ORDER BY seq LIMIT 1";
     while low < high {

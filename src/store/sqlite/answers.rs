@@ -1,7 +1,7 @@
-//! The answers that are kept for retries, in a file of their own beside the ledger.
+//! The answers that are kept for retries, in a separate file beside the ledger's.
 //!
-//! One task owns the writing connection. It takes everything that waits and writes it in one commit, so a
-//! sync of the disk serves all calls that end meanwhile. Reads have connections of their own.
+//! One task owns the writing connection. It takes all answers that wait and writes them in one commit, so one sync of
+//! the disk serves many calls. Reads have other connections.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,13 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// How many answers are deleted in one statement.
 const SLICE: i64 = 500;
 
-/// How many answers one commit writes at most.
+/// The most answers in one commit.
 const MOST: usize = 256;
 
-/// How many answers may wait to be written. Further calls wait before they hand theirs over.
+/// How many answers may wait to be written. Further callers wait before they pass on their answers.
 const WAITING: usize = 256;
 
-/// The bytes that an answer counts beside its own, for its row and the indexes.
+/// The bytes that an answer's row and indexes add to its size.
 const ROW_BYTES: u64 = 128;
 
 /// How long closing waits for reads that are under way.
@@ -46,7 +46,7 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers ( \
      call TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL, until INTEGER NOT NULL) STRICT; \
      CREATE INDEX IF NOT EXISTS answers_by_age ON answers (until)";
 
-/// The file of the answers of the ledger at `path`.
+/// The path of the file with the answers of the ledger at `path`.
 pub(crate) fn file_beside(path: &Path) -> PathBuf {
     file_rights::beside(&file_rights::real_path(path), ENDING)
 }
@@ -71,11 +71,11 @@ pub struct SqliteAnswers {
 }
 
 impl SqliteAnswers {
-    /// Opens the answers of the ledger at `path`, or makes their file. All answers together take at most
-    /// `max_total` bytes. The file is closed when the last clone is dropped.
+    /// Opens the answers of the ledger at `path`, or makes their file. All answers together take at most `max_total`
+    /// bytes. The file is closed when the last clone is dropped.
     ///
     /// # Errors
-    /// Where the file cannot be read or written.
+    /// Fails if the file cannot be read or written.
     pub(crate) async fn open(
         path: &Path,
         secret: LedgerSecret,
@@ -129,7 +129,7 @@ impl Answers for SqliteAnswers {
     }
 }
 
-/// An answer that waits to be written. The channel closes without a reply if it could not be.
+/// An answer that waits to be written. If it could not be written, the channel closes without a reply.
 struct Request {
     call: HoldId,
     sealed: Bytes,
@@ -137,11 +137,11 @@ struct Request {
     reply: oneshot::Sender<Kept>,
 }
 
-/// The file, as the task that writes has it.
+/// The file, as the task that writes it sees it.
 struct File {
     writer: Writer,
     max_total: u64,
-    /// The bytes that the answers in the file count.
+    /// The sum of the answers' sizes (see [`size`]), in bytes.
     total: u64,
 }
 
@@ -177,13 +177,13 @@ impl File {
             }
         }
         self.write_replays(&replays).await;
-        // The last connection to close deletes the WAL, which a reader's connection cannot.
+        // The last connection to close deletes the WAL. A reader's connection cannot do that, so it closes first.
         let _ = tokio::time::timeout(READS_END_WITHIN, reader.close()).await;
         self.writer.close().await;
     }
 
-    /// Writes requests in one commit, and replies once it is durable. After an error nothing is written,
-    /// and the callers hear so because their channels close.
+    /// Writes requests in one commit, and replies once it is durable. After an error nothing is written, and the
+    /// channels of the callers close without a reply.
     async fn write(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), sqlx::Error> {
         let requests: Vec<_> = requests.collect();
         let wanted = requests.iter().map(|request| size(request.sealed.len()));
@@ -220,7 +220,7 @@ impl File {
         Ok(())
     }
 
-    /// Writes the replays that wait. After an error they wait on.
+    /// Writes the replays that wait. After an error they keep waiting.
     async fn write_replays(&mut self, inbox: &ReplayInbox) {
         let counts = inbox.take();
         if counts.is_empty() {
@@ -260,7 +260,7 @@ impl File {
         }
     }
 
-    /// The bytes that the answers in the file count.
+    /// Adds up the sizes of the answers in the file (see [`size`]), in bytes.
     async fn count(&mut self) -> Result<u64, sqlx::Error> {
         let sum = sqlx::query("SELECT count(*), coalesce(sum(length(sealed)), 0) FROM answers");
         let row = sum.fetch_one(self.writer.get().await?).await?;
@@ -268,11 +268,11 @@ impl File {
         Ok(bytes.unsigned_abs().saturating_add(rows.unsigned_abs().saturating_mul(ROW_BYTES)))
     }
 
-    /// Opens the file again after a failure, and counts what it has: the commit may have been written all
+    /// Opens the file again after a failure, and counts its answers anew: the failed commit may have been written all
     /// the same.
     async fn start_anew(&mut self) {
-        // The last connection to close deletes the shared memory's file, and a full disk has no room for a
-        // new one, which readers need as well. So this one closes after the next is open.
+        // The last connection to close deletes the file of shared memory. A full disk has no room for a new one, which
+        // readers need as well. So the broken connection closes after the next one is open.
         let _broken = self.writer.discard();
         match self.count().await {
             Ok(total) => self.total = total,
@@ -284,7 +284,7 @@ impl File {
     }
 }
 
-/// The bytes that an answer of so many bytes counts.
+/// The bytes by which an answer of `sealed` bytes counts towards `max_total`.
 fn size(sealed: usize) -> u64 {
     (sealed as u64).saturating_add(ROW_BYTES)
 }

@@ -18,12 +18,12 @@ pub async fn backup(path: &Path, copy: &Path) -> Result<(), LedgerError> {
     copy_file(path, copy).await
 }
 
-/// Copies the answers that the ledger at `path` keeps for retries, to the file that a ledger at `copy`
-/// reads them from; that file must not exist. They are sealed in the copy as they are in the file.
-/// Returns the file, or `None` where the ledger has kept no answers.
+/// Copies the answers that the ledger at `path` keeps for retries, to the file that a ledger at `copy` reads them from;
+/// that file must not exist. The answers stay sealed in the copy. Returns the path of the copy, or `None` if the ledger
+/// has kept no answers.
 ///
 /// # Errors
-/// As for [`backup`].
+/// The same as for [`backup`].
 pub async fn backup_answers(path: &Path, copy: &Path) -> Result<Option<PathBuf>, LedgerError> {
     let (answers, copy) = (answers::file_beside(path), answers::file_beside(copy));
     match copy_file(&answers, &copy).await {

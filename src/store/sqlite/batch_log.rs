@@ -1,10 +1,9 @@
 //! The log of batches. With it, one row is enough to store a batch of calls on disk.
 //!
-//! In `strict` a hold counts once it is on disk. Writing a batch as rows of several tables with
-//! their indexes costs more than the sync of the disk itself, and every caller of the batch would
-//! wait for it. So the batch is first written as one row of text, and its callers are answered. Its
-//! own rows follow together with those of many other batches, in one commit that also empties the
-//! log. A start that finds batches in the log writes their rows.
+//! In `strict` a hold counts once it is on disk. Writing a batch as rows of several tables with their indexes costs
+//! more than the sync of the disk itself, and every caller of the batch would wait for it. So the batch is first
+//! written as one row of text, and its callers are answered. The rows of its tables follow together with those of many
+//! other batches, in one commit that also empties the log. A start that finds batches in the log writes their rows.
 
 use serde_json::value::RawValue;
 use sqlx::sqlite::SqliteConnection;
@@ -15,13 +14,13 @@ use crate::ledger::rules::state::{Changes, Now, State};
 use crate::store::sqlite::claims;
 use crate::store::sqlite::write::{calls_as_json, replay_script};
 
-/// The lists of rows that a batch has.
+/// The number of lists of rows in a batch that changes no claims.
 const CALLS: usize = 4;
 
-/// The same for a batch that changes claims.
+/// The number of lists of rows in a batch that changes claims.
 const CALLS_AND_CLAIMS: usize = CALLS + claims::WRITE.len();
 
-/// The log, as its one writer has it.
+/// The log, as its only writer sees it.
 #[derive(Debug, Default)]
 pub(crate) struct BatchLog {
     /// The number of the newest row.
@@ -29,7 +28,7 @@ pub(crate) struct BatchLog {
 }
 
 impl BatchLog {
-    /// Writes the changes of a batch of calls as the next row, which is on disk when this returns.
+    /// Writes the changes of a batch of calls as the next row of the log. The row is on disk when this returns.
     ///
     /// # Errors
     /// After an error, [`BatchLog::has_next`] tells whether the row was written.
@@ -61,8 +60,8 @@ impl BatchLog {
     }
 }
 
-/// Writes the rows of the batches in the log, oldest first, each batch with its own commit. If this
-/// is interrupted, the next call goes on from there. Returns the number of batches.
+/// Writes the rows of the batches in the log, oldest first, each batch with its own commit. If this is interrupted, the
+/// next call continues from there. Returns the number of batches.
 ///
 /// # Errors
 /// Fails if the file cannot be read or written, or if a row of the log is not one that the ledger

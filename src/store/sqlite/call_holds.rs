@@ -1,16 +1,16 @@
 //! Stores the holds of calls. All holds that one commit grants are one row, which is deleted when
 //! the last of them has ended.
 //!
-//! A row for each hold would cost each call an insertion and a deletion in a tree, some 5 µs of the
-//! 40 that a call takes. No query needs a single one of these holds. A start after a crash ends all
-//! of them, and the entries and `ended_holds` show which have already ended (see the view `holds`).
+//! A row for each hold would cost each call an insertion and a deletion in a tree, some 5 µs of the 40 that a call
+//! takes. No query needs a single one of these holds. A start after a crash ends all of them, and the entries and
+//! `ended_holds` show which have already ended (see the view `holds`).
 
 use ahash::HashMap;
 
 use crate::ledger::operation::Origin;
 use crate::ledger::rules::state::{Changes, State};
 
-/// The number of live holds that each commit wrote.
+/// The number of live holds of each commit.
 #[derive(Debug, Default)]
 pub(crate) struct CallHolds {
     live: HashMap<i64, usize>,
@@ -26,7 +26,7 @@ impl CallHolds {
         Self { live }
     }
 
-    /// The commits of which `changes` ends the last live hold.
+    /// The commits whose last live hold ends with `changes`.
     pub fn spent(&self, changes: &Changes) -> Vec<i64> {
         let gone = |(commit, ended): (i64, usize)| {
             (self.live.get(&commit).copied().unwrap_or(0) <= ended).then_some(commit)
@@ -52,7 +52,7 @@ impl CallHolds {
     }
 }
 
-/// The number of holds that end with `changes`, by the commit that wrote them.
+/// The number of holds that end with `changes`, for each commit that wrote them.
 fn gone_by_commit(changes: &Changes) -> HashMap<i64, usize> {
     let mut gone = HashMap::default();
     for (_, commit) in &changes.calls_gone {

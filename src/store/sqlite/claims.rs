@@ -1,4 +1,4 @@
-//! How claims and the calls that were left are stored.
+//! Stores claims, and the calls whose clients left.
 
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -27,7 +27,7 @@ const FORGET_LEFT: &str =
 /// The statements that write the changes of claims, in the order of [`rows`].
 pub(crate) const WRITE: [&str; 4] = [PUT_CLAIMS, FREE_CLAIMS, PUT_LEFT, FORGET_LEFT];
 
-/// The rows of the claims and of the calls that were left, for the statements in [`WRITE`].
+/// The rows of the claims, and of the calls whose clients left, for the statements in [`WRITE`].
 pub(crate) fn rows(changes: &Changes) -> [Rows; 4] {
     let [mut taken, mut free, mut left, mut forgotten] = [const { Rows::new() }; 4];
     for (id, claim) in &changes.claims {
@@ -52,7 +52,7 @@ pub(crate) fn rows(changes: &Changes) -> [Rows; 4] {
     [taken, free, left, forgotten]
 }
 
-/// Reads the claims of the running calls among `state`'s holds, and the calls that were left lately.
+/// Reads the claims of the running calls among `state`'s holds, and the calls whose clients left lately.
 pub(crate) async fn load(
     connection: &mut SqliteConnection,
     state: &mut State,
@@ -79,7 +79,7 @@ pub(crate) async fn load(
     Ok(())
 }
 
-/// Reads the claims among these that the file has.
+/// Reads those of the `wanted` claims that the file has.
 pub(crate) async fn known(
     connection: &mut SqliteConnection,
     wanted: &[ClaimId],
@@ -98,8 +98,8 @@ pub(crate) async fn known(
     Ok(())
 }
 
-/// Deletes a slice of the claims whose time is up; returns how many. The records of calls that were left
-/// go all at once, since there are only those of the last hour.
+/// Deletes a slice of the claims whose time is up; returns how many. The records of calls whose clients left are
+/// deleted all at once, because there are only those of the last hour.
 pub(crate) async fn purge(
     connection: &mut SqliteConnection,
     now: Now,
@@ -114,10 +114,10 @@ pub(crate) async fn purge(
     Ok(old.bind(now.wall_ms).bind(slice).execute(connection).await?.rows_affected())
 }
 
-/// The ledger's own secret, which is made here where the ledger has none yet.
+/// Reads the ledger's own secret, and stores a new one if the ledger has none yet.
 ///
 /// # Errors
-/// Where the file cannot be read or written, or the system has no random numbers.
+/// Fails if the file cannot be read or written, or the system has no random numbers.
 pub(crate) async fn secret(connection: &mut SqliteConnection) -> Result<[u8; 32], sqlx::Error> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::ledger::report::Difference;
 use crate::ledger::rules::state::State;
 
-/// Compares two states. They are equal while no operation waits to be written.
+/// Lists the differences between two states. While no operation waits to be written, there are none.
 pub(crate) fn differences(memory: &State, disk: &State) -> Vec<Difference> {
     let mut differences = Vec::new();
     let mut differ = |account: &str, what: String| {

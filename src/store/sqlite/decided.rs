@@ -1,4 +1,4 @@
-//! The way in which the embedded ledger decides a batch.
+//! The ways in which the embedded ledger decides a batch and makes it durable.
 
 use crate::ledger::Durability;
 use crate::ledger::operation::{Operation, Origin};
@@ -7,16 +7,17 @@ use crate::ledger::rules::state::Lookups;
 /// The way in which a batch is decided and made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decided {
-    /// It is answered before it is written.
+    /// The batch is answered before it is written.
     InMemory,
-    /// It counts once it is in the log of batches.
+    /// The batch counts once it is in the log of batches.
     ByLog,
-    /// It counts once its rows are written.
+    /// The batch counts once its rows are written.
     OnDisk,
 }
 
 impl Decided {
-    /// The way of a batch. A batch is one commit, so all of it waits for the disk if one operation has to.
+    /// Chooses the way of a batch. A batch is one commit, so the whole batch waits for the disk if one operation has
+    /// to.
     pub fn of(batch: &[Operation], durability: Durability, wanted: &Lookups) -> Self {
         if batch.iter().all(|o| is_answered_from_memory(durability, o)) {
             Self::InMemory
@@ -31,9 +32,9 @@ impl Decided {
     }
 }
 
-/// True for operations that are answered before they are written: those of calls, in `relaxed`. A
-/// hold made through the API waits for the disk, since it outlives a crash and is captured by its
-/// id alone: if it were lost, a debit would be lost much later.
+/// Whether the operation is answered before it is written: operations of calls are, in `relaxed`. A hold made through
+/// the API waits for the disk, because it outlives a crash and is captured by its id alone: if the hold were lost, its
+/// debit would be lost much later.
 fn is_answered_from_memory(durability: Durability, operation: &Operation) -> bool {
     durability == Durability::Relaxed
         && match operation {
@@ -45,8 +46,8 @@ fn is_answered_from_memory(durability: Durability, operation: &Operation) -> boo
         }
 }
 
-/// True for operations that `strict` commits to the log: where their holds are in memory, they touch nothing
-/// but calls' holds, entries, balances and claims.
+/// Whether `strict` commits the operation to the log. If their holds are in memory, such operations change nothing but
+/// calls' holds, entries, balances and claims.
 fn is_logged(operation: &Operation) -> bool {
     match operation {
         Operation::MarkClaim { .. } | Operation::Leave { .. } | Operation::Balance { .. } => true,
@@ -55,7 +56,7 @@ fn is_logged(operation: &Operation) -> bool {
     }
 }
 
-/// True for operations on the whole file, which run between batches.
+/// Whether the operation is on the whole file. Such operations run between batches.
 pub(crate) fn is_on_whole_file(operation: &Operation) -> bool {
     matches!(operation, Operation::Audit | Operation::Fold { .. })
 }

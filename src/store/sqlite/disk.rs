@@ -23,8 +23,8 @@ pub(crate) struct Disk {
     /// How many batches the file has committed as rows.
     pub commits: i64,
     pub call_holds: CallHolds,
-    /// Whether it is unknown if the last commit was written: it failed, and the file could not be
-    /// read to find out. Nothing is decided until the file can be read.
+    /// Whether it is unknown if the last commit was written, because it failed and the file could not be read to find
+    /// out. Nothing is decided until the file can be read.
     pub in_doubt: bool,
     log: BatchLog,
     /// The earliest time of the next commit; set only while commits fail.
@@ -177,8 +177,8 @@ impl Disk {
 }
 
 /// Writes a batch that empties the log, without a sync of the disk. If the machine crashes before the next synced
-/// commit, the file has the log as it was before, and a start writes the rows again. After an error the connection
-/// is no longer usable.
+/// commit, the file still has the log as it was, and a start writes the rows again. After an error the connection is no
+/// longer usable.
 async fn write_unsynced(
     batch: Batch<'_>,
     connection: &mut SqliteConnection,

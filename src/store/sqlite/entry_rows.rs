@@ -1,8 +1,8 @@
-//! Writes new entries with bound values, many rows a statement.
+//! Writes new entries with bound values, many rows with each statement.
 //!
-//! Every call makes an entry. As JSON, SQLite spends three times as long on reading it as on storing it. A statement for
-//! each row would be a message to the driver's thread for each row. So there are statements for a few numbers of rows,
-//! each prepared once.
+//! Every call makes an entry. If entries were JSON, SQLite would spend three times as long on parsing as on storing
+//! them. A statement for each row would be a message to the driver's thread for each row. So there are statements for a
+//! few row counts, each prepared once.
 
 use std::sync::{Arc, LazyLock};
 
@@ -12,13 +12,13 @@ use sqlx::sqlite::SqliteConnection;
 use crate::ledger::operation::Entry;
 use crate::store::sql::rows::usage_column;
 
-/// The columns, and one row of their values. Where a row is refused, the whole transaction is rolled back, so SQLite
-/// keeps no journal of the statement.
+/// The columns of a row, and the placeholders of its values. If a row is refused, the whole transaction is rolled back,
+/// so SQLite keeps no journal of the statement.
 const INSERT: &str = "INSERT OR ROLLBACK INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) VALUES ";
 const ROW: &str = "(?,?,?,?,?,?,?,?,?,?,?,?,?)";
 
-/// How many rows the statements have, the largest first.
+/// The numbers of rows that the statements have, the largest first.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 static STATEMENTS: LazyLock<[String; SIZES.len()]> =
@@ -31,7 +31,7 @@ pub(crate) async fn insert(
 ) -> Result<(), sqlx::Error> {
     for (rows, statement) in SIZES.into_iter().zip(&*STATEMENTS) {
         while let Some((part, rest)) = entries.split_at_checked(rows) {
-            // The statement is made of the constants above.
+            // The statement consists of the constants above.
             let mut query = sqlx::query(AssertSqlSafe(statement.as_str()));
             for entry in part {
                 let usage = entry.usage.as_deref();

@@ -22,7 +22,7 @@ pub(crate) fn real_path(path: &Path) -> PathBuf {
     })
 }
 
-/// The path of another file beside the ledger's.
+/// The path of another file that stands beside the ledger's and has this ending.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -34,7 +34,7 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
 /// fails, it is only logged, because opening the file then reports the error.
 pub(crate) fn secure(path: &Path) {
     let path = real_path(path);
-    // If the file exists, it is left as it is.
+    // An existing file is left unchanged.
     let _ = make(&path);
     for ending in ["", "-wal", "-shm"] {
         tighten(&beside(&path, ending));

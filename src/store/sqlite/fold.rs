@@ -34,7 +34,7 @@ pub(crate) async fn fold_slice(
     Ok((plan.report, plan.next))
 }
 
-/// The part of an entry that folding reads.
+/// The columns of an entry that folding reads.
 struct Line {
     account: AccountId,
     seq: u64,
@@ -86,9 +86,8 @@ struct Opening {
 }
 
 impl Plan {
-    /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock
-    /// which was once set back leaves no gap. An account whose only old entry is its opening
-    /// balance is left as it is.
+    /// Plans a slice. An account is folded up to its first entry that is not old, so that a clock which was once set
+    /// back leaves no gap. An account whose only old entry is its opening balance does not change.
     fn of(lines: &[Line], from: Option<&FoldCursor>) -> Self {
         let mut plan = Self { openings: Vec::new(), report: FoldReport::default(), next: None };
         for account in lines.chunk_by(|a, b| a.account == b.account) {

@@ -1,4 +1,4 @@
-//! JSON arrays of rows, written without serde because this runs for every call.
+//! JSON arrays of rows, written without serde because every call writes some.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 pub(crate) struct Rows(String);
 
 impl Rows {
-    /// No rows yet.
+    /// Creates an empty list of rows.
     pub const fn new() -> Self {
         Self(String::new())
     }

@@ -42,7 +42,7 @@ impl LedgerLock {
     /// [`LedgerError::Locked`] if another process has it.
     pub fn take(path: &Path) -> Result<Self, LedgerError> {
         let lock = lock_path(path);
-        // If the lock's file exists, it is opened as it is.
+        // An existing lock file is left unchanged.
         let _ = file_rights::make(&lock);
         let file = OpenOptions::new()
             .create(true)

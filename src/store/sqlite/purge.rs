@@ -1,5 +1,4 @@
-//! Deleting calls' ended holds, calls that were cut off, and claims, after the time for which they are
-//! remembered.
+//! Deletes calls' ended holds, old lines of the list of calls that were cut off, and claims, once their time is up.
 
 use std::time::{Duration, Instant};
 
@@ -39,8 +38,8 @@ impl Purge {
     }
 }
 
-/// Deletes a slice of calls' holds that ended long ago and of claims whose time is up, and the old lines of
-/// the list of calls that were cut off. True where more such holds or claims may be left.
+/// Deletes a slice of calls' holds that ended long ago and of claims whose time is up, and the old lines of the list of
+/// calls that were cut off. Returns true if more such holds or claims may be left.
 async fn purge(connection: &mut SqliteConnection, now: Now) -> Result<bool, sqlx::Error> {
     let before = now.wall_ms.saturating_sub(retention::ENDED_CALLS.as_millis() as i64);
     let crashed_before = now.wall_ms.saturating_sub(retention::CRASHED_CALLS.as_millis() as i64);

@@ -32,8 +32,8 @@ use crate::store::sqlite::replays::ReplayReader;
 use crate::store::sqlite::written::Written;
 use crate::usage::Kind;
 
-/// A reader of the file. It sees only committed changes. Lists of entries and balances wait until
-/// the rows of all calls that were answered before are written.
+/// A reader of the file. It sees only committed changes. Lists of entries and balances wait until the rows of all calls
+/// that were already answered are written.
 #[derive(Clone, Debug)]
 pub struct SqliteReader {
     pool: SqlitePool,
@@ -54,7 +54,7 @@ impl SqliteReader {
         Self { pool, written, replays: ReplayReader::new(file_beside(path)) }
     }
 
-    /// The file, once it has the rows of every answered call.
+    /// The pool, once the file has the rows of every answered call.
     async fn current(&self) -> &SqlitePool {
         self.written.wait().await;
         &self.pool

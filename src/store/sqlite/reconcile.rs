@@ -9,8 +9,8 @@ use crate::store::sql::rows::Column as _;
 /// How many differences a report lists.
 const LISTED: i64 = 100;
 
-/// The checks. Each query selects the rows that fail, as `account` and `what`, a sentence that says
-/// what is wrong. Amounts stand in it in micro-credits, in braces.
+/// The checks. Each query selects the rows that fail, as `account` and `what`, a sentence that says what is wrong.
+/// Amounts in the sentence are in micro-credits, in braces.
 const CHECKS: [&str; 7] = [
     // An account's balance equals the sum of its entries, and the `balance_after` of its newest
     // entry.
@@ -41,9 +41,9 @@ const CHECKS: [&str; 7] = [
      (SELECT 1 FROM entries e WHERE e.operation = 'capture:' || h.id)",
     "SELECT h.account, 'hold ' || h.id || ' of an account that does not exist' AS what \
      FROM holds h WHERE NOT EXISTS (SELECT 1 FROM accounts a WHERE a.id = h.account)",
-    // The entries of a payment, including folded ones, add up to the credits that the payment
-    // granted and took back. Their ids are the payment's name, alone or followed by ':'. If the
-    // payment was imported, the import granted its credits, so its grant is not counted here.
+    // The entries of a payment, including folded ones, add up to the credits that the payment granted and took back.
+    // The ids of these entries are the payment's name, alone or followed by ':'. If the payment was imported, the
+    // import granted its credits, so its grant is not counted here.
     "SELECT account, 'payment ' || id || ' has moved {' || moved || '}, its entries add up to {' || \
      total || '}' AS what FROM (SELECT account, id, moved, \
       (SELECT coalesce(sum(amount), 0) FROM entries WHERE operation = name) + \

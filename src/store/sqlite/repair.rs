@@ -10,9 +10,9 @@ use crate::ledger::report::{Difference, RepairReport};
 use crate::store::sql::rows::Column as _;
 use crate::store::sqlite::export::{Source, SourceError};
 
-/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and
-/// accounts that have entries but no row. `gaps` counts the entries whose number does not follow the
-/// one before, and the newest entries that are missing although the account's row counts them.
+/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and accounts that have
+/// entries but no row. `gaps` counts the entries whose number does not follow the number before, and the newest entries
+/// that are missing although the account's row counts them.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0) AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + max(coalesce(a.seq, 0) - coalesce(e.newest, 0), 0) AS gaps, \

@@ -1,5 +1,5 @@
-//! How often the kept answers of an embedded ledger were sent again. This is in the file of the answers, so it
-//! neither touches the entries nor waits for the ledger's writer.
+//! Counts how often the kept answers of an embedded ledger were sent again. The counts are in the file of the answers,
+//! so they neither touch the entries nor wait for the ledger's writer.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -48,7 +48,7 @@ pub(crate) async fn purge(connection: &mut SqliteConnection) -> Result<(), sqlx:
     Ok(())
 }
 
-/// Reads the replays. The first read opens the file; a ledger that keeps no answers has none.
+/// Reads the replays. The first read opens the file; a ledger that keeps no answers has no such file.
 #[derive(Clone, Debug)]
 pub(crate) struct ReplayReader {
     file: PathBuf,
@@ -56,7 +56,7 @@ pub(crate) struct ReplayReader {
 }
 
 impl ReplayReader {
-    /// A reader of the file of a ledger's answers.
+    /// Creates a reader for the file of a ledger's answers.
     pub fn new(file: PathBuf) -> Self {
         let options = connection::options(&file).read_only(true);
         let pool = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
@@ -75,7 +75,7 @@ impl ReplayReader {
         let rows = rows.bind(serde_json::json!(calls).to_string()).fetch_all(&self.pool).await;
         match rows {
             Ok(rows) => Ok(rows.iter().map(replays_from).collect::<Result<_, _>>()?),
-            // An earlier version made the file, and this one keeps no answers.
+            // The file is of an earlier version, and this version keeps no answers.
             Err(sqlx::Error::Database(error)) if error.message().starts_with("no such table") => {
                 Ok(HashMap::new())
             }

@@ -47,7 +47,7 @@ async fn rewrite_if_due(connection: &mut SqliteConnection) -> Result<(), sqlx::E
 }
 
 async fn rewrite(connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-    // The copy is as large as the file. Without this, SQLite would make it in memory.
+    // The copy is as large as the file. Without this setting, SQLite would make the copy in memory.
     connection.execute("PRAGMA temp_store = file").await?;
     let rewritten = connection.execute("VACUUM").await;
     connection.execute("PRAGMA temp_store = memory").await?;

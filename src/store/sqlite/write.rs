@@ -32,7 +32,7 @@ const DELETE_CALL_HOLDS: &str = "DELETE FROM call_holds WHERE written_by = ?;";
 const DELETE_MANY_CALL_HOLDS: &str =
     "DELETE FROM call_holds WHERE written_by IN (SELECT value->>0 FROM jsonb_each(?));";
 
-/// The most [`DELETE_CALL_HOLDS`] that one script has.
+/// The most [`DELETE_CALL_HOLDS`] statements in one script.
 const FEW: usize = 4;
 
 const ADD_API_HOLDS: &str = "INSERT INTO api_holds (id, account, amount, route, expires_at, ttl_ms) \
@@ -52,7 +52,7 @@ const LIST_CRASHED: &str = "INSERT INTO crashed (id, account, route, amount, out
      SELECT value->>0, value->>1, value->>2, value->>3, value->>4, value->>5 FROM json_each(?) \
      WHERE true ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome, amount = excluded.amount;";
 
-/// Only a replay writes entries like this; a commit binds their values (`entry_rows.rs`).
+/// Only a replay of the log writes entries with this statement; a commit binds their values (`entry_rows.rs`).
 const REPLAY_ENTRIES: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, reason, \
      created_at, held, model, usage, prices) SELECT value->>0, value->>1, value->>2, value->>3, \
      value->>4, value->>5, value->>6, value->>7, value->>8, value->>9, value->>10, value->>11, \
@@ -110,8 +110,8 @@ const COUNT_AND_COMMIT: &str = "UPDATE ledger SET commits = commits + 1 WHERE on
 pub(crate) enum Log {
     /// The log stays as it is.
     Stays,
-    /// The log is emptied, because the commit has the rows of every batch in it. The log is on disk, so this
-    /// commit need not be: if it is lost, a start writes its rows from the log.
+    /// The log is emptied, because the commit writes the rows of every batch in it. The log is on disk, so this commit
+    /// need not be synced: if it is lost, a start writes its rows from the log.
     Emptied,
 }
 
@@ -131,8 +131,8 @@ struct Script {
 }
 
 impl<'a> Batch<'a> {
-    /// Makes the transaction that writes `changes` as commit number `now.commit`. If the log is
-    /// emptied, `changes` must have the changes of every batch in it.
+    /// Makes the transaction that writes `changes` as commit number `now.commit`. If the log is emptied, `changes` must
+    /// include the changes of every batch in the log.
     pub fn new(state: &State, calls: &CallHolds, changes: &'a Changes, now: Now, log: Log) -> Self {
         let (mut begin, mut end) = (Script::default(), Script::default());
         begin.statements.push_str(BEGIN);
@@ -147,7 +147,7 @@ impl<'a> Batch<'a> {
         if log == Log::Emptied {
             begin.statements.push_str(EMPTY_LOG);
         }
-        // Without entries, all of it is one message.
+        // Without entries, the whole transaction is one message.
         let last = if changes.entries.is_empty() { &mut begin } else { &mut end };
         last.statements.push_str(COUNT_AND_COMMIT);
         Self { begin, entries: &changes.entries, end }
@@ -304,8 +304,8 @@ fn document(payment: &Payment) -> String {
     serde_json::to_string(payment).unwrap_or_default()
 }
 
-/// The rows that `changes` of calls make, as JSON, for the log: `[holds, entries, balances, ended holds]`, and
-/// four lists more for [`claims::WRITE`] where a claim changes.
+/// The rows that `changes` of calls make, as JSON, for the log: `[holds, entries, balances, ended holds]`. If a claim
+/// changes, four more lists follow, for [`claims::WRITE`].
 pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> String {
     let (of_calls, _) = holds(changes, now);
     let mut entries = Rows::default();
@@ -324,8 +324,8 @@ pub(crate) fn calls_as_json(state: &State, changes: &Changes, now: Now) -> Strin
     json
 }
 
-/// The transaction that writes the rows of one batch in the log, with or without claims, and deletes it there.
-/// It counts as a commit. Members that an entry's row lacks read as NULL.
+/// The transaction that writes the rows of one batch in the log, with or without claims, and deletes the batch from the
+/// log. It counts as a commit. Members that an entry's row lacks are read as NULL.
 pub(crate) fn replay_script(with_claims: bool) -> String {
     let calls = [BEGIN, ADD_CALL_HOLDS, REPLAY_ENTRIES, MOVE_BALANCES, REMEMBER_ENDED];
     let claims = if with_claims { &claims::WRITE[..] } else { &[] };
@@ -342,7 +342,7 @@ fn deadline(ledger_ms: u64, now: Now) -> i64 {
     now.wall_ms.saturating_add(i64::try_from(left(ledger_ms, now)).unwrap_or(i64::MAX))
 }
 
-/// The rows of new holds: those of calls, and those of the API.
+/// The rows of new holds: first of calls, then of the API.
 fn holds(changes: &Changes, now: Now) -> (Rows, Rows) {
     let (mut of_calls, mut of_api) = (Rows::default(), Rows::default());
     for (id, hold) in &changes.holds_added {

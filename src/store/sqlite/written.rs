@@ -1,5 +1,5 @@
-//! How many answered batches can be read from the file's tables. Readers that must not miss an
-//! answered call wait for them.
+//! Counts how many answered batches can be read from the file's tables. Readers that must not miss an answered call
+//! wait for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// The longest time that a reader waits for rows. While the disk fails, it shows the rows that
-/// there are.
+/// The longest time that a reader waits for rows. While the disk fails, the reader shows the rows that are there.
 const WAIT_LIMIT: Duration = Duration::from_millis(250);
 
 /// Counts the batches that were answered, and the batches whose rows can be read.
@@ -38,7 +37,7 @@ impl Written {
         let answered = self.0.answered.load(Ordering::Acquire);
         let mut written = self.0.written.subscribe();
         let all = written.wait_for(|written| *written >= answered);
-        // If the wait was in vain, the reader shows the rows that there are.
+        // After a timeout, the reader shows the rows that are there.
         let _ = tokio::time::timeout(WAIT_LIMIT, all).await;
     }
 }

@@ -49,15 +49,15 @@ pub(crate) struct Changes {
     pub freezes: HashMap<Arc<str>, Option<AccountId>>,
     /// Calls that were cut off, including those that their gateway ended after all.
     pub crashed: HashMap<HoldId, CrashedCall>,
-    /// New and changed claims; `None` where a claim is free.
+    /// New and changed claims; `None` if a claim is now free.
     pub claims: HashMap<ClaimId, Option<KeyClaim>>,
-    /// Calls that their clients left; `None` where a call was not charged.
+    /// Calls that their clients left; `None` if the record is removed, because the call was not charged.
     pub left: HashMap<HoldId, Option<LeftCall>>,
     /// The steps that undo the changes, oldest first.
     pub(crate) undo: Vec<Undo>,
 }
 
-/// A step that undoes a change: the value in memory before it.
+/// A step that undoes a change: the previous value in memory.
 #[derive(Debug)]
 pub(crate) enum Undo {
     /// An account before its change; `None` for a new one.
@@ -68,7 +68,7 @@ pub(crate) enum Undo {
     EarlyRelease(HoldId),
     /// A claim, and the slot that memory had for it before.
     Claim(ClaimId, Slot),
-    /// The record of a call that was left, before; `None` for a new one.
+    /// The record of a call that was left, before its change; `None` for a new record.
     Left(HoldId, Option<LeftCall>),
     /// The disputes that froze an account before.
     Freezes(AccountId, BTreeSet<Arc<str>>),
@@ -96,9 +96,8 @@ impl Changes {
             && self.left.is_empty()
     }
 
-    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries, balances and
-    /// claims. A
-    /// hold that ends before it was written leaves no row.
+    /// Adds the changes of a later batch of calls, which touches nothing but holds, entries, balances and claims. A
+    /// hold that ended before it was written leaves no row.
     pub fn add_calls(&mut self, later: Self) {
         for (hold, commit) in later.calls_gone {
             if self.holds_added.remove(&hold).is_none() {

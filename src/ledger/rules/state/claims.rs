@@ -1,8 +1,8 @@
-//! Claims in memory: those of running calls, those that the tables do not have yet, and the calls that
-//! their clients left.
+//! The claims in memory: the claims of running calls, the claims that are not written to the tables yet, and the calls
+//! that their clients left.
 //!
-//! A charged claim lasts for a day, and there may be millions of them. So memory has a charged claim only
-//! until it is written; from then on it is looked up.
+//! A charged claim lasts for a day, so there may be millions. Memory therefore keeps a charged claim only until the
+//! claim is written; after that, the claim is looked up in its table.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::ledger::operation::HoldId;
 pub(crate) struct KeyClaim {
     /// The hold of the call that has the claim.
     pub hold: HoldId,
-    /// Recognises the call's request; `None` where it is not known.
+    /// Recognises the call's request; `None` if the request is not known.
     pub mark: Option<RequestMark>,
     /// The time after which the claim of a charged call is free, in milliseconds since 1970.
     pub until_ms: i64,
@@ -27,15 +27,15 @@ pub(crate) struct KeyClaim {
 /// An SDK's call whose client left before the head of the answer was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeftCall {
-    /// The hash of the scope and the request, which the retry has as well.
+    /// The hash of the scope and the request. A retry of the request has the same hash.
     pub id: ClaimId,
-    /// Where the call stands.
+    /// The state of the call.
     pub state: LeftState,
-    /// The time after which no retry hears of the call, in milliseconds since 1970.
+    /// The time after which no retry is told of the call, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
-/// Where a call stands that its client left.
+/// The state of a call whose client left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LeftState {
     /// The call is not settled yet.
@@ -62,8 +62,8 @@ impl LeftState {
     }
 }
 
-/// A claim as memory knows it: `None` where memory does not, `Some(None)` where the claim is free although
-/// the table may have it.
+/// A claim as memory knows it: `None` if memory knows nothing about it, `Some(None)` if the claim is free although the
+/// table may still have a row.
 pub(crate) type Slot = Option<Option<KeyClaim>>;
 
 /// The claims in memory.
@@ -73,8 +73,8 @@ pub(crate) struct Claims {
     /// The claim of each running call that has one.
     of_call: HashMap<HoldId, ClaimId>,
     left: HashMap<HoldId, LeftCall>,
-    /// The calls that were left with one id, each with the end of its time, by which they are in the order
-    /// in which they were left.
+    /// The calls that were left with each id, sorted by the end of their time, which is the order in which their
+    /// clients left.
     left_with: HashMap<ClaimId, BTreeSet<(i64, HoldId)>>,
 }
 
@@ -84,18 +84,18 @@ impl Claims {
         self.by_id.get(id).map(Option::as_ref)
     }
 
-    /// True where a running call has the claim.
+    /// Whether a running call has the claim.
     pub fn is_running(&self, id: &ClaimId) -> bool {
         self.by_id.get(id).and_then(Option::as_ref).is_some_and(|claim| !claim.charged)
     }
 
     /// The claim of a running call.
     pub fn of_call(&self, hold: &HoldId) -> Option<ClaimId> {
-        // Most ledgers see no claims at all, and their calls shall not pay for a look-up.
+        // Most ledgers have no claims at all, so their calls skip the lookup.
         if self.of_call.is_empty() { None } else { self.of_call.get(hold).copied() }
     }
 
-    /// Sets what memory knows of a claim; returns what it knew before.
+    /// Sets what memory knows about a claim; returns the previous knowledge.
     pub fn set(&mut self, id: ClaimId, slot: Slot) -> Slot {
         let running = |slot: &Slot| {
             let claim = slot.as_ref()?.as_ref()?;
@@ -115,7 +115,7 @@ impl Claims {
         before
     }
 
-    /// Forgets the claims among these whose calls do not run: the table has them now.
+    /// Forgets those of the `written` claims whose calls do not run: the table has them now.
     pub fn forget_written<'a>(&mut self, written: impl Iterator<Item = &'a ClaimId>) {
         for id in written {
             if !self.is_running(id) {
@@ -141,12 +141,12 @@ impl Claims {
         holds.filter_map(|(_, hold)| self.left.get_key_value(hold))
     }
 
-    /// The end of the time of the newest call that was left with this id.
+    /// The end of the time of the newest call that was left with this id, in milliseconds since 1970.
     pub fn newest_left(&self, id: &ClaimId) -> Option<i64> {
         self.left_with.get(id)?.last().map(|(until_ms, _)| *until_ms)
     }
 
-    /// Sets or removes the record of a call that was left; returns the record before.
+    /// Sets or removes the record of a call that was left; returns the previous record.
     pub fn set_left(&mut self, hold: &HoldId, left: Option<LeftCall>) -> Option<LeftCall> {
         let before = match left {
             Some(left) => self.left.insert(hold.clone(), left),
@@ -166,7 +166,7 @@ impl Claims {
         before
     }
 
-    /// Forgets the calls that were left so long ago that no retry hears of them.
+    /// Forgets the calls that were left so long ago that no retry is told of them.
     pub fn forget_left(&mut self, wall_ms: i64) {
         let late =
             |(hold, left): (&HoldId, &LeftCall)| (left.until_ms <= wall_ms).then(|| hold.clone());

@@ -13,8 +13,8 @@ use crate::ledger::rules::state::known_keys::KnownKeys;
 use crate::ledger::rules::state::known_payments::KnownPayments;
 use crate::ledger::rules::state::rows::EndedHold;
 
-/// The stored rows behind those ids in a batch that memory does not have. Each decision adds the
-/// rows that it makes, so that an id that occurs twice in a batch takes effect once.
+/// The stored rows for those ids of a batch that are not in memory. Each decision adds the rows that it makes, so that
+/// an id that occurs twice in a batch takes effect once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     /// Entries by their ids.
@@ -29,14 +29,14 @@ pub(crate) struct Known {
     pub payments: KnownPayments,
     /// The id of each account's Stripe customer.
     pub customers: HashMap<AccountId, Arc<str>>,
-    /// Claims. Memory goes before them.
+    /// Claims. If memory knows a claim too, the claim in memory takes precedence.
     pub claims: HashMap<ClaimId, KeyClaim>,
 }
 
 impl Known {
     /// The entry that charged a hold.
     pub fn capture_of(&self, hold: &HoldId) -> Option<&Entry> {
-        // A batch of ordinary calls knows no entries, and an id is made by two allocations.
+        // Usually the batch has no entries, and then the lookup need not build an id, which takes two allocations.
         if self.entries.is_empty() { None } else { self.entries.get(&OperationId::capture(hold)) }
     }
 }

@@ -33,8 +33,8 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// The lookups that `batch` needs. The id of a new call was generated for it, and a live hold is in
-    /// memory, so a batch of ordinary calls without claims needs none.
+    /// The lookups that `batch` needs. A batch of ordinary calls without claims needs none: the id of a new call was
+    /// generated for it, and a live hold is in memory.
     pub fn of(batch: &[Operation], state: &State) -> Self {
         let mut wanted = Self::default();
         batch.iter().for_each(|operation| wanted.add(operation, state));
@@ -108,7 +108,7 @@ impl Lookups {
         self.refunds.push(hold.clone());
     }
 
-    /// Adds a claim, unless a running call has it: memory knows those.
+    /// Adds a claim, unless a running call has it: memory knows the claims of running calls.
     fn add_claim(&mut self, id: ClaimId, state: &State) {
         if !state.claims.is_running(&id) {
             self.claims.push(id);
@@ -136,7 +136,7 @@ impl Lookups {
         self.claims.is_empty() && self.are_claims()
     }
 
-    /// True where nothing but claims must be read.
+    /// Whether nothing but claims must be read.
     pub fn are_claims(&self) -> bool {
         self.operations.is_empty()
             && self.refunds.is_empty()

@@ -1,18 +1,18 @@
-//! How each table of `migrations/sqlite` is moved into those of `migrations/postgres`.
+//! The list of the tables of `migrations/sqlite`, and how each is moved into the tables of `migrations/postgres`.
 //!
 //! | embedded | in Postgres |
 //! |---|---|
-//! | `accounts` | `accounts`; `frozen` where one of `freezes` names it |
+//! | `accounts` | `accounts`; `frozen` is true if a row of `freezes` names the account |
 //! | `entries` | `entries`, in the partition of their month, and their ids in `operations` |
 //! | `folded_operations` | `operations` |
 //! | `api_holds` | `holds`, live; Redis loads them with its next epoch |
-//! | `call_holds` | not moved: those that a crash left are released when the file is opened |
-//! | `crashed` | not moved: its charges are entries, and its releases ended holds |
+//! | `call_holds` | not moved: holds that a crash left are released when the file is opened |
+//! | `crashed` | not moved: the charges in it are entries, and the releases are ended holds |
 //! | `ended_holds` | `holds`, released or expired |
 //! | `api_keys` | `api_keys`, by their hashes |
 //! | `stripe_events`, `payments`, `payment_names`, `stripe_customers`, `freezes` | the same |
-//! | `claims` | `claims`; the answers stay with the file, so a retry of an earlier call hears that its answer was not kept |
-//! | `left_calls` | not moved: a retry hears of them for two minutes |
+//! | `claims` | `claims`; answers are not moved, so a retry of an earlier call is told that its answer was not kept |
+//! | `left_calls` | not moved: retries are told of these calls for only two minutes |
 //! | `ledger` | `ledger.id`, by which Stripe's events find their ledger; `secret`; `imported_commits` |
 //!
 //! Each row is passed on as a JSON object, which SQLite writes and Postgres reads.
@@ -67,7 +67,7 @@ pub(crate) const TABLES: [Table; 12] = [
         name: "live holds",
         read: "SELECT json_object('id', id, 'account', account, 'amount', amount, 'route', route, \
             'expires_at', expires_at, 'ttl_ms', ttl_ms) FROM api_holds",
-        // As when the embedded ledger starts: if a clock was set back, a hold lives no longer than
+        // The same rule applies when the embedded ledger starts: if a clock was set back, a hold lives no longer than
         // its whole lifetime.
         write: "INSERT INTO {s}.holds (id, account, amount, route, origin, owner, state, expires_at) \
             SELECT id, account, amount, route, 'api', 0, 'live', \

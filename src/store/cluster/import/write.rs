@@ -51,7 +51,7 @@ pub(crate) async fn write_ledger(
 ) -> Result<Imported, ImportError> {
     let mut transaction = store.begin(IDLE_LIMIT, Duration::ZERO).await?;
     let on: &mut PgConnection = transaction.connection()?;
-    // With these locks, no epoch opens, no gateway joins, and no batch is appended.
+    // While these locks are held, no epoch opens, no gateway joins, and no batch is appended.
     read_checkpoint(store, "FOR UPDATE", on).await?;
     lock_appends(store, on).await?;
     let (id, commits) = source.identity().await?;
@@ -80,7 +80,7 @@ pub(crate) async fn write_ledger(
         .bind(source.secret().await?)
         .execute(&mut *on)
         .await?;
-    // Redis may have data of the empty ledger. This ends the epoch that those data belong to.
+    // Redis may have data of the empty ledger. This statement ends the epoch that those data belong to.
     store
         .query(
             "UPDATE {s}.shards SET epoch = epoch + (epoch > 0)::int, nonce = '', checkpoint = 0, \

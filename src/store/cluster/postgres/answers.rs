@@ -1,4 +1,4 @@
-//! The tables `answers` and `answer_sizes`: answers that are kept for retries, and how many bytes they are.
+//! The tables `answers` and `answer_sizes`: the answers that are kept for retries, and their sizes in bytes.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,11 +14,11 @@ use crate::store::cluster::postgres::replays;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// The bytes that an answer counts beside its own, for its row and the indexes.
+/// The bytes that an answer's row and indexes add to its size.
 const ROW_BYTES: i64 = 192;
 
-/// The number of days that have a partition: the present one and the next ones. An answer that is kept for longer is
-/// in the default partition.
+/// The number of days that have a partition: today and the days after it. An answer that is kept for longer is in the
+/// default partition.
 const DAYS_AHEAD: i64 = 8;
 
 /// The most answers that one statement deletes.
@@ -33,21 +33,21 @@ pub(crate) struct NewAnswer {
     /// The hold of its call.
     pub call: HoldId,
     pub sealed: Bytes,
-    /// The time until which it is kept, in milliseconds since 1970.
+    /// The time until which the answer is kept, in milliseconds since 1970.
     pub until_ms: i64,
 }
 
 impl NewAnswer {
-    /// The bytes that it counts.
+    /// The bytes by which the answer counts towards `max_total`.
     fn size(&self) -> i64 {
         i64::try_from(self.sealed.len()).unwrap_or(i64::MAX).saturating_add(ROW_BYTES)
     }
 }
 
-/// The ledger's own secret, which is made here where the ledger has none yet.
+/// Reads the ledger's own secret, and stores a new one if the ledger has none yet.
 ///
 /// # Errors
-/// Where Postgres cannot be reached, or the system has no random numbers.
+/// Fails if Postgres cannot be reached, or the system has no random numbers.
 pub(crate) async fn secret(store: &Store) -> Result<[u8; 32], LedgerError> {
     let mut secret = [0; 32];
     getrandom::fill(&mut secret)
@@ -64,9 +64,9 @@ pub(crate) async fn secret(store: &Store) -> Result<[u8; 32], LedgerError> {
         .await
 }
 
-/// Keeps answers, in their order, as long as those of all gateways together are at most `max_total` bytes. Gateways
-/// that write at the same moment do not see each other's answers, so there may be a few more. An answer whose call has
-/// one already changes nothing. `gateway` is this gateway's number.
+/// Keeps answers, in their order, as long as the answers of all gateways together have at most `max_total` bytes.
+/// Gateways that write at the same moment do not see each other's answers, so the sum may exceed the limit slightly. An
+/// answer whose call already has one changes nothing. `gateway` is this gateway's number.
 pub(crate) async fn keep_answers(
     store: &Store,
     answers: &[NewAnswer],
@@ -133,7 +133,7 @@ async fn keep_in(
     Ok(kept)
 }
 
-/// Counts bytes, by the hour in which their time is up.
+/// Adds bytes to the sum of the hour in which their time is up.
 async fn add_sizes(
     store: &Store,
     sizes: BTreeMap<i64, i64>,
@@ -155,7 +155,7 @@ async fn add_sizes(
     Ok(())
 }
 
-/// Reads the answer of a call; `None` where there is none, or its time is up.
+/// Reads the answer of a call; `None` if there is none, or its time is up.
 pub(crate) async fn read_answer(
     store: &Store,
     call: &HoldId,
@@ -182,7 +182,7 @@ impl Day {
         self.0.saturating_mul(DAY_MS)
     }
 
-    /// The name of its partition: `answers_2026_11_30`.
+    /// The name of the day's partition: `answers_2026_11_30`.
     fn partition(self) -> String {
         let at = time::OffsetDateTime::from_unix_timestamp(self.start_ms() / 1000);
         let date = at.unwrap_or(time::OffsetDateTime::UNIX_EPOCH).date();
@@ -200,7 +200,7 @@ impl Day {
     }
 }
 
-/// Makes the partitions of this day and the next ones.
+/// Makes the partitions of today and of the next days.
 pub(crate) async fn make_answer_partitions(store: &Store) -> Result<(), LedgerError> {
     let today = Day::of(wall_ms());
     for day in (0..DAYS_AHEAD).map(|ahead| Day(today.0.saturating_add(ahead))) {
@@ -228,7 +228,7 @@ pub(crate) async fn make_answer_partitions(store: &Store) -> Result<(), LedgerEr
     Ok(())
 }
 
-/// True where the default partition has answers of a day. They stay there, and the day gets no partition.
+/// Whether the default partition has answers of a day. They stay there, and the day gets no partition.
 async fn has_undated(
     store: &Store,
     from_ms: i64,
@@ -240,7 +240,7 @@ async fn has_undated(
 }
 
 /// Deletes the answers whose time was up before the present hour, drops the partitions of past days, and deletes
-/// replays of long ago.
+/// replays whose time is up.
 pub(crate) async fn purge_answers(store: &Store) -> Result<(), LedgerError> {
     let now_ms = wall_ms();
     drop_past_days(store, Day::of(now_ms)).await?;
@@ -297,7 +297,7 @@ async fn drop_past_days(store: &Store, today: Day) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Passes over a lock that was not granted in time: the next round tries again.
+/// Ignores a lock that was not granted in time: the next round tries again.
 fn ignore_lock(result: Result<(), LedgerError>) -> Result<(), LedgerError> {
     match result {
         Err(error) if is_locked(&error) => Ok(()),

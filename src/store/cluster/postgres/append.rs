@@ -1,13 +1,12 @@
-//! Appends: batches that are in Postgres as texts, and not in its tables yet.
+//! Appends: batches that Postgres has as texts, but not in its tables yet.
 //!
-//! In `strict` a call is answered once its batch is appended. Appending takes one round trip and no lock of a row, so
-//! gateways do not wait for each other, and their commits share one flush of the disk. The batches may come
-//! in any order, and some may be missing: a batch that was never appended was never acknowledged. The
-//! syncer folds them later, from the stream of Redis; only where Redis has lost the stream, a recovery
-//! reads them from here.
+//! In `strict` a call is answered once its batch is appended. An append takes one round trip and no row lock, so
+//! gateways do not wait for each other, and their commits share one flush of the disk. The batches may come in any
+//! order, and some may be missing: a batch that was never appended was never acknowledged. The syncer folds the batches
+//! later, from the stream of Redis. Only if Redis has lost the stream, a recovery reads the appends.
 //!
-//! An append holds an advisory lock in shared mode until it has committed. [`lock_appends`] takes it
-//! exclusively, before an epoch ends: the appends that are read after that are all there will ever be.
+//! An append holds an advisory lock in shared mode until it has committed. Before an epoch ends, [`lock_appends`] takes
+//! the lock exclusively: the appends that are read after that are complete.
 
 use std::fmt::Write as _;
 
@@ -28,7 +27,7 @@ const LOCK: &str = "appends";
 pub(crate) enum Appended {
     /// Postgres has all of the batches.
     Durable,
-    /// The epoch has ended, or somebody is about to end it.
+    /// The epoch has ended, or a gateway is about to end it.
     Refused,
     /// Postgres has another batch under one of the numbers.
     Forked,
@@ -55,8 +54,8 @@ pub(crate) async fn append(
     Ok(appended)
 }
 
-/// The statement that appends. Texts are part of it: with parameters it would take two round trips, and PgBouncer might
-/// lead these to two servers.
+/// The statement that appends. The texts are part of the statement: parameters would take a second round trip, and
+/// PgBouncer might send the two round trips to two servers.
 fn statement(store: &Store, epoch: &Epoch, batches: &[NumberedBatch]) -> String {
     let size: usize = batches.iter().map(|batch| batch.text.len() + 256).sum();
     let (schema, key, number) = (store.schema(), store.lock_key(LOCK), epoch.number);
@@ -74,7 +73,8 @@ fn statement(store: &Store, epoch: &Epoch, batches: &[NumberedBatch]) -> String 
     sql
 }
 
-/// A text as SQL has it, whatever it contains and however the server is set: between two tags that are not in it.
+/// Quotes a text for SQL, whatever its characters and the server's settings are: as a dollar-quoted string, whose tag
+/// does not occur in the text.
 fn quoted(text: &str) -> String {
     let mut tag = String::from("$t$");
     while text.contains(tag.trim_end_matches('$')) {
@@ -83,8 +83,8 @@ fn quoted(text: &str) -> String {
     format!("{tag}{text}{tag}")
 }
 
-/// Waits until no batch is being appended, and lets none be until this transaction ends. The appended
-/// batches must be read in a later statement.
+/// Waits until no batch is being appended, and prevents appends until this transaction ends. The appended batches must
+/// be read in a later statement.
 pub(crate) async fn lock_appends(store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
     store.lock(LOCK, on).await
 }
@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The text ends where its tag comes again, so it must not come before.
+        /// If a text contained the tag, the quotes would end too early.
         #[test]
         fn no_text_ends_its_own_quotes(text in "[$t']{0,40}|.*") {
             let quoted = quoted(&text);

@@ -34,8 +34,7 @@ pub(crate) enum Written {
 /// Writes consecutive batches of `epoch`, if they continue its checkpoint, and moves the
 /// checkpoint. Batches up to the checkpoint are skipped.
 ///
-/// If another transaction interferes, a second attempt is made. It checks which charges were written
-/// before.
+/// If another transaction interferes, a second attempt is made, which first checks which charges were written before.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,
@@ -98,7 +97,7 @@ pub(crate) async fn write_contents(
         })?;
         tally.add(parsed);
     }
-    // The insert finds a repeated charge by its id, unless that may be forgotten.
+    // The insert finds a repeated charge by its id, unless that id may be forgotten.
     let is_old =
         |capture: &Capture| capture.is_call && may_be_forgotten(&capture.operation, capture.at_ms);
     if careful || tally.captures.iter().any(is_old) {

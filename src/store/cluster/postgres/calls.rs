@@ -1,5 +1,5 @@
-//! The ids of calls' charges. They stand in the table `calls`, in a partition for each month in which calls were made,
-//! and are forgotten with the entries of that month. The ids of all other operations stand in `operations`, for ever.
+//! The ids of calls' charges. They are stored in the table `calls`, in a partition for each month in which calls were
+//! made, and are deleted with the entries of that month. The ids of all other operations stay in `operations` for ever.
 
 use std::time::{Duration, Instant};
 
@@ -15,32 +15,32 @@ use crate::store::cluster::postgres::partitions::{
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// A table expression for operations by their ids: `$1` has all ids, and `$2` those of [`ids_of_calls`].
+/// A table expression for operations by their ids: `$1` has all ids, and `$2` those that [`ids_of_calls`] returns.
 pub(crate) const OPERATIONS: &str = "(SELECT id, account, seq, kind, amount, created_at \
      FROM {s}.operations WHERE id = ANY($1) \
      UNION ALL SELECT 'capture:' || id, account, seq, 'capture', amount, created_at \
      FROM {s}.calls WHERE id = ANY($2::text[]::uuid[]))";
 
-/// The beginning of the ids of charges.
+/// The prefix of the ids of charges.
 const CAPTURE: &str = "capture:";
 
-/// The limit for deleting from the partition without a month, which is nearly empty.
+/// The time limit for deleting from the default partition, which is nearly empty.
 const FORGET_LIMIT: Duration = Duration::from_secs(60);
 
 /// The time between two attempts to take the lock.
 const LOCK_EVERY: Duration = Duration::from_millis(750);
 
-/// How long a fold tries to take the lock. After that, the janitor goes on.
+/// How long a fold tries to take the lock. After that, the janitor continues.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The ids of the calls among operations that may be charges.
+/// The ids of calls in those of `operations` that may be charges of calls.
 pub(crate) fn ids_of_calls(operations: &[String]) -> Vec<String> {
     let calls = operations.iter().filter_map(|id| id.strip_prefix(CAPTURE));
     calls.filter(|id| is_of_a_call(id)).map(str::to_owned).collect()
 }
 
-/// Whether the id of a hold is one that a gateway makes for a call: a UUID of version 7, in small letters. A caller of
-/// the API may choose such an id too.
+/// Whether a hold's id has the form that a gateway gives to a call: a UUID of version 7, in lower case. A caller of the
+/// API may choose such an id too.
 pub(crate) fn is_of_a_call(hold: &str) -> bool {
     let digits = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     hold.len() == 36
@@ -51,7 +51,8 @@ pub(crate) fn is_of_a_call(hold: &str) -> bool {
         })
 }
 
-/// The charges among `operations` that took effect before, and those of calls that are so old that nobody knows.
+/// Returns the charges among `operations` that took effect before, and the charges of calls so old that their ids have
+/// been deleted.
 pub(crate) async fn known_charges(
     store: &Store,
     operations: Vec<String>,
@@ -72,24 +73,24 @@ pub(crate) async fn known_charges(
     rows.iter().map(|row| Ok(row.text("id")?.to_owned())).collect()
 }
 
-/// Whether the id of a charged call may be forgotten by now: the call is older than ids are kept at least.
+/// Whether the id of a charged call may be forgotten by now: the call is older than the least time that ids are kept.
 pub(crate) fn may_be_forgotten(charge: &OperationId, now_ms: i64) -> bool {
     let call = charge.as_str().strip_prefix(CAPTURE).and_then(|id| Uuid::parse_str(id).ok());
     call.is_some_and(|call| call < first_id(now_ms.saturating_sub(kept_ms())))
 }
 
-/// How long the ids of calls are kept at least, in milliseconds.
+/// The least time that the ids of calls are kept, in milliseconds.
 fn kept_ms() -> i64 {
     i64::try_from(retention::ENDED_CALLS.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The least id of a call that is made at this time, in milliseconds since 1970.
+/// The smallest id of a call that is made at this time, in milliseconds since 1970.
 fn first_id(at_ms: i64) -> Uuid {
     let at_ms = u128::try_from(at_ms).unwrap_or(0);
     Uuid::from_u128(at_ms << 80)
 }
 
-/// Makes the partitions of this month and of those after it.
+/// Makes the partitions of this month and of the months after it.
 pub(crate) async fn make_call_partitions(store: &Store) -> Result<(), LedgerError> {
     let now = Month::of(wall_ms());
     for ahead in 0..MONTHS_AHEAD {
@@ -111,8 +112,8 @@ pub(crate) async fn make_call_partitions(store: &Store) -> Result<(), LedgerErro
     Ok(())
 }
 
-/// Makes the partition of a month, unless it is there, or the month began without it: its rows are in the partition
-/// for all else then, where they are as good.
+/// Makes the partition of a month, unless it exists, or the month began without it. In the latter case the month's rows
+/// are in the default partition, which works as well.
 async fn make_call_partition(
     store: &Store,
     month: Month,
@@ -136,8 +137,8 @@ async fn make_call_partition(
     Ok(())
 }
 
-/// Forgets the ids of the calls of folded months, where nobody repeats them any more. A fold does so, and the janitor
-/// where a fold could not.
+/// Deletes the ids of the calls of folded months, once no caller repeats these calls any more. A fold does this, and
+/// the janitor does it if a fold could not.
 pub(crate) async fn forget_calls(store: &Store) -> Result<(), LedgerError> {
     let newest = Month::of(wall_ms().saturating_sub(kept_ms()));
     store
@@ -165,7 +166,7 @@ pub(crate) async fn forget_calls(store: &Store) -> Result<(), LedgerError> {
         .await
 }
 
-/// The same, with several attempts where a long transaction has the table locked.
+/// Like [`forget_calls`], with several attempts if a long transaction has the table locked.
 pub(crate) async fn forget_calls_patiently(store: &Store) -> Result<(), LedgerError> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! The tables `claims` and `left_calls`: what Redis decided about claims, and what it asks for after a loss.
+//! The tables `claims` and `left_calls`: the decisions of Redis about claims, which Redis reads again after a loss of
+//! data.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ use crate::store::sql::rows::{Column as _, unfit};
 /// The most rows that one statement deletes.
 const SLICE: i64 = 5000;
 
-/// How long after its time the row of a call that was not charged stays: longer than any call runs, in milliseconds.
+/// How long the row of a call that was not charged stays after its time, in milliseconds: longer than any call runs.
 const RUNS_FOR_MS: i64 = 2 * 86_400_000;
 
 /// The net effect of some batches on claims.
@@ -23,28 +24,29 @@ const RUNS_FOR_MS: i64 = 2 * 86_400_000;
 pub(crate) struct ClaimTally {
     /// Claims that these batches made and did not free again, and whether their calls were charged.
     made: HashMap<ClaimId, (HoldId, KeyClaim, bool)>,
-    /// Charged calls whose claims earlier batches made, and when a claim ends that no batch made.
+    /// Charged calls whose claims earlier batches made. The time is the end of the claim, if the charge is late and
+    /// takes the claim again.
     charged: HashMap<ClaimId, (HoldId, i64)>,
     /// Marks of claims that earlier batches made.
     marked: HashMap<ClaimId, (HoldId, RequestMark)>,
     left: Vec<LeftCall>,
-    /// The calls of which a retry has heard.
+    /// The calls that a retry was told of.
     used: Vec<HoldId>,
 }
 
 impl ClaimTally {
-    /// A hold made a claim.
+    /// Adds a claim that a hold made.
     pub fn make(&mut self, claim: KeyClaim, hold: &HoldId) {
         self.charged.remove(&claim.id);
         self.marked.remove(&claim.id);
         self.made.insert(claim.id, (hold.clone(), claim, false));
     }
 
-    /// The call of a hold was charged.
+    /// Records that the call of a hold was charged.
     pub fn charge(&mut self, id: ClaimId, hold: &HoldId, at_ms: i64) {
         match self.made.get_mut(&id) {
             Some((of, _, charged)) if of == hold => *charged = true,
-            // The charge is late, and another call has the claim.
+            // The charge is late, and another call has taken the claim.
             Some(_) => {}
             None => {
                 let late_keep = i64::try_from(LATE_KEEP_MS).unwrap_or(i64::MAX);
@@ -53,15 +55,16 @@ impl ClaimTally {
         }
     }
 
-    /// A hold ended without a charge. Rows of earlier batches stay: without a live hold they say nothing.
+    /// Records that a hold ended without a charge. Rows of earlier batches stay: without a live hold they have no
+    /// effect.
     pub fn give_up(&mut self, hold: &HoldId) {
-        // Most batches have no claims, and need not look.
+        // Most batches have no claims, so they skip the search.
         if !self.made.is_empty() {
             self.made.retain(|_, (of, _, charged)| of != hold || *charged);
         }
     }
 
-    /// The request of a claim became known.
+    /// Records that the request of a claim became known.
     pub fn mark(&mut self, id: ClaimId, hold: HoldId, mark: RequestMark) {
         match self.made.get_mut(&id) {
             Some((_, claim, _)) => claim.mark = Some(mark),
@@ -69,18 +72,18 @@ impl ClaimTally {
         }
     }
 
-    /// The client of a call left.
+    /// Records that the client of a call left.
     pub fn leave(&mut self, call: LeftCall) {
         self.left.push(call);
     }
 
-    /// A retry has heard of a call that was left.
+    /// Records that a retry was told of a call whose client left.
     pub fn use_up(&mut self, hold: HoldId) {
         self.used.push(hold);
     }
 }
 
-/// Writes what some batches did to claims. The holds of these batches are written.
+/// Writes the effects of some batches on claims. The holds of these batches must have been written.
 pub(crate) async fn write_claims(
     store: &Store,
     tally: &ClaimTally,
@@ -168,7 +171,7 @@ pub(crate) struct ChargedClaim {
     pub claim: KeyClaim,
 }
 
-/// Reads those of these claims whose calls were charged and whose time is not up.
+/// Reads the charged claims among `ids` whose time is not up.
 pub(crate) async fn charged_claims(
     store: &Store,
     ids: &[ClaimId],
@@ -185,7 +188,7 @@ pub(crate) async fn charged_claims(
         .await
 }
 
-/// Reads some of the claims of charged calls whose time is not up, in the order of their ids from `after` on.
+/// Reads some of the claims of charged calls whose time is not up, in the order of their ids, beginning after `after`.
 pub(crate) async fn charged_claims_after(
     store: &Store,
     after: Option<ClaimId>,
@@ -212,7 +215,7 @@ fn charged_claim(row: &PgRow) -> Result<ChargedClaim, LedgerError> {
     Ok(ChargedClaim { hold: row.hold("hold")?, claim })
 }
 
-/// Reads the calls that were left with these ids, oldest first, and whether a retry has heard of each.
+/// Reads the calls that were left with these ids, oldest first, each with whether a retry was told of it.
 pub(crate) async fn left_calls(
     store: &Store,
     ids: &[ClaimId],
@@ -232,15 +235,15 @@ pub(crate) async fn left_calls(
         .await
 }
 
-/// Until when Postgres has claims and calls that were left which a new epoch of Redis does not have, in milliseconds
-/// since 1970; 0 for never.
+/// The times until which Postgres may have claims, and calls whose clients left, that a new epoch of Redis lacks; in
+/// milliseconds since 1970, 0 if there are none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ColdUntil {
     pub claims_ms: i64,
     pub left_ms: i64,
 }
 
-/// Reads until when a new epoch has to ask Postgres.
+/// Reads until when a new epoch has to ask Postgres for claims and for calls whose clients left.
 pub(crate) async fn cold_until(
     store: &Store,
     on: &mut PgConnection,
@@ -251,7 +254,7 @@ pub(crate) async fn cold_until(
     Ok(ColdUntil { claims_ms: row.int("claims")?, left_ms: row.int("left_calls")? })
 }
 
-/// Deletes the claims whose time is up, and the calls that were left too long ago, in slices.
+/// Deletes, in slices, the claims whose time is up and the calls that were left too long ago.
 pub(crate) async fn purge_claims(store: &Store, now_ms: i64) -> Result<(), LedgerError> {
     let unpaid_before = now_ms.saturating_sub(RUNS_FOR_MS);
     for (sql, before_ms) in [
@@ -283,17 +286,17 @@ pub(crate) async fn purge_claims(store: &Store, now_ms: i64) -> Result<(), Ledge
     Ok(())
 }
 
-/// A column of 32 bytes.
+/// Reads a column of 32 bytes.
 pub(super) fn bytes(row: &PgRow, name: &str) -> Result<[u8; 32], sqlx::Error> {
     row.bytes(name)?.try_into().map_err(|_| unfit(name))
 }
 
-/// A digest.
+/// Reads a column with a digest.
 pub(super) fn digest<T: Digest>(row: &PgRow, name: &str) -> Result<T, sqlx::Error> {
     bytes(row, name).map(T::of)
 }
 
-/// The same where it may be NULL.
+/// Reads a column with a digest, which may be NULL.
 pub(super) fn optional_digest<T: Digest>(
     row: &PgRow,
     name: &str,

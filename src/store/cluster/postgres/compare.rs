@@ -20,7 +20,7 @@ pub(crate) struct StoredAccount {
     pub balance: i64,
     pub grant_seq: i64,
     pub frozen: bool,
-    /// The digest of the changes up to `grant_seq`; empty where the account does not exist.
+    /// The digest of the changes up to `grant_seq`; empty if the account does not exist.
     pub digest: Vec<u8>,
     /// The changes that are still to be delivered to Redis.
     pub queued: Vec<Delivery>,
@@ -29,9 +29,9 @@ pub(crate) struct StoredAccount {
 }
 
 impl StoredAccount {
-    /// By how much, in micro-credits, the balance of this account in Redis is above what Postgres has decided and Redis
-    /// has heard of, where Redis has applied a decision that Postgres does not have. `None` where it has not, as far as
-    /// the digests tell. Everything that Redis decided must be in the account.
+    /// The micro-credits by which the balance in `hot`, the account in Redis, exceeds the decisions of Postgres that
+    /// Redis knows, if Redis has applied a decision that Postgres does not have. `None` if it has not, as far as the
+    /// digests tell. All decisions of Redis must be included in `self`.
     pub fn missing(&self, hot: &HotAccount) -> Option<i64> {
         let next = self.queued.iter().find(|change| change.grant_seq == hot.grant_seq + 1);
         let here = match hot.grant_seq.cmp(&self.grant_seq) {

@@ -1,7 +1,7 @@
 //! COPY: many rows into one table, in Postgres's binary format.
 //!
-//! A copied row costs Postgres less than one that `INSERT … SELECT` makes: no array is unpacked, and rows go into a page
-//! of the table together, with one record in the log for all of them.
+//! A copied row costs Postgres less than a row of `INSERT … SELECT`: no array is unpacked, and many rows go into a page
+//! of the table together, with one record in the write-ahead log.
 
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::store::cluster::postgres::store::Store;
 /// The beginning of the format: its name, no flags, and no extension.
 const HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
-/// The end of the format, in the place of a row's number of columns.
+/// The end of the format. It stands in the place of a row's number of columns.
 const END: i16 = -1;
 
 /// The length of a value that is NULL.
@@ -26,14 +26,14 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// No rows yet. Each will have so many columns; all of them together will take about so many bytes.
+    /// Creates an empty list of rows with `columns` columns each, and room for about `bytes` bytes.
     pub fn with_room_for(columns: i16, bytes: usize) -> Self {
         let mut room = Vec::with_capacity(HEAD.len() + bytes);
         room.extend(HEAD);
         Self { bytes: room, columns }
     }
 
-    /// Begins a row: as many values as it has columns follow.
+    /// Begins a row. The caller then adds one value for each column.
     pub fn row(&mut self) {
         self.bytes.extend(self.columns.to_be_bytes());
     }
@@ -41,7 +41,7 @@ impl Rows {
     /// Adds a text.
     ///
     /// # Errors
-    /// Where it is longer than Postgres takes.
+    /// Fails if the text is longer than Postgres accepts.
     pub fn text(&mut self, text: &str) -> Result<(), LedgerError> {
         let length = i32::try_from(text.len()).map_err(|_| LedgerError::Corrupt {
             what: "a text is too long for the database".into(),
@@ -68,7 +68,7 @@ impl Rows {
         self.bytes.extend(NULL.to_be_bytes());
     }
 
-    /// Copies the rows, if there are any, into these columns of a table: `entries (account, seq)`.
+    /// Copies the rows, if there are any. `into` names the table and its columns: `entries (account, seq)`.
     pub async fn copy(
         mut self,
         into: &str,

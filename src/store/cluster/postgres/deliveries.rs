@@ -1,8 +1,9 @@
 //! The changes of accounts that Postgres decided and Redis has to apply.
 //!
-//! Each has a number, by which Redis applies an account's changes in order and once, and a digest of 8 bytes that chains
-//! over (digest before, number, amount, frozen). A Postgres that lost a change in a failover gives its number to the
-//! next one. Redis then finds another digest than its own, and the account is loaded anew.
+//! Each change has a number, by which Redis applies an account's changes in order and once, and a digest of 8 bytes,
+//! which is a chain over (digest before, number, amount, frozen). If a Postgres lost a change in a failover, it gives
+//! the number of that change to the next one. Redis then finds a digest that differs from its own, and the account is
+//! loaded anew.
 
 use sqlx::Row as _;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -23,9 +24,9 @@ pub(crate) struct Delivery {
     /// The change of the balance, in micro-credits.
     pub amount: i64,
     pub frozen: bool,
-    /// The digest of the account's changes up to the one before; empty where an earlier version queued this one.
+    /// The digest of the account's changes before this one; empty if an earlier version queued this change.
     pub before: Vec<u8>,
-    /// The same with this change.
+    /// The digest of the account's changes including this one.
     pub digest: Vec<u8>,
 }
 
@@ -49,7 +50,7 @@ impl NewDeliveries {
     }
 }
 
-/// Queues changes, and carries them into the digests of their accounts, whose rows are locked.
+/// Queues changes, and adds them to the digests of their accounts, whose rows must be locked.
 pub(super) async fn queue(
     store: &Store,
     new: NewDeliveries,

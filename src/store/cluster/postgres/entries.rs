@@ -30,7 +30,7 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
-    /// Whether the entry is the charge of a call, whose id goes into `calls`.
+    /// For each entry, whether it is the charge of a call. The ids of such charges go into `calls`.
     pub calls: Vec<bool>,
     pub held: Vec<Option<i64>>,
     pub models: Vec<Option<String>>,
@@ -54,7 +54,7 @@ pub(crate) struct ChargeRows {
     entries: Rows,
     /// The ids of calls' charges.
     calls: Rows,
-    /// The ids of the API's.
+    /// The ids of the API's charges.
     operations: Rows,
     /// Whether some charge is a metered call's. Most batches have none, so the columns of usage are usually left out.
     is_metered: bool,
@@ -63,18 +63,18 @@ pub(crate) struct ChargeRows {
 }
 
 impl ChargeRows {
-    /// The columns of every charge's entry, and those that a metered call's has besides.
+    /// The columns of every charge's entry, and the additional columns of a metered call's entry.
     const ENTRY: &str = "account, seq, operation, kind, amount, balance_after, route, created_at";
     const USAGE: &str = ", held, model, usage, prices";
 
-    /// No rows yet, with room for some charges. From here on no month is closed until the transaction ends.
+    /// Creates an empty list with room for these charges. From here on no month is closed until the transaction ends.
     pub async fn begin(
         store: &Store,
         captures: &[Capture],
         on: &mut PgConnection,
     ) -> Result<Self, LedgerError> {
-        // A folding closes months, and then waits for all who have this lock. So the time is read after the lock was
-        // granted, in a later statement.
+        // A folding closes months, and then waits for all transactions that have this lock. So the time is read after
+        // the lock was granted, in a later statement.
         let sql = store.sql(
             "LOCK TABLE ONLY {s}.entries IN ROW EXCLUSIVE MODE; SELECT closed_before FROM {s}.ledger",
         );
@@ -87,7 +87,7 @@ impl ChargeRows {
         Ok(Self { entries, calls, operations, is_metered, closed_before_ms })
     }
 
-    /// Adds a charge. `account` is the account after it.
+    /// Adds a charge. `account` is the state of the account after the charge.
     pub fn push(&mut self, capture: &Capture, account: &Account) -> Result<(), LedgerError> {
         let (id, operation) = (capture.account.as_str(), capture.operation.as_str());
         let (seq, amount, kind) = (int(account.seq)?, capture.amount.micros(), EntryKind::Capture);
@@ -179,7 +179,7 @@ pub(crate) async fn insert_entries(
     on: &mut PgConnection,
 ) -> Result<(), LedgerError> {
     let is_metered = columns.usages.iter().any(Option::is_some);
-    // Most batches have no metered call, so the statement usually leaves its columns out.
+    // Most batches have no metered call, so the statement usually leaves the columns of usage out.
     let (more, types) = match is_metered {
         false => ("", ""),
         true => {

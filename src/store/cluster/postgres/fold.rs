@@ -17,9 +17,9 @@ use crate::store::cluster::postgres::slices::{
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for
-/// each account, up to the account's first entry that is not older. The ids of folded entries stay
-/// in `operations`; those of calls go with whole months.
+/// Folds the entries older than `before_ms` (milliseconds since 1970) into one opening balance for each account, up to
+/// the account's first entry that is not older. The ids of folded entries stay in `operations`; the ids of folded calls
+/// are deleted together with whole months.
 pub(crate) async fn fold(
     store: &Store,
     before_ms: i64,

@@ -26,11 +26,11 @@ use crate::store::cluster::postgres::payments::{
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::sql::rows::{Column as _, entry_from, key_from};
 
-/// How often a transaction is attempted that fails because of another transaction.
+/// How often a transaction is attempted if other transactions make it fail.
 const ATTEMPTS: usize = 5;
 
-/// Decides operations in one transaction. Each sees the results of the ones before it. The changes
-/// that Redis must apply are stored as deliveries.
+/// Decides operations in one transaction. Each operation sees the results of the operations before it. The changes that
+/// Redis must apply are stored as deliveries.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],
@@ -99,7 +99,7 @@ async fn accounts_to_lock(
             _ => {}
         }
     }
-    // A refund names the capture but not the account.
+    // A refund names its capture but not its account.
     let named = texts(&wanted.operations);
     let calls = ids_of_calls(&named);
     let rows = store
@@ -124,7 +124,7 @@ async fn read_known(
     if !wanted.operations.is_empty() {
         let named = texts(&wanted.operations);
         let calls = ids_of_calls(&named);
-        // The row of an operation may stay when the entry is folded.
+        // The row of an operation may stay after its entry was folded.
         let rows = store
             .query(&format!(
                 "SELECT o.id AS operation, o.account, o.seq, o.kind, o.amount, \

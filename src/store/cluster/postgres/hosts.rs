@@ -1,8 +1,8 @@
-//! Several hosts of Postgres, of which one is used: the first that can be reached and, where writes are needed, is not
-//! in recovery.
+//! Several hosts of Postgres, of which one is used: the first that can be reached and, if writes are needed, is not in
+//! recovery.
 //!
-//! The pool knows one host. Each new connection is checked, so none leads to a standby. Where a connection is not had
-//! soon, all hosts are asked at once, and the pool is led to the first that is right.
+//! The pool knows one host. Each new connection is checked, so none leads to a standby. If a connection takes too long,
+//! all hosts are asked at once, and the pool is pointed at the first suitable one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::store::postgres_address::PostgresAddress;
 /// How long a connection may take before the other hosts are asked.
 pub(crate) const ASK_AFTER: Duration = Duration::from_millis(250);
 
-/// How long a host may take to say whether it is the right one.
+/// How long a host may take to answer whether it is suitable.
 const HOST_LIMIT: Duration = Duration::from_millis(800);
 
 /// The least time between two searches.
@@ -31,7 +31,7 @@ pub(crate) struct Hosts {
 
 #[derive(Debug, Default)]
 struct Search {
-    /// The host to which the pool leads, by its place in the address.
+    /// The place in the address of the host that the pool uses.
     current: usize,
     began: Option<Instant>,
 }
@@ -41,13 +41,13 @@ impl Hosts {
         Self { address, search: Mutex::default() }
     }
 
-    /// Whether there is another host to look for.
+    /// Whether the address has more than one host.
     pub fn are_several(&self) -> bool {
         self.address.hosts.len() > 1
     }
 
-    /// Looks for the right host, and leads the pool to it. Returns whether it is another one than before. Does nothing
-    /// where a search began just before.
+    /// Looks for a suitable host, and points the pool at it. Returns whether the pool now uses another host than
+    /// before. Does nothing if a search began a moment ago.
     pub async fn find(&self, pool: &PgPool) -> bool {
         if !self.begin_search() {
             return false;
@@ -93,7 +93,7 @@ impl Hosts {
     }
 }
 
-/// A host that is being asked. The question ends with this value.
+/// A question to one host. Dropping this value ends the question.
 struct Asked(JoinHandle<bool>);
 
 impl Asked {
@@ -102,7 +102,7 @@ impl Asked {
             let ask = async {
                 let mut connection = host.connect().await?;
                 let is_right = !is_read_write || takes_writes(&mut connection).await?;
-                // The server need not be told.
+                // The server need not be told that the connection ends.
                 drop(connection.close_hard().await);
                 Ok::<_, sqlx::Error>(is_right)
             };
@@ -110,7 +110,7 @@ impl Asked {
         }))
     }
 
-    /// Waits for the answer: whether it is the right host.
+    /// Waits for the answer: whether the host is suitable.
     async fn answer(mut self) -> bool {
         (&mut self.0).await.unwrap_or(false)
     }

@@ -141,7 +141,7 @@ pub(crate) async fn renew(
                 .fetch_optional(&mut *on)
                 .await?;
             let Some(renewed) = renewed else { return Ok(None) };
-            // This comes after the gateway's own row, and skips locked rows, so that no gateway
+            // This statement comes after the update of the gateway's own row, and skips locked rows, so that no gateway
             // waits for another.
             store.query(&lease(SHORTEN)).execute(&mut *on).await?;
             let checkpoint = read_checkpoint(store, "", on).await?;
@@ -150,9 +150,9 @@ pub(crate) async fn renew(
         .await
 }
 
-/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the
-/// new row, which is the gateway's own name unless another start now uses that. The gateway does
-/// not count as checked in, because it may still have batches of the present epoch.
+/// Adds this gateway again after its row was deleted. Returns the checkpoint and the name of the new row, which is the
+/// gateway's own name unless another start now uses that name. The gateway does not count as checked in, because it may
+/// still have batches of the present epoch.
 pub(crate) async fn rejoin(
     store: &Store,
     name: &str,

@@ -130,7 +130,7 @@ pub(crate) async fn cold_accounts(
     Ok(cold.into_values().collect())
 }
 
-/// For each operation, whether it opens an account that exists.
+/// Returns, for each operation, whether it opens an account that exists already.
 pub(crate) async fn exist(
     store: &Store,
     operations: &[Operation],
@@ -203,8 +203,8 @@ async fn read_fates(
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }
         };
-        // A late capture takes precedence over the ending before it. It was pushed first, so it is
-        // found first.
+        // A late capture takes precedence over the ending before it. The capture was pushed first, so it is found
+        // first.
         fates.push((id, fate));
     }
     Ok(fates)

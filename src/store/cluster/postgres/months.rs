@@ -5,8 +5,8 @@
 //! 1. The months are closed: a new entry whose time is in one of them goes into the first open month
 //!    (`insert_entries`, `ChargeRows`). All transactions that wrote into these months have ended by then.
 //! 2. The ledger is reconciled. Folding stops at the first difference.
-//! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the
-//!    rare old entry that comes after an entry which is not old (because a clock once went backwards).
+//! 3. Slice by slice, a new table is filled with an opening balance for each account. It also gets the rare old entries
+//!    that follow an entry which is not old (because a clock once went backwards).
 //! 4. The new table replaces the months in one transaction, so at any moment the entries of an account
 //!    add up to its balance. Only this step needs an exclusive lock on the entries. It changes only
 //!    catalogues. It waits for the lock for a quarter of a second at a time, so queries that queue behind
@@ -140,8 +140,8 @@ async fn old_partitions(
     Ok(old)
 }
 
-/// Whether the default partition has entries from before a month. That happens if a clock was
-/// wrong, or if the month's partition was made too late.
+/// Whether the default partition has entries from before a month. Such entries exist if a clock was wrong, or if the
+/// month's partition was made too late.
 async fn has_undated(
     store: &Store,
     before: Month,
@@ -217,7 +217,7 @@ async fn swap_in(
     store.lock("partitions", on).await?;
     let old = old_partitions(store, before, &mut *on).await?;
     let mut tables = Vec::new();
-    // This comes before the lock, because it may take a while. No query waits for these rows.
+    // This step comes before the lock, because it may take a while. No query waits for these rows.
     if has_undated(store, before, &mut *on).await? {
         let table = format!("entries_undated_before_{}_detached", before.name());
         move_undated(store, before, &table, &mut *on).await?;
@@ -234,7 +234,7 @@ async fn swap_in(
         tables.push(detached);
     }
     if let Some(earlier) = old.openings {
-        // The new table has these opening balances, or later ones.
+        // The new table has the same opening balances, or later ones.
         detach(store, &openings(earlier), &mut *on).await?;
         let sql = format!("DROP TABLE {{s}}.{}", openings(earlier));
         on.execute(store.sql(&sql)).await?;
@@ -254,7 +254,7 @@ async fn swap_in(
     Ok(tables.into_iter().map(|table| format!("{}.{table}", store.schema())).collect())
 }
 
-/// Detaches a partition from the entries.
+/// Detaches a partition from the table `entries`.
 async fn detach(store: &Store, table: &str, on: &mut PgConnection) -> Result<(), LedgerError> {
     let sql = format!("ALTER TABLE {{s}}.entries DETACH PARTITION {{s}}.{table}");
     on.execute(store.sql(&sql)).await?;

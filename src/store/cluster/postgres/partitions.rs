@@ -33,7 +33,7 @@ impl Month {
         Self { year: i64::from(at.year()), month: i64::from(u8::from(at.month())) }
     }
 
-    /// The month that is `months` later.
+    /// The month that comes `months` after this one.
     pub fn later(self, months: i64) -> Self {
         let months = self.month - 1 + months;
         Self { year: self.year + months.div_euclid(12), month: months.rem_euclid(12) + 1 }
@@ -50,7 +50,7 @@ impl Month {
         days * 86_400_000
     }
 
-    /// The month as it stands in the names of tables: `2026_01`.
+    /// The month as the names of tables contain it: `2026_01`.
     pub fn name(self) -> String {
         format!("{:04}_{:02}", self.year, self.month)
     }
@@ -63,7 +63,7 @@ impl Month {
     }
 }
 
-/// Makes the partitions of this month and of those after it.
+/// Makes the partitions of this month and of the months after it.
 pub(crate) async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
     let now = Month::of(wall_ms());
     for ahead in 0..MONTHS_AHEAD {
@@ -105,8 +105,8 @@ pub(crate) async fn make_partition(
     Ok(())
 }
 
-/// True if the schema has a table of this name. The catalogue is read as this statement sees it: `to_regclass` may
-/// answer from before a lock that was waited for, if it was asked in this transaction already.
+/// Whether the schema has a table of this name. The query reads the catalogue as its own statement sees it.
+/// `to_regclass` might give an outdated answer, if this transaction called it before it waited for a lock.
 pub(crate) async fn has_table(
     store: &Store,
     name: &str,
@@ -118,7 +118,7 @@ pub(crate) async fn has_table(
     Ok(found.fetch_one(on).await?.try_get("found")?)
 }
 
-/// True for an error of a lock that was not granted in time.
+/// Whether the error is about a lock that was not granted in time.
 pub(crate) fn is_locked(error: &LedgerError) -> bool {
     let LedgerError::Database(failure) = error else { return false };
     failure.code() == Some(LOCK_NOT_AVAILABLE)

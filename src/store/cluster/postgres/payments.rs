@@ -18,7 +18,7 @@ use crate::store::cluster::postgres::deliveries::{self, NewDeliveries};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::{Column as _, event_from, payment_from};
 
-/// True for operations on events, payments and customers.
+/// Whether the operation is about events, payments or customers.
 pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     matches!(
         operation,
@@ -30,10 +30,9 @@ pub(crate) fn concerns_payments(operation: &Operation) -> bool {
     ) || matches!(operation, Operation::Import(import) if import.concerns_payments())
 }
 
-/// Takes the lock for payments, which ends with the transaction, and reads which accounts are
-/// frozen. One lock for all payments is needed, because two gateways may receive events about the
-/// same payment at once under different ids, and only both events together show that it is the same
-/// payment.
+/// Takes the lock for payments, which ends with the transaction, and reads which accounts are frozen. All payments
+/// share one lock: two gateways may at once receive events about the same payment under different ids, and only both
+/// events together show that it is the same payment.
 pub(crate) async fn lock_payments(
     store: &Store,
     state: &mut State,
@@ -346,8 +345,8 @@ pub(crate) async fn customer(
         .await
 }
 
-/// The accounts whose balances operations on payments may change: those of the known payments,
-/// those of the sales in the facts, and those that are unfrozen.
+/// The accounts whose balances operations on payments may change: the accounts of the known payments and of the sales
+/// in the facts, and the accounts that are unfrozen.
 pub(crate) fn accounts_of_payments(operations: &[Operation], known: &Known) -> BTreeSet<AccountId> {
     let mut ids: BTreeSet<AccountId> =
         known.payments.values().filter_map(|payment| payment.account().cloned()).collect();

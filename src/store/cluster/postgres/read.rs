@@ -27,12 +27,11 @@ const ACCOUNTS: &str = "SELECT id, balance, seq, grant_seq, frozen, created_at, 
     (SELECT coalesce(sum(amount), 0)::int8 FROM {s}.holds h \
      WHERE h.account = a.id AND h.state = 'live') AS held FROM {s}.accounts a";
 
-/// How long a query for a page may take until its connection is closed. Postgres ends such a query
-/// earlier.
+/// How long a query for a page may take before its connection is closed. Usually Postgres ends a slow query earlier.
 const SCREEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// Queries for pages. Postgres itself ends a query that takes too long. So a slow query does not
-/// make the database count as unreachable.
+/// The queries for pages. Postgres itself ends a query that takes too long, so a slow query does not make the database
+/// count as unreachable.
 impl Database for Store {
     type Row = PgRow;
 
@@ -183,8 +182,7 @@ pub(crate) async fn keys(
     Ok(rows.iter().map(key_from).collect::<Result<_, _>>()?)
 }
 
-/// Reads an account's keys except service keys: the valid ones, and those that were revoked after
-/// `since_ms`.
+/// Reads an account's keys except service keys: its live keys, and the keys that were revoked after `since_ms`.
 pub(crate) async fn own_keys(
     store: &Store,
     account: &AccountId,

@@ -51,9 +51,9 @@ struct Place {
     again: bool,
 }
 
-/// Checks that each entry continues the one before it without a gap, and that its operation id is
-/// recorded, unless it is that of a call in a folded month. The slice has `$4` entries and begins after entry `$2` of
-/// account `$1`, after which the balance was `$3`. Selects the first and the last entry of the slice, and the entries that
+/// Checks that each entry continues the one before it without a gap, and that its operation id is recorded, unless it
+/// is the id of a call in a folded month. The slice begins after entry `$2` of account `$1`, after which the balance
+/// was `$3`, and has `$4` entries. The query selects the first and the last entry of the slice, and the entries that
 /// fail a check.
 ///
 /// Operations are found by subqueries, because a join might read the whole table for each slice.
@@ -78,8 +78,8 @@ const ENTRIES: &str = "SELECT * FROM \
 
 /// A table that is checked in the order of its ids.
 struct Table {
-    /// Selects from the slice, which is the `$2` rows after the id `$1`: its last row, with counts,
-    /// and every row that fails.
+    /// The query. The slice is the `$2` rows after the id `$1`. The query selects the last row of the slice, with
+    /// counts, and every row that fails.
     sql: &'static str,
     /// How many rows a slice has.
     slice: i64,
@@ -136,7 +136,7 @@ pub(crate) async fn reconcile(store: &Store) -> Result<ReconcileReport, LedgerEr
     reconcile_through(store, Through::Many).await
 }
 
-/// The same as [`reconcile`], in one transaction.
+/// Like [`reconcile`], in the transaction `on`.
 pub(crate) async fn reconcile_in(
     store: &Store,
     on: &mut PgConnection,

@@ -3,8 +3,8 @@
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
 //! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
 //!    gateway that does not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction ([`Recovery`]) it
-//!    replays the batches that survived, writes the owed charges, and opens the next epoch.
+//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction
+//!    ([`Recovery`]) it replays the batches that survived, writes the owed charges, and opens the next epoch.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -53,9 +53,8 @@ pub(crate) async fn give_up(store: &Store, epoch: i64) -> Result<(), LedgerError
         .await
 }
 
-/// Like [`give_up`], for a gateway that reached a Redis without the epoch's data. `redis` is the
-/// identity of that Redis. Returns false if it is not the epoch's Redis and another gateway still
-/// reaches that one.
+/// Like [`give_up`], for a gateway that reached a Redis without the epoch's data. `redis` is the identity of that
+/// Redis. Returns false if it is not the epoch's Redis and another gateway still reaches the epoch's Redis.
 pub(crate) async fn give_up_unless_reached(
     store: &Store,
     epoch: i64,
@@ -89,9 +88,9 @@ pub(crate) async fn give_up_unless_reached(
         .await
 }
 
-/// Hands over some batches of a lost epoch that Redis acknowledged to this gateway. The gateway
-/// must no longer answer from that epoch. With the last of them (`is_last`) the gateway has checked
-/// in. Returns false if the next epoch has opened without this gateway.
+/// Hands over some batches of a lost epoch that Redis acknowledged to this gateway. The gateway must no longer answer
+/// from that epoch. With its last batches (`is_last`) the gateway has checked in. Returns false if the next epoch has
+/// opened without this gateway.
 pub(crate) async fn check_in(
     store: &Store,
     incarnation: i64,
@@ -141,10 +140,9 @@ pub(crate) struct Candidate<'a> {
     pub postgres: &'a str,
 }
 
-/// Begins to open the next epoch. `None` in these cases: the ledger does not wait for one; another
-/// gateway is opening it; a gateway with a lease has not checked in; gateways still use the epoch's
-/// layout or its Redis, and this gateway uses another; or the epochs before were so short that the
-/// next one has to wait.
+/// Begins to open the next epoch. Returns `None` in these cases: the ledger does not wait for an epoch; another gateway
+/// is opening it; a gateway with a lease has not checked in; gateways still use the epoch's layout or its Redis, and
+/// this gateway uses another; or the epochs before were so short that the next one has to wait.
 pub(crate) async fn begin_recovery(
     store: &Store,
     candidate: Candidate<'_>,
@@ -221,7 +219,7 @@ impl Recovery {
         Ok(row.count("silent")? > 0)
     }
 
-    /// Reads accounts as they are with what was written so far.
+    /// Reads accounts with the effects of everything that this recovery has written so far.
     pub async fn stored_accounts(
         &mut self,
         ids: &[String],
@@ -229,9 +227,9 @@ impl Recovery {
         stored_in(&self.store, ids, self.transaction.connection()?).await
     }
 
-    /// Writes, in order, the batches that were appended, those that survived in the stream, and those that gateways
-    /// handed over. The stream may have batches of later epochs than Postgres knows, which follow
-    /// those of its own.
+    /// Writes, in order, the batches that were appended, the batches that survived in the stream, and the batches that
+    /// gateways handed over. The stream may have batches of later epochs than Postgres knows, which follow the batches
+    /// of Postgres's epoch.
     pub async fn replay(&mut self, survived: Vec<StreamBatch>) -> Result<Replayed, LedgerError> {
         let epoch = self.checkpoint.epoch;
         let rows = self
@@ -256,8 +254,8 @@ impl Recovery {
             appended.into_iter().map(|batch| StreamBatch { epoch, batch }).collect();
         batches.extend(survived);
         batches.extend(remembered.iter().cloned());
-        // The sort is stable: of the batches with one number the one that was appended counts, since it may have been
-        // answered, and then the stream's.
+        // If batches have the same number, the appended one counts, because it may have been answered, and after it the
+        // one in the stream: they come in that order, and the sort is stable.
         batches.sort_by_key(place);
         batches.dedup_by_key(|batch| place(batch));
         batches.retain(|batch| place(batch) > (epoch, self.checkpoint.seq));
@@ -275,12 +273,12 @@ impl Recovery {
         owed::charge_owed(&self.store, at_ms, self.transaction.connection()?).await
     }
 
-    /// Until when the next epoch has to ask Postgres for claims.
+    /// Reads until when the next epoch has to ask Postgres for claims.
     pub async fn cold_until(&mut self) -> Result<ColdUntil, LedgerError> {
         claims::cold_until(&self.store, self.transaction.connection()?).await
     }
 
-    /// Opens the epoch with this number, the next one or a later one, and commits.
+    /// Opens the epoch with this number (the next one or a later one), and commits.
     pub async fn open(
         mut self,
         number: i64,
@@ -319,11 +317,11 @@ impl Recovery {
 /// The batches that a recovery wrote.
 #[derive(Debug)]
 pub(crate) struct Replayed {
-    /// How many it wrote.
+    /// The number of batches that the recovery wrote.
     pub batches: usize,
-    /// How many are missing between them.
+    /// The number of batches that are missing between them.
     pub missing: i64,
-    /// Those that only gateways had remembered, newer than all that the stream has, in order.
+    /// Batches that only gateways had remembered, newer than all batches in the stream, in order.
     pub remembered: Vec<StreamBatch>,
 }
 
@@ -338,11 +336,11 @@ fn missing(batches: &[StreamBatch], from: (i64, i64)) -> i64 {
     missing
 }
 
-/// How far repeated recoveries are slowed down.
+/// The slow-down of repeated recoveries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BackOff {
     /// The number of short epochs in a row.
     pub short_epochs: i64,
-    /// How many seconds after this epoch was opened the next one may be opened.
+    /// The seconds after the opening of this epoch before the next one may be opened.
     pub seconds: i64,
 }

@@ -16,7 +16,7 @@ pub(crate) struct Snapshot {
     pub checkpoint: Checkpoint,
     pub accounts: u64,
     pub gateways: Vec<Gateway>,
-    /// The gateway that writes the batches of the stream; `None` where none was elected.
+    /// The gateway that writes the batches of the stream; `None` if none was elected.
     pub syncer: Option<Syncer>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
@@ -35,20 +35,20 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Gateway {
     pub name: String,
-    /// How long the lease still lasts, in milliseconds. Below zero: how long ago it ended.
+    /// How long the lease still lasts, in milliseconds. A negative value says how long ago the lease ended.
     pub lease_ms: i64,
     /// The newest epoch whose batches the gateway has handed over.
     pub checked_in: i64,
-    /// The identity of the Redis that it reached last; empty if it has reached none.
+    /// The identity of the Redis that the gateway reached last; empty if it has reached none.
     pub redis: String,
 }
 
 /// The elected syncer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Syncer {
-    /// The name of its gateway; `None` if that has left.
+    /// The name of its gateway; `None` if that gateway has left.
     pub name: Option<String>,
-    /// How long its place still lasts, in milliseconds. Below zero: how long ago it ended.
+    /// How long the syncer keeps its place, in milliseconds. A negative value says how long ago the place became free.
     pub lease_ms: i64,
 }
 

@@ -12,23 +12,23 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// A repair of rows that can be told apart by one look at each.
+/// A repair of damage that each row shows by itself.
 struct Step {
     /// Finds the damaged rows, without a lock: `account` and `subject` of each. This may take long.
     find: &'static str,
-    /// Repairs those rows of `$1` (accounts) and `$2` (subjects) that are damaged still, and returns them.
+    /// Repairs those rows of `$1` (accounts) and `$2` (subjects) that are still damaged, and returns them.
     fix: &'static str,
-    /// The words for the report of a repaired row, behind its subject.
+    /// The words that follow the subject of a repaired row in the report.
     how: &'static str,
 }
 
 /// The most rows that one transaction repairs.
 const AT_ONCE: usize = 200;
 
-/// How long a repair tries again to get a row that another transaction has locked.
+/// How long a repair retries to get a row that another transaction has locked.
 const LOCKED_LIMIT: Duration = Duration::from_secs(60);
 
-/// The time between two attempts, in which others get the locks.
+/// The time between two attempts, in which other transactions get the locks.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 const STEPS: [Step; 4] = [
@@ -82,9 +82,9 @@ const STEPS: [Step; 4] = [
     },
 ];
 
-/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and
-/// accounts that have entries but no row. `gaps` counts the entries whose number does not follow the
-/// one before, and the newest entries that are missing although the account's row counts them.
+/// Selects accounts whose balance, or number of the newest entry, differs from their entries, and accounts that have
+/// entries but no row. `gaps` counts the entries whose number does not follow the number before, and the newest entries
+/// that are missing although the account's row counts them.
 const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.total, 0)::text AS total, \
      coalesce(e.newest, 0) AS newest, \
      coalesce(e.gaps, 0) + greatest(a.seq - coalesce(e.newest, 0), 0) AS gaps, \
@@ -126,7 +126,7 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
 
 impl Step {
     /// Finds the damaged rows without a lock, and repairs them in short transactions, so that neither calls nor
-    /// purchases wait for it.
+    /// purchases wait.
     async fn run(&self, store: &Store, repaired: &mut Vec<Difference>) -> Result<(), LedgerError> {
         let found = store.transact_within(REPORT_LIMIT, async |on| {
             Ok(store.query(self.find).fetch_all(on).await?)
@@ -145,7 +145,8 @@ impl Step {
         Ok(())
     }
 
-    /// Repairs some rows in one transaction. Where another one has a row locked, it is tried again for a while.
+    /// Repairs some rows in one transaction. If another transaction has a row locked, the repair is retried for a
+    /// while.
     async fn fix(
         &self,
         store: &Store,
@@ -155,7 +156,7 @@ impl Step {
         let began = Instant::now();
         loop {
             let fixed = store.transact(async |on| {
-                // All changes of freezes are made under this lock.
+                // All transactions that change freezes hold this lock.
                 store.lock("payments", on).await?;
                 let query = store.query(self.fix).bind(accounts).bind(subjects);
                 Ok(query.fetch_all(on).await?)
@@ -187,7 +188,7 @@ async fn repair_sum(
         .bind(oldest)
         .execute(&mut *on)
         .await?;
-    // Nothing else waits for this transaction, so it waits for the row as long as a transaction may.
+    // No other work waits for this transaction, so it may wait for the row as long as a transaction may take.
     on.execute("SET LOCAL lock_timeout = 0").await?;
     let lock = "SELECT 1 FROM {s}.accounts WHERE id = $1 FOR UPDATE";
     store.query(lock).bind(account).execute(&mut *on).await?;

@@ -11,8 +11,8 @@ use crate::store::sql::rows::replays_from;
 /// The most rows that one statement deletes.
 const SLICE: i64 = 500;
 
-/// Adds replays to their rows, in one transaction. All gateways write rows in the order of their calls, so two
-/// never wait for each other.
+/// Adds replays to their rows, in one transaction. All gateways write rows in the order of their calls, so two gateways
+/// never deadlock.
 pub(crate) async fn write_replays(store: &Store, counts: &Counts) -> Result<(), LedgerError> {
     let calls: Vec<_> = counts.keys().map(|call| call.as_str().to_owned()).collect();
     let times = counts.values().map(|all| i64::try_from(all.times).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! The row of the shard: the epoch, and up to which batch the stream has been written.
+//! The row of the shard: its epoch, and its checkpoint, which is the newest batch that has been written.
 
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -11,7 +11,7 @@ use crate::store::sql::rows::Column as _;
 /// The id of the only shard.
 pub(crate) const SHARD: i32 = 0;
 
-/// The state of the shard: up to which batch the stream has been written.
+/// The state of the shard, including the newest batch of the stream that has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub epoch: i64,
@@ -20,7 +20,7 @@ pub(crate) struct Checkpoint {
     pub seq: i64,
     /// The SHA-256 of that batch.
     pub digest: Vec<u8>,
-    /// Whether the next epoch is yet to be opened. Until then no operation is decided.
+    /// Whether the next epoch is still to be opened. Until it is open, no operation is decided.
     pub recovering: bool,
     /// The layout of the epoch's data in Redis.
     pub layout: i32,
@@ -28,9 +28,9 @@ pub(crate) struct Checkpoint {
     pub redis: String,
     /// The identity of the Postgres that the epoch was opened on; empty if it is not known.
     pub postgres: String,
-    /// How often a failover or a restore of Postgres was noticed.
+    /// The number of failovers and restores of Postgres that were noticed.
     pub failovers: i64,
-    /// The epoch ends for one.
+    /// Whether the epoch ends because of a failover or a restore of Postgres.
     pub failed_over: bool,
 }
 
@@ -48,9 +48,8 @@ pub(crate) struct StreamBatch {
     pub batch: NumberedBatch,
 }
 
-/// The identity of the server. It consists of its system identifier, if that may be read, and its
-/// timeline, which changes with a failover and with a restore. Empty if the server does not tell
-/// it.
+/// The identity of the server: its system identifier, if that may be read, and its timeline, which changes with a
+/// failover and with a restore. Empty if the server does not tell them.
 pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError> {
     let may_read = "SELECT has_function_privilege('pg_control_system()', 'execute') AS may";
     let system = "SELECT system_identifier::text AS text FROM pg_control_system()";
@@ -74,7 +73,8 @@ pub(crate) async fn server_identity(store: &Store) -> Result<String, LedgerError
     }
 }
 
-/// Records that a failover or a restore of Postgres was noticed; once for each epoch that `ends` for it.
+/// Records that a failover or a restore of Postgres was noticed. If `ends` is true, the epoch ends because of it, and a
+/// second such call for the epoch counts nothing.
 pub(crate) async fn note_failover(
     store: &Store,
     epoch: i64,

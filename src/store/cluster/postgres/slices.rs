@@ -1,4 +1,4 @@
-//! Folds account by account, in slices. Each slice is a transaction of its own.
+//! The slices of accounts in which a folding goes through the ledger. Each slice is one transaction.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,9 @@ pub(crate) const BY_INDEX: &str = "SET LOCAL enable_hashjoin = off; \
 /// Subqueries that find the entries of each account that can be folded. `$1` is the last account of
 /// the slice before, `$2` the time before which entries count as old, `$3` the number of accounts.
 ///
-/// An account is folded up to its first entry that is not old (`kept`), so that a clock which was
-/// once set back leaves no gap. `first` is the account's oldest entry, `newest` the last one that
-/// is folded. Entries are numbered without gaps, so the ones in between need not be read.
+/// An account is folded up to its first entry that is not old (`kept`), so that a clock which was once set back leaves
+/// no gap. `first` is the account's oldest entry, `newest` the last entry that is folded. Entries are numbered without
+/// gaps, so the entries in between need not be read.
 pub(crate) const FOLDABLE: &str = "\
     slice AS (SELECT id FROM {s}.accounts WHERE id > $1 ORDER BY id LIMIT $3), \
     cut AS (SELECT id, coalesce((SELECT e.seq FROM {s}.entries e WHERE e.account = slice.id \

@@ -20,7 +20,7 @@ use crate::store::tls_files::TlsFiles;
 /// How long one transaction may take before the database counts as unreachable.
 pub(crate) const LIMIT: Duration = Duration::from_millis(1500);
 
-/// Postgres ends a statement that is still running this long after that limit.
+/// The time after [`LIMIT`] at which Postgres itself ends a statement that is still running.
 const END_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a transaction may stay idle before Postgres ends it.
@@ -29,16 +29,16 @@ const IDLE_LIMIT: Duration = Duration::from_secs(1);
 /// The most connections that are kept for single statements: one for each batch in flight.
 const KEPT: u32 = 2;
 
-/// How often Postgres is asked whether it answers, while other work goes on.
+/// How often Postgres is asked for a sign of life while long work is under way.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 
-/// After this many questions without an answer in a row, Postgres counts as unreachable.
+/// The number of such questions in a row without an answer after which Postgres counts as unreachable.
 const SILENCES: usize = 2;
 
 /// The longest work on one connection, such as a recovery.
 const LONG_LIMIT: Duration = Duration::from_secs(120);
 
-/// The time between two attempts where a connection led to a standby.
+/// The time before the next attempt if a connection led to a standby.
 const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 
 /// A pool of connections to the ledger's own schema.
@@ -55,7 +55,9 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 /// | `calls` | `known_charges`, `make_call_partitions`, `forget_calls`: the ids of calls' charges |
 /// | `entries` | the tables `entries`, `operations`, `calls` and `accounts`, which all writers share |
 /// | `grants` | `decide`: grants, refunds and keys |
-/// | `deliveries` | the changes that Redis has to apply |
+/// | `deliveries` | `deliveries`, `remove_deliveries`: the changes that Redis has to apply |
+/// | `claims` | `charged_claims`, `charged_claims_after`, `left_calls`, `purge_claims` |
+/// | `answers`, `replays` | `keep_answers`, `read_answer`, `write_replays`, `read_replays`: answers for retries |
 /// | `payments` | the tables of payments for `decide`; `event`, `events`, `payment`, `unpaid`, `buyers`, `customer`, `ledger_id` |
 /// | `leases` | `join`, `renew`, `rejoin`, `leave`, `lost_gateways`, `remove_gone`, `layout_users` |
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |
@@ -76,7 +78,7 @@ pub(crate) struct Store {
     up: Arc<AtomicBool>,
     /// Whether the newest transaction began but did not finish in time.
     was_slow: Arc<AtomicBool>,
-    /// Idle connections for [`Store::run`]. The pool would ping each when it comes back, which costs a round trip.
+    /// Idle connections for [`Store::run`]. The pool would ping each returned connection, which costs a round trip.
     kept: Arc<Mutex<Vec<PgConnection>>>,
 }
 
@@ -111,7 +113,7 @@ impl Store {
         })
     }
 
-    /// A connection of the pool. If it takes a while to connect, the other hosts of the address are asked.
+    /// Takes a connection of the pool. If connecting takes a while, the other hosts of the address are asked.
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         if !self.hosts.are_several() {
             return self.pool.acquire().await;
@@ -131,7 +133,7 @@ impl Store {
         }
     }
 
-    /// Closes all idle connections: they may be as broken as one that was just found to be, or lead to another host.
+    /// Closes all idle connections: they may be broken like the one that has just failed, or lead to another host.
     fn drop_idle(&self) {
         while let Some(connection) = self.pool.try_acquire() {
             drop(connection.detach());
@@ -199,8 +201,8 @@ impl Store {
         result
     }
 
-    /// Runs one statement as a transaction of its own, in one round trip, and returns its row. It must wait for no row
-    /// that others may lock: where there is no answer within [`LIMIT`], the database counts as unreachable.
+    /// Runs one statement as a transaction of its own, in one round trip, and returns its row. The statement must not
+    /// wait for a row that others may lock: if there is no answer within [`LIMIT`], the database counts as unreachable.
     pub async fn run(&self, sql: String) -> Result<PgRow, LedgerError> {
         // The statements of one text are one transaction, which ends with the last of them.
         let ends_after = (LIMIT + END_AFTER).as_millis();
@@ -228,7 +230,7 @@ impl Store {
             Err(_) => Err(LedgerError::Slow { what: "Postgres" }),
         };
         if result.is_err() {
-            // They may be as broken as that one.
+            // The other kept connections may be broken like this one.
             self.lock_kept().clear();
         }
         self.note(false, result.as_ref().err());
@@ -239,8 +241,9 @@ impl Store {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
-    /// not: it may have worked for long. A second one in a row does. Where Postgres says that a row is locked, it answers.
+    /// Records whether the database is reachable. If one transaction began and took too long, the database still counts
+    /// as reachable, because the transaction may have had much to do; a second such transaction in a row makes it count
+    /// as unreachable. An error about a locked row is an answer, so the database is reachable.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
         let error = error.filter(|error| !matches!(error, LedgerError::RowLocked));
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
@@ -260,11 +263,10 @@ impl Store {
         }
     }
 
-    /// Begins a transaction that Postgres itself ends after `idle` without a statement. So a
-    /// gateway that is stopped in the middle of one (SIGSTOP, a frozen machine) does not keep its
-    /// locks. Postgres also ends it when a statement takes longer than `statement` (zero: no
-    /// limit), because the gateway no longer waits for it. Each later use of the transaction needs
-    /// a limit of its own.
+    /// Begins a transaction that Postgres itself ends after `idle` without a statement. So a gateway that is stopped in
+    /// the middle of a transaction (SIGSTOP, a frozen machine) does not keep its locks. Postgres also ends the
+    /// transaction when a statement takes longer than `statement` (zero: no limit), because the gateway no longer waits
+    /// for it. Each later use of the transaction needs a limit of its own.
     pub async fn begin(
         &self,
         idle: Duration,
@@ -287,17 +289,16 @@ impl Store {
         }
     }
 
-    /// Closes a connection on which Postgres did not answer in time, and all idle connections. If
-    /// the network lost the one without notice, it lost the others as well, and each of them would
-    /// cost a caller [`LIMIT`].
+    /// Closes a connection on which Postgres did not answer in time, and all idle connections. If the network lost this
+    /// connection without notice, it lost the others as well, and each of them would cost a caller [`LIMIT`].
     fn give_up(&self, transaction: &mut Transaction) -> LedgerError {
         transaction.discard();
         self.drop_idle();
         LedgerError::Slow { what: "Postgres" }
     }
 
-    /// Waits for work on a connection of its own, which may take long. The wait goes on for as long
-    /// as Postgres answers on other connections, and at most [`LONG_LIMIT`].
+    /// Waits for work on a separate connection, which may take long. The wait continues as long as Postgres answers on
+    /// other connections, and at most [`LONG_LIMIT`].
     pub async fn while_it_answers<T>(
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
@@ -330,7 +331,7 @@ impl Store {
     }
 }
 
-/// The client's options that PgBouncer and the ledger's statements need.
+/// Sets the client's options that PgBouncer and the ledger's statements need.
 fn as_needed(options: PgConnectOptions) -> PgConnectOptions {
     options
         .statement_cache_capacity(0)
@@ -345,7 +346,7 @@ async fn refuse_standby(connection: &mut PgConnection) -> Result<(), sqlx::Error
     if takes_writes(connection).await? {
         return Ok(());
     }
-    // Without this the pool would try again at once, and log each attempt.
+    // Without this pause the pool would retry at once, and log each attempt.
     tokio::time::sleep(STANDBY_PAUSE).await;
     Err(sqlx::Error::Configuration("this host of `postgres_url` is a standby".into()))
 }

@@ -1,14 +1,14 @@
-//! The election of the syncer: one gateway writes the batches into the tables, since several would only wait for each
-//! other and read the same stream. It is elected by a row, not by a lock of the session, which would stay with a connection
-//! of PgBouncer.
+//! The election of the syncer, the one gateway that writes batches into the tables: several writers would only wait for
+//! each other and read the same stream. The election uses a row, because a session lock would stay with a connection of
+//! PgBouncer.
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::leases::lease;
 use crate::store::cluster::postgres::shard::SHARD;
 use crate::store::cluster::postgres::store::Store;
 
-/// Takes the place of the syncer, or keeps it, for as long as a lease lasts. Returns whether this gateway has it. A place
-/// that was taken before Postgres's clock was set back is free, as is that of a gateway that has left.
+/// Takes the place of the syncer, or keeps it, for as long as a lease lasts. Returns whether this gateway has the
+/// place. The place counts as free if it was taken before Postgres's clock was set back, or if its gateway has left.
 pub(crate) async fn elect(store: &Store, incarnation: i64) -> Result<bool, LedgerError> {
     let sql = lease(
         "INSERT INTO {s}.syncers AS s (shard, syncer, until) \
@@ -25,7 +25,7 @@ pub(crate) async fn elect(store: &Store, incarnation: i64) -> Result<bool, Ledge
         .await
 }
 
-/// Gives the place up, if this gateway has it.
+/// Gives up the place of the syncer, if this gateway has it.
 pub(crate) async fn step_down(store: &Store, incarnation: i64) -> Result<(), LedgerError> {
     let sql = "DELETE FROM {s}.syncers WHERE shard = $1 AND syncer = $2";
     store

@@ -21,7 +21,7 @@ pub(crate) struct Capture {
     pub route: Arc<str>,
     pub usage: Option<Arc<UsageRecord>>,
     pub at_ms: i64,
-    /// Whether the hold is a call's, by an id that a gateway made.
+    /// Whether the hold is a call's, with an id that a gateway made.
     pub is_call: bool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Tally {
     pub extended: HashMap<String, i64>,
     /// New deadlines of holds that were made by earlier batches, in milliseconds on Redis's clock.
     pub renewed: HashMap<String, i64>,
-    /// `None` where no batch has claims.
+    /// The effect on claims; `None` if no batch has claims.
     pub claims: Option<Box<ClaimTally>>,
     /// The time of the newest batch, in milliseconds since 1970.
     pub at_ms: i64,
@@ -109,7 +109,7 @@ impl Tally {
                         at_ms,
                         is_call,
                     });
-                    // A late charge leaves the row, which records how its hold ended.
+                    // A late charge keeps the row, which records how its hold ended.
                     if !late && self.holds.remove(&id).is_none() {
                         self.captured.push(id.as_str().to_owned());
                     }

@@ -32,8 +32,8 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 /// The time between two attempts to connect, in milliseconds.
 const RECONNECT_EVERY_MS: u32 = 100;
 
-/// A new epoch empties the cache of scripts where there are more than this. Each epoch leaves two, of some 45 kB
-/// together, and Redis cannot remove a single one.
+/// A new epoch empties the cache of scripts if the cache has more scripts than this. Each epoch leaves two scripts, of
+/// some 45 kB together, and Redis cannot remove a single script.
 const MAX_SCRIPTS: i64 = 200;
 
 /// Two lines to the same Redis. A command is sent only once. If the connection breaks, the ledger
@@ -68,7 +68,7 @@ pub(crate) struct Meta {
     pub durable: i64,
     /// Whether the server has been neither a replica nor restarted since the epoch began.
     pub has_same_replication_id: bool,
-    /// The id of the ledger whose batches are in the stream; empty where an early version wrote them.
+    /// The id of the ledger whose batches are in the stream; empty if an early version wrote them.
     pub ledger: String,
 }
 
@@ -126,7 +126,7 @@ impl Redis {
         self.side.note_demoted();
     }
 
-    /// Opens both lines anew, since they lead to two servers.
+    /// Opens both lines anew, because they lead to two different servers.
     pub fn reopen(&self) {
         self.side.reopen();
     }
@@ -178,7 +178,7 @@ impl Redis {
         batches.ok_or_else(unreadable_stream)
     }
 
-    /// Reads batches of this epoch and of later ones from the stream, in order, from batch `from` of the epoch on.
+    /// Reads batches of this epoch and of later ones from the stream, in order, beginning with batch `from`.
     pub async fn all_batches(
         &self,
         scripts: &Scripts,
@@ -200,7 +200,7 @@ impl Redis {
         batches.ok_or_else(unreadable_stream)
     }
 
-    /// Adds a batch to the stream. An error where it does not come after all that is in it.
+    /// Adds a batch to the stream. Fails if the stream already has a later batch.
     pub async fn add_to_stream(
         &self,
         scripts: &Scripts,
@@ -218,14 +218,14 @@ impl Redis {
         Ok(self.side.run(add).await?)
     }
 
-    /// Removes what comes before this batch from the stream.
+    /// Removes all batches before `first` from the stream.
     pub async fn trim_stream(&self, scripts: &Scripts, first: StreamId) -> Result<(), LedgerError> {
         let args = [scripts.keys[1].clone(), "MINID".to_owned(), id(first)].to_vec();
         let trim = CustomCommand::new_static("XTRIM", None, false);
         Ok(self.side.run(self.side.client().custom(trim, args)).await?)
     }
 
-    /// The memory that the stream takes, in bytes, roughly.
+    /// The approximate memory that the stream takes, in bytes.
     pub async fn stream_bytes(&self, scripts: &Scripts) -> Result<i64, LedgerError> {
         let args = ["USAGE".to_owned(), scripts.keys[1].clone()].to_vec();
         let usage = CustomCommand::new_static("MEMORY", None, false);
@@ -315,8 +315,8 @@ impl Redis {
                 self.side.run(self.side.client().script_load(script.text.clone())).await?;
             debug_assert_eq!(sha, script.sha);
         }
-        // The ids in a stream only grow. An id that is ahead of this epoch comes from a ledger that
-        // this Postgres does not know.
+        // The ids in a stream only grow. An id that is ahead of this epoch comes from a ledger that this Postgres does
+        // not know, so the stream is removed.
         let (stream, first) = (scripts.keys[1].clone(), scripts.first_id());
         let ahead: Vec<(String, Vec<String>)> =
             self.side.run(self.side.client().xrange(&stream, first, "+", Some(1))).await?;
@@ -336,8 +336,8 @@ impl Redis {
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }
 
-    /// Empties the cache of scripts, if many ended epochs have left theirs there. No epoch may be open. Programs that
-    /// share the server load theirs again when they are told that they are gone.
+    /// Empties the cache of scripts, if it has many scripts of ended epochs. No epoch may be open. Other programs that
+    /// share the server load their scripts again when Redis replies that it does not have them.
     async fn forget_scripts(&self) -> Result<(), LedgerError> {
         let scripts = self.info().await?.scripts;
         if scripts <= MAX_SCRIPTS {
@@ -364,7 +364,7 @@ impl Redis {
         Ok(self.side.run(self.side.client().script_load(text.to_owned())).await?)
     }
 
-    /// Runs such a script on one key.
+    /// Runs, on one key, a script that [`Redis::load`] loaded.
     pub async fn run_loaded(&self, sha: String, key: String) -> Result<Vec<String>, LedgerError> {
         let none: Vec<Value> = Vec::new();
         Ok(self.side.run(self.side.client().evalsha(sha, vec![key], none)).await?)
@@ -380,7 +380,7 @@ impl Redis {
         read_info(&self.side, &[InfoKind::Server, InfoKind::Replication]).await
     }
 
-    /// Reads the same parts of INFO through the connection of the batches.
+    /// Reads the same parts of INFO as [`Redis::who`], through the connection for the batches.
     pub async fn hot_who(&self) -> Result<Info, LedgerError> {
         read_info(&self.hot, &[InfoKind::Server, InfoKind::Replication]).await
     }
@@ -397,7 +397,7 @@ impl Redis {
 
 /// The client's config: the address, and how the server's certificate is checked.
 fn config_of(url: &Secret, files: &TlsFiles) -> Result<Config, LedgerError> {
-    // The client uses the process's TLS provider. By now none may be installed.
+    // The client uses the process's TLS provider, which may not be installed yet.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(tls) = files.client_config()? else { return Ok(Config::from_url(url.expose())?) };
     // With a plain address, fred does not load the system's certificate authorities, which a

@@ -1,13 +1,13 @@
-//! Whether a Redis is fit for the ledger: what it is, and whether this gateway's user may run every command that is
-//! needed. A managed Redis may lack commands, and an ACL may forbid some.
+//! Checks whether a Redis is fit for the ledger: its version and settings, and whether this gateway's user may run
+//! every command that the ledger needs. A managed Redis may lack commands, and an ACL may forbid some.
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::redis::connection::Redis;
 use crate::store::cluster::redis::script::{SHARD, tag};
 
-/// Runs every command that the ledger sends by itself or from a script, on a key that goes at once, and returns those
-/// that are forbidden or missing, with the words of Redis for the first. Other errors do not count: each command but
-/// the first meets a value of another type, or none.
+/// A script that runs, on a key that is removed at once, every command that the ledger sends directly or from a script.
+/// It returns the commands that are forbidden or missing, preceded by Redis's error for the first of them. Other errors
+/// are ignored: most commands find a value of another type at the key, or no value.
 const PROBE: &str = r"
 local key, found, said = KEYS[1], {}, nil
 local function try(name, ...)
@@ -49,12 +49,13 @@ return { said or '', unpack(found) }
 /// Checks the server, and the rights of this gateway's user.
 ///
 /// # Errors
-/// [`LedgerError::Disagrees`] says what is wrong and what to do. Other errors where Redis cannot be asked.
+/// Fails with [`LedgerError::Disagrees`], which says what is wrong and what to do, or with another error if Redis
+/// cannot be asked.
 pub(crate) async fn check(redis: &Redis) -> Result<(), LedgerError> {
     let info = redis.info().await.map_err(|error| forbidden("INFO", error))?;
     info.check()?;
     match info.is_replica {
-        // Nothing can be written there. The gateway waits for the master.
+        // A replica accepts no writes. The gateway waits for the master.
         true => Ok(()),
         false => check_rights(redis).await,
     }
@@ -72,7 +73,7 @@ async fn check_rights(redis: &Redis) -> Result<(), LedgerError> {
     }
 }
 
-/// The error of a command: a refusal where Redis forbids it or does not know it.
+/// Converts the error of a command: into a refusal if Redis forbids the command or does not know it.
 fn forbidden(command: &str, error: LedgerError) -> LedgerError {
     let LedgerError::Redis(failure) = &error else { return error };
     let text = failure.to_string();

@@ -17,7 +17,7 @@ pub(crate) struct Info {
     pub version: String,
     /// The memory in use, in bytes.
     pub used_memory: i64,
-    /// The most memory that it may use, in bytes; 0 for no limit.
+    /// The most memory that the server may use, in bytes; 0 for no limit.
     pub max_memory: i64,
     /// The number of scripts that the server remembers.
     pub scripts: i64,
@@ -27,7 +27,7 @@ pub(crate) struct Info {
     pub replication_id: String,
     /// An id that changes with each start of the server. Empty if the server hides it.
     pub run_id: String,
-    /// Whether the server is a replica of another one.
+    /// Whether the server is a replica.
     pub is_replica: bool,
 }
 
@@ -58,7 +58,7 @@ impl Info {
         }
     }
 
-    /// True where nine tenths of the memory are in use.
+    /// Whether at least nine tenths of the allowed memory are in use.
     pub fn is_nearly_full(&self) -> bool {
         self.max_memory > 0 && self.used_memory >= self.max_memory / 10 * 9
     }
@@ -86,7 +86,7 @@ impl Info {
             let hint = "set maxmemory-policy noeviction: any other policy may throw credits away";
             return Err(LedgerError::Disagrees { what, hint });
         }
-        // A replica, or a master, always has one.
+        // Every real server, master or replica, has a replication id.
         if self.replication_id.is_empty() {
             let what = "its Redis hides `master_replid` in INFO".to_owned();
             let hint = "take a Redis whose INFO replication shows master_replid: Farebox tells by it that a \

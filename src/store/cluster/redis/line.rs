@@ -1,6 +1,6 @@
 //! A connection to Redis, and whether commands on it are answered.
 //!
-//! A gateway has two of them, a [`Line::pair`], which must lead to one server. Where one finds a replica, both are
+//! A gateway has two connections, a [`Line::pair`], which must lead to one server. If one finds a replica, both are
 //! opened anew: the other may have had no command since the master was demoted.
 //!
 //! fred keeps a command until it has a connection again and then sends it, however long ago the
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 /// How long a caller waits for a reply. The command may still be executed after that.
 const COMMAND_LIMIT: Duration = Duration::from_secs(1);
 
-/// How often a silent line is tried.
+/// How often a silent line is tested.
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// The least time between two attempts to open the connection anew.
@@ -38,14 +38,14 @@ pub(crate) struct Line {
     _tasks: Arc<JoinSet<()>>,
 }
 
-/// The state of the line that fred does not know.
+/// The state of the line, as far as fred does not track it.
 #[derive(Debug, Default)]
 struct State {
     /// Whether the newest command was not answered, or the server is a replica.
     is_silent: AtomicBool,
     /// Whether the server is a replica.
     is_demoted: AtomicBool,
-    /// The connection is to be opened anew, even to a master that answers.
+    /// Whether the connection must be opened anew, even if it leads to a master that answers.
     must_reopen: AtomicBool,
 }
 
@@ -57,7 +57,7 @@ impl State {
 }
 
 impl Line {
-    /// Two lines to one server. They begin to connect, and keep trying.
+    /// Creates two lines to one server. Both begin to connect, and keep trying.
     pub fn pair(clients: [Client; 2]) -> [Self; 2] {
         let [one, two] = [Arc::default(), Arc::default()];
         let [first, second] = clients;
@@ -78,7 +78,7 @@ impl Line {
         Self { client: client.with_options(&options), state, other, _tasks: Arc::new(tasks) }
     }
 
-    /// The client. Commands for [`Line::run`] are made with it.
+    /// The client, with which the commands for [`Line::run`] are made.
     pub fn client(&self) -> &WithOptions<Client> {
         &self.client
     }
@@ -98,7 +98,7 @@ impl Line {
         self.state.is_demoted.load(Ordering::Relaxed)
     }
 
-    /// Notes that the server is a replica, which decides nothing: both lines of the pair are opened anew, since the
+    /// Records that the server is a replica, which decides nothing. Both lines of the pair are opened anew, because the
     /// address may lead to the master by now.
     pub fn note_demoted(&self) {
         self.state.note_demoted();
@@ -117,7 +117,7 @@ impl Line {
     /// it looks for a connection.
     ///
     /// # Errors
-    /// Fails at once if the line is down. The command was not sent then.
+    /// Fails at once if the line is down. In that case the command was not sent.
     pub async fn run<T>(
         &self,
         command: impl Future<Output = Result<T, Error>>,
@@ -143,19 +143,19 @@ impl Line {
     }
 }
 
-/// Whether there was no reply because it took too long or the connection broke.
+/// Whether the error means that no reply came, because it took too long or the connection broke.
 fn is_of_the_connection(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Timeout | ErrorKind::IO | ErrorKind::Canceled)
 }
 
-/// Whether a command that writes was sent to a replica.
+/// Whether the error means that a command that writes was sent to a replica.
 fn is_of_a_replica(error: &Error) -> bool {
     error.details().starts_with("READONLY")
 }
 
-/// Asks a silent line for the server's role until a master answers. A connection that stays silent is opened anew, since
-/// the network may have lost it without a word; and so is one to a replica, since the address may lead to the master by
-/// now.
+/// Asks a silent line for the server's role until a master answers. A connection that stays silent is opened anew,
+/// because the network may have lost it without notice. A connection to a replica is opened anew too, because the
+/// address may lead to the master by now.
 async fn try_while_silent(client: Client, state: Arc<State>, other: Arc<State>) {
     let mut reconnected: Option<Instant> = None;
     loop {

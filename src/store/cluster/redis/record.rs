@@ -20,7 +20,7 @@ pub(crate) struct HotAccount {
     pub grant_seq: i64,
     pub exists: bool,
     pub frozen: bool,
-    /// The digest of these decisions (`postgres/deliveries.rs`).
+    /// The digest of Postgres's decisions up to `grant_seq` (`postgres/deliveries.rs`).
     pub digest: [u8; 8],
 }
 

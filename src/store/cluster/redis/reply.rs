@@ -47,9 +47,9 @@ pub(crate) enum Verdict {
     Running,
     /// Another call has the claim, and was charged.
     Charged,
-    /// Another call has the claim, with another request.
+    /// Another call has the claim, with a different request.
     Mismatch,
-    /// The claim is marked, or is not this hold's.
+    /// The claim has its mark, or does not belong to this hold.
     Marked,
     /// The departure of the client is recorded, if the call may still be charged.
     Left,
@@ -168,15 +168,15 @@ impl Decision {
             Verdict::Zero => refused(Refusal::Zero),
             Verdict::Range => refused(Refusal::OutOfRange),
             Verdict::Frozen => refused(Refusal::Frozen),
-            // The hold of a call that was cut off. The script does not read the account's balance
-            // for it.
+            // This is the hold of a call that was cut off. The script does not read the account's balance for such a
+            // hold.
             Verdict::Expired => Some(Outcome::Released { after: Balance::default(), end }),
             Verdict::Running => claimed(ClaimState::Running),
             Verdict::Charged => claimed(ClaimState::Charged),
             Verdict::Mismatch => claimed(ClaimState::Conflict),
             Verdict::Marked => Some(Outcome::ClaimMarked),
             Verdict::Left => Some(Outcome::Left),
-            // The cap is our own limit and not the account's: it is never answered with 402.
+            // The cap is the gateway's limit and not the account's, so it is never answered with 402.
             Verdict::Unavailable | Verdict::Capped => None,
         }
     }
@@ -259,7 +259,7 @@ impl Reply {
     }
 }
 
-/// The operations of a batch that changed something.
+/// The operations of a batch that changed something in Redis.
 pub(crate) enum Changes<'a> {
     None,
     All,

@@ -65,7 +65,7 @@ pub(crate) struct Request<'a> {
     usages: Vec<(usize, &'a UsageRecord)>,
     /// The words of operations on claims, each with the place of its operation.
     claims: Vec<(usize, String)>,
-    /// The time at which the oldest of the ids of calls' holds was made, in milliseconds since 1970.
+    /// The time at which the oldest id among the calls' holds was made, in milliseconds since 1970.
     oldest_ms: u64,
     owner: i64,
 }
@@ -106,7 +106,7 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// The claim that the item asks for, marks or settles, or the id that a retry has.
+    /// The claim that the item asks for, marks or settles, or the id that a retry names.
     pub fn claim(self) -> Option<ClaimId> {
         let Self::Operation(operation) = self else { return None };
         match operation {
@@ -123,7 +123,7 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// True where the item sets credits aside.
+    /// Whether the item sets credits aside.
     pub fn takes_credits(self) -> bool {
         matches!(self, Self::Operation(operation) if operation.takes_credits())
     }
@@ -136,7 +136,7 @@ impl<'a> BatchItem<'a> {
         }
     }
 
-    /// The party that made the hold, if the item tells.
+    /// The party that made the hold, if the item says so.
     pub fn origin(self) -> Option<Origin> {
         match self {
             Self::Operation(operation) => operation.origin(),
@@ -344,9 +344,9 @@ impl<'a> Request<'a> {
         pack.finish()
     }
 
-    /// `ARGV[2]` of the script, which becomes a part of the stream: how many terms there are, the terms,
-    /// then for each item a letter with the place of its terms (`-` for an item that a line describes),
-    /// its id, the claim that it makes, and what a metered call used.
+    /// `ARGV[2]` of the script, which becomes a part of the stream: the number of terms, the terms, and a line for each
+    /// item. The line has a letter with the place of the item's terms (`-` for an item that a line describes), the id,
+    /// the claim that the item makes, and the usage of a metered call.
     pub fn text(&self) -> String {
         let mut text = String::with_capacity(64 + 48 * self.ids.len() + 96 * self.texts.len());
         // Writing to a String cannot fail.

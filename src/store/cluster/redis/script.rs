@@ -13,7 +13,7 @@ const CLAIMS_LUA: &str = include_str!("claims.lua");
 const MAINTAIN_LUA: &str = include_str!("maintain.lua");
 
 /// The version of the scripts' text and of the layout of the data in Redis. Gateways serve an epoch
-/// together only if they have the same version. So it is raised with every release whose scripts
+/// together only if they have the same version. So the version is raised with every release whose scripts
 /// differ, and a test below fails if it was not. A recovery reads data of any layout, but only the
 /// parts that all layouts have in common: the fields of `meta`, the ids of the stream, and the text of
 /// a batch.
@@ -22,7 +22,7 @@ pub(crate) const LAYOUT: i32 = 3;
 /// The number of the only shard. Every key contains it.
 pub(crate) const SHARD: i32 = 0;
 
-/// The line of `decide.lua` that `slow_path.lua` replaces, and the line of that file that `claims.lua` replaces.
+/// The line of `decide.lua` that `slow_path.lua` replaces, and the line of `slow_path.lua` that `claims.lua` replaces.
 const SLOW_PATH_LINE: &str = "--@slow_path.lua";
 const CLAIMS_LINE: &str = "--@claims.lua";
 

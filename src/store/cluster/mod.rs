@@ -18,6 +18,7 @@ mod in_postgres;
 mod intake;
 mod janitor;
 mod kept_stream;
+mod lane;
 mod lease;
 pub(crate) mod ledger;
 mod lost_gateways;

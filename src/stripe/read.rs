@@ -113,7 +113,7 @@ fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde
     serde_json::from_str(object.get())
 }
 
-/// The facts of a session. `progress` is used where the session itself does not show that it is paid.
+/// The facts of a session. `progress` is used if the session itself does not show that it is paid.
 pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str) -> Facts {
     let total = session.amount_total.zip(session.currency.clone());
     let total = total.map(|(amount, currency)| Money { amount, currency });

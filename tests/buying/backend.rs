@@ -105,8 +105,8 @@ impl Place {
         }
     }
 
-    /// Runs SQL on the ledger's own database; the rows are told where it is Postgres. No gateway may
-    /// run on an embedded one.
+    /// Runs SQL on the ledger's own database: `sqlite` or `postgres`, as the backend needs it. While it runs, no
+    /// gateway may use an embedded ledger.
     pub async fn sql(&self, folder: &Path, sqlite: &str, postgres: &str) {
         match self {
             Self::Embedded => {
@@ -141,8 +141,8 @@ impl Place {
         rows.into_iter().map(|(id, text)| (id, serde_json::from_str(&text).unwrap())).collect()
     }
 
-    /// Has Postgres keep events as they are written: it would compress large ones, and their texts
-    /// could not be found.
+    /// Makes Postgres store events uncompressed. It would compress large ones, and the test could
+    /// not find their texts.
     pub fn compress_nothing(&self) {
         if let Self::Redis { postgres, database, .. } = self {
             let plain =

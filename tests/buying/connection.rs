@@ -64,7 +64,7 @@ async fn the_secret_key_is_in_no_line_of_the_log_at_any_level() {
     }
 }
 
-/// TLS in front of a server, with a certificate for `localhost`: where it listens, and the certificate.
+/// Serves TLS in front of a server, with a certificate for `localhost`. Returns the address, and the certificate.
 async fn behind_tls(server: SocketAddr) -> (SocketAddr, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

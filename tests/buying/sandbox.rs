@@ -31,8 +31,8 @@ async fn balance(demo: &Process, key: &str) -> f64 {
     Answer::of(request).await.expect(200)["balance"].as_f64().unwrap()
 }
 
-/// The first form of a page, as a browser would send it when its button is pressed: where, how,
-/// and what.
+/// The first form of a page, as a browser would send it when its button is pressed: the address,
+/// the method and the fields.
 fn form(page: &str, address: &Url) -> (Url, String, Vec<(String, String)>) {
     let start = page.find("<form").unwrap_or_else(|| panic!("no form: {page}"));
     let end = start + page[start..].find("</form>").unwrap();

@@ -30,7 +30,7 @@ pub struct Shop {
     pub place: Place,
 }
 
-/// gateway.toml with packs and `[stripe]`, in which `lines` stand too. Its ledger is the embedded
+/// A gateway.toml with packs and `[stripe]`, which also has `lines`. Its ledger is the embedded
 /// one; [`Shop::open_on`] puts another in its place.
 pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
     let more = [TWO_PACKS, &stripe.section(lines)].concat();
@@ -175,8 +175,8 @@ impl Shop {
         self.gateway.admin(Method::GET, &format!("/admin/accounts/{account}"), "").await
     }
 
-    /// Waits until the balance is this: what was stored may be applied a moment later, and a
-    /// ledger that was away is back a moment later.
+    /// Waits until the balance is `expected`. A stored event may be applied a moment later, and a
+    /// ledger that was away may need a moment to return.
     #[track_caller]
     pub fn expect_balance(&self, account: &str, expected: i64) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -249,8 +249,8 @@ impl Shop {
         text.lines().filter(|line| line.starts_with(prefix)).map(series).collect()
     }
 
-    /// Expects that the ledger's invariants hold, that it stops as asked, and that nothing that
-    /// must stay secret was said.
+    /// Expects that the ledger's invariants hold, that the gateway stops when it is asked to, and
+    /// that its output has no secret in it.
     pub async fn close(mut self) {
         self.gateway.assert_reconciled().await;
         assert!(self.gateway.terminate().success());

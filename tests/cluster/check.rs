@@ -1,5 +1,5 @@
-//! Properties that hold at rest, after whatever happened: the upstream's log, the clients' answers and
-//! the ledger beside each other, line by line.
+//! Properties that hold at rest, whatever happened before. They compare the upstream's log, the clients' answers and
+//! the ledger, line by line.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ pub struct Checked {
 pub struct Excuse {
     /// Redis and a gateway were lost at once: so many captures may be missing.
     pub lost: usize,
-    /// Clients left as soon as their requests were sent: so many may be charged that the upstream did not read
-    /// before its connection was closed.
+    /// The number of calls that may be charged although the upstream did not read them: their clients left as soon as
+    /// the requests were sent, and the connection was closed.
     pub unread: usize,
 }
 
@@ -71,8 +71,8 @@ impl Cluster {
         }
     }
 
-    /// An account that has credits is never refused for the lack of them, and our own failure is 503. A
-    /// connection breaks only when its gateway goes.
+    /// Checks the clients' answers. An account that has credits is never refused for lack of credits, and a failure
+    /// of Farebox's own is 503. A connection breaks only when its gateway ends.
     fn answers_make_sense(&self, calls: &[Call]) {
         for call in calls {
             match &call.end {
@@ -123,8 +123,8 @@ impl Cluster {
         Ok(Checked { calls: calls.len(), entries, in_flight_at_kills })
     }
 
-    /// The upstream's log beside the captures and the clients' answers. Returns how many calls have
-    /// no capture because their gateway was killed just then.
+    /// Compares the upstream's log with the captures and the clients' answers. Returns how many
+    /// calls have no capture because their gateway was killed just then.
     fn join(
         &self,
         served: &[Served],
@@ -181,8 +181,9 @@ impl Cluster {
         Ok(excused.len())
     }
 
-    /// A client's call is captured in one queue before its next one is held. So a kill can lose of
-    /// each client's calls the last one at most.
+    /// Whether the call was in flight when its gateway was killed. A client's call is captured
+    /// before its next call is held, in one queue. So a kill can lose only the last call of each
+    /// client.
     fn was_in_flight_at_a_kill(&self, request: &Served, served: &[Served]) -> bool {
         let gateway = gateway_of(request.client, self.members.len());
         let mut kills = self.kills.iter().filter(|kill| kill.gateway == gateway);
@@ -276,8 +277,8 @@ impl Cluster {
     }
 }
 
-/// The body of an answer that is 200. A gateway may refuse for a moment: it first has to notice that a
-/// connection of before a fault is gone.
+/// The body of an answer that is 200. After a fault, a gateway may refuse for a moment, until it notices that an old
+/// connection is gone.
 fn answered(answer: Answer) -> Result<Value, String> {
     if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
 }
@@ -303,7 +304,8 @@ async fn transactions(process: &Process, account: &str) -> Result<Vec<Value>, St
     }
 }
 
-/// An entry has what its call cost: by its usage, or by what was delivered of a stream that ended short.
+/// Checks that an entry charges what its call cost: by its usage, or by the delivered part of a stream that was cut
+/// short.
 fn is_exact(line: &Value, used: Option<Used>, cut_short: Option<i64>) -> Result<(), String> {
     let Some(used) = used else {
         let is_fixed = micros(&line["amount"]) == -PRICE * MICROS;

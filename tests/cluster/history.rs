@@ -40,8 +40,8 @@ impl Cluster {
         ));
     }
 
-    /// Writes entries as they would have come over the last months: a grant to each account, then
-    /// captures, those of all accounts mixed as time mixes them. The last month is the one before this.
+    /// Writes entries as if they had been made over the last months: a grant to each account, then captures, in which
+    /// the accounts are mixed as in real traffic. The last of these months is the one before this.
     pub fn write_history(&self, history: &History) {
         let History { months, accounts, of_the_first, of_each } = *history;
         self.make_months_back(months);

@@ -1,5 +1,5 @@
-//! Outgrowing one machine: `farebox import --from` moves an embedded ledger into Redis and Postgres,
-//! and nobody who calls notices.
+//! A seller outgrows one machine: `farebox import --from` moves an embedded ledger into Redis and Postgres, and no
+//! caller notices.
 
 use std::process::Output;
 use std::time::{Duration, Instant};

@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub enum End {
     /// 200, and an answer that was whole.
     Paid,
-    /// A stream that ended with an error event, for which its client pays so many micro-credits: the ledger
-    /// could not be asked for more.
+    /// A stream that ended with an error event, because the ledger could not be asked for more credits. The client
+    /// pays this number of micro-credits.
     CutShort(i64),
     /// Another status, with the code of its problem.
     Refused(u16, String),

@@ -1,5 +1,5 @@
-//! Calls that are priced by usage, through the gateways of a cluster: what their upstream reports decides what each
-//! costs, and the ledger that all gateways share is exact to the micro-credit.
+//! Calls that are priced by usage, through the gateways of a cluster. Each costs what its upstream's report of usage
+//! says, and the ledger that all gateways share is exact to the micro-credit.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -183,7 +183,7 @@ async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMa
     outcomes
 }
 
-/// Compares a rush with the upstream's log and with every gateway's entries; the credits that are left, in
+/// Compares a rush with the upstream's log and with every gateway's entries. Returns the credits that are left, in
 /// micro-credits.
 async fn settled(
     cluster: &Cluster,
@@ -236,7 +236,8 @@ fn calls(cluster: &mut Cluster, used: impl Fn(u64, &mut Random) -> Used) -> Vec<
     limits.into_iter().map(|limit| (used(limit, &mut cluster.random), limit)).collect()
 }
 
-/// Each call uses all that it may, so nothing is given back: who was refused could not have paid later either.
+/// Each call uses its whole hold, so nothing is given back. A caller that was refused could not have paid later
+/// either.
 async fn the_last_credits_are_spent_once_where_each_call_has_a_price_of_its_own(
     durability: Durability,
 ) {
@@ -261,8 +262,8 @@ async fn the_last_credits_are_spent_once_where_each_call_has_a_price_of_its_own(
     cluster.check(&[]).await;
 }
 
-/// Whole answers that use less than they may, and streams whose holds grow and which run dry: the balance is never
-/// below zero, and the entries are what was delivered.
+/// Whole answers use less than their holds, and streams grow their holds until the credits run out. The balance is
+/// never below zero, and the entries are what was delivered.
 async fn what_a_call_does_not_use_is_there_for_the_next_one(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
     cluster.grant("poor", 20, "poor").await;

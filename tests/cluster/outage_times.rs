@@ -1,4 +1,4 @@
-//! How long each fault of a store is felt by callers, for the table in docs/cluster.md: `make outages` measures it anew.
+//! Measures how long callers feel each fault of a store, for the table in docs/cluster.md: `make outages`.
 
 use std::time::{Duration, Instant};
 
@@ -38,15 +38,15 @@ const FAULTS: [(Fault, &str); 7] = [
 struct Felt {
     /// From the fault to the first 503; `None` where there was none.
     first: Option<Duration>,
-    /// From the moment at which the store is back (at once, where nothing has to come back) until every client was
-    /// served a call that it began after that, and the last 503 was over.
+    /// The time from the moment at which the store is back (or from the fault, if no store was away) until every
+    /// client was served a call that began after that moment, and the last 503 was over.
     back: Duration,
     /// The longest time without an answer of a call that was paid.
     gap: Duration,
 }
 
-/// For how long calls go on after all were served again: a recovery that the fault brings about may begin later, and
-/// refuse for a moment.
+/// How long calls go on after all clients were served again. A recovery that the fault causes may begin later, and
+/// refuse calls for a moment.
 const AFTER: Duration = Duration::from_secs(2);
 
 /// How often each fault is repeated.

@@ -15,8 +15,8 @@ in_both_modes!(whole_months_are_folded_away_under_load);
 /// A past of some slices.
 const PAST: History = History { months: 3, accounts: 1200, of_the_first: 2000, of_each: 10 };
 
-/// For how long folding may keep calls waiting: it waits for its lock a quarter of a second at a time,
-/// and the rest is a slow machine.
+/// The longest time that folding may keep calls waiting. Folding waits for its lock a quarter of a second at a time;
+/// the rest allows for a slow machine.
 const GAP: Duration = Duration::from_millis(1500);
 
 /// Every transaction of an account, newest first, in small pages.

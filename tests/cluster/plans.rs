@@ -1,7 +1,7 @@
-//! How Postgres goes about what is asked of it: the plans of the very statements that a gateway runs, as
-//! Postgres itself logs them (auto_explain), on a ledger with a past.
+//! The query plans of the statements that a gateway runs, on a ledger with a past. Postgres itself logs the plans
+//! (auto_explain).
 //!
-//! `FAREBOX_ROWS=10000000` does it on as many entries, and prints the plans with what they took:
+//! `FAREBOX_ROWS=10000000` runs the tests on that many entries, and prints the plans with their times:
 //! docs/postgres.md shows such a run.
 
 use std::time::Instant;

@@ -217,8 +217,8 @@ async fn a_redis_that_hides_its_replication_id_is_refused_at_the_start() {
     assert!(said.contains("`master_replid`") && said.contains("INFO replication"), "{said}");
 }
 
-/// An authority of our own, two certificates for 127.0.0.1 that it signed (of the server, and of its client), and their
-/// keys.
+/// Writes the certificate of an authority of the test's own, two certificates for 127.0.0.1 that the authority signed
+/// (for the server and for its client), and their keys.
 fn certificates(folder: &Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();

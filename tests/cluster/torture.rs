@@ -1,5 +1,5 @@
-//! Faults at random, one after the other, for as long as one likes: `make torture MINUTES=n`. In a
-//! plain test run it is short.
+//! Random faults, one after the other: `make torture MINUTES=n` runs them for n minutes. A plain
+//! test run is short.
 
 use std::time::{Duration, Instant};
 
@@ -153,8 +153,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     survived.in_flight_at_kills += checked.in_flight_at_kills;
 }
 
-/// Waits until Postgres has what was decided before now. A loss of Redis and of a gateway within that time is
-/// the double fault that may lose something; what is meant here are single ones.
+/// Waits until Postgres has everything that was decided before now. If Redis and a gateway were both lost within that
+/// time, that would be the double fault that may lose something, and these tests are about single faults.
 async fn catches_up(cluster: &Cluster) {
     let now = Instant::now();
     let has = async |member: &Member| {
@@ -306,8 +306,8 @@ async fn promote_replica(cluster: &mut Cluster) {
     cluster.lead_to(replica);
 }
 
-/// A replica takes the place of a master that goes on as its replica. One gateway stays connected to that one for a
-/// while, and nobody closes its connections.
+/// A replica becomes the master, and the old master becomes its replica. One gateway stays connected to the old
+/// master for a while, and nobody closes its connections.
 async fn demote_master(cluster: &mut Cluster, victim: usize) {
     let mut successor = Redis::replica_of(cluster.redis.address());
     cluster.some_time(1, 500).await;

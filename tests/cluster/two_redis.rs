@@ -1,5 +1,5 @@
-//! Gateways that reach two Redis servers: a master that was demoted and its successor, or two `redis_url`s in a rolling
-//! change. They must not take the ledger from each other.
+//! Gateways that reach two Redis servers: a master that was demoted and its successor, or two `redis_url`s during a
+//! rolling change. The gateways must not take the ledger from each other.
 
 use std::time::{Duration, Instant};
 

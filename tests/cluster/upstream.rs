@@ -25,8 +25,8 @@ pub struct Served {
     pub used: Option<Used>,
 }
 
-/// A real HTTP server. `x-client` says who calls, `x-delay-ms` how long the answer takes. A chat is answered as OpenAI
-/// does, as long as its headers want ([`Used`]).
+/// A real HTTP server. `x-client` names the caller, and `x-delay-ms` is the time that the answer takes. A chat gets
+/// an answer like OpenAI's, of the length that its headers ask for ([`Used`]).
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub address: SocketAddr,

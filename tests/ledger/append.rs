@@ -110,7 +110,7 @@ async fn strict_what_was_answered_and_not_folded_outlives_redis_and_its_gateway(
     ledger.stop().await;
 }
 
-/// A batch that no gateway could append was answered to nobody. The batches after it count all the same.
+/// A batch that no gateway could append was acknowledged to no caller. The batches after it count all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_a_batch_that_is_missing_between_others_is_no_loss() {
     let (mut fixture, line) = with_a_line(Kind::ClusterStrict).await;

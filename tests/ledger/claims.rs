@@ -242,7 +242,8 @@ async fn a_crash_settles_claims_as_it_settles_their_holds(fixture: TestLedger) {
     }
 }
 
-/// In `strict` a batch of calls is one row first. The copies are of the moments before its rows are written.
+/// In `strict` a batch of calls is first written as one row of the log. The copies show the moments before the calls'
+/// own rows are written.
 async fn a_start_finds_the_claims_in_the_log(fixture: TestLedger) {
     if !fixture.kind.is_strict() {
         return;

@@ -1,4 +1,5 @@
-//! Claims on the cluster ledger: gateways that get one key at once, and what Redis, a gateway or both lose.
+//! Claims on the cluster ledger: several gateways get one key at once, and Redis, a gateway or both lose what they
+//! have.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ on_cluster_ledgers!("multi_thread":
     a_call_without_a_key_leaves_no_trace_of_claims,
 );
 
-/// The state of the call that has a claim; `None` if the claim was free. It is then taken and given up again.
+/// The state of the call that has a claim; `None` if the claim was free. In that case this takes the claim and gives
+/// it up again.
 pub async fn stands(ledger: &Running, claim: Claim) -> Option<ClaimState> {
     let mut state = None;
     eventually("the ledger decides", async || {

@@ -285,8 +285,8 @@ async fn a_key_that_is_revoked_elsewhere_is_seen(fixture: TestLedger) {
     second.stop().await;
 }
 
-/// The gateway's lease runs out, and the other gateways let its calls' holds expire: a capture that comes all
-/// the same counts.
+/// The gateway's lease runs out, and the other gateways let the holds of its calls expire. A capture that comes later
+/// still counts.
 async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let mut crashed = fixture.gateway("crashed").await.unwrap();

@@ -1,5 +1,5 @@
-//! kill -9 of a process that hammers a ledger. It tells of each operation only after the ledger
-//! had acknowledged it; what it told of is then looked for in the file.
+//! Kills (kill -9) a process that hammers a ledger. The process reports each operation only after
+//! the ledger has acknowledged it; the tests then look for the reported operations in the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -104,8 +104,8 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
     println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
 }
 
-/// Every call of the victim had a claim of its own: it is charged where the call was charged, and gone where
-/// the call was released, so that no key is both the first call's and free.
+/// Checks the claims. Every call of the victim had a claim of its own: the claim is charged if the call was charged,
+/// and gone if the call was released. So no key is both the first call's and free.
 async fn claims_are_their_calls(fixture: &TestLedger) {
     let mut sql = fixture.sql().await;
     let differ: Vec<String> = sqlx::query_scalar(
@@ -185,8 +185,8 @@ impl OnDisk {
     }
 }
 
-/// Starts a victim, lets it work for a while after its first word, kills it, and returns what it
-/// told, and when it was killed.
+/// Starts a victim, lets it work for a while after its first report, and kills it. Returns its
+/// reports, and the time of the kill.
 fn run_and_kill(fixture: &TestLedger, work_ms: u64) -> (Vec<Told>, u64) {
     let test =
         format!("crash::{}::a_kill_loses_nothing_but_what_was_not_promised", fixture.kind.module());

@@ -192,8 +192,8 @@ fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
     }
 }
 
-/// A gateway that has decided so many batches of holds and as many of captures while Postgres was away, and
-/// the line to that.
+/// A gateway that has decided this number of batches of holds, and as many of captures, while Postgres was away. Also
+/// returns the ledger's servers, and the proxy in front of Postgres.
 async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLedger) {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
     let mut config = fixture.config("gateway");
@@ -251,7 +251,8 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
         ledger.reader().account(&account("alice")).await.is_ok()
     })
     .await;
-    // The grant waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
+    // The grant waits until Postgres has what Redis decided before, and every call of this gateway waits behind the
+    // grant. So the grant is refused before all of it is written.
     let mut refused = 0;
     loop {
         let asked = Instant::now();
@@ -269,8 +270,8 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     assert!(ledger.close().await);
 }
 
-/// Redis loses all of it, and the one transaction of a recovery that a gateway makes in time would not be
-/// enough: it takes three seconds to write.
+/// Redis loses all of these batches. Writing them takes three seconds, which is too long for one transaction of a
+/// recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_over_to_a_recovery_may_be_large() {
     let batches = 44;

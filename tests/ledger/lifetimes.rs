@@ -162,8 +162,9 @@ async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(fixture: Test
     let call_id = CallId::new();
     let id = call_id.hold_id().clone();
     let call = ledger.hold(call_id, account("alice"), credits("10"), "/x".into()).await.unwrap();
-    // One batch full of other things, in which the hold's time runs out; behind it the rival
-    // and the capture. This thread does not let the pipeline run until its sweep is due.
+    // One batch is full of other operations, and the hold's time runs out in it. The rival and the
+    // capture are queued behind it. This thread does not let the pipeline run until its sweep is
+    // due.
     let mut batch = vec![Operation::Renew { hold: id, ttl_ms: 0 }];
     batch.resize(1024, Operation::Balance { account: account("alice") });
     batch.push(api_hold("rival", "10"));

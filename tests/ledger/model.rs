@@ -1,7 +1,7 @@
-//! Random sequences of operations, beside a plain model of the ledger's rules: every outcome is
-//! the model's, and after each step every invariant holds.
+//! Random sequences of operations, on the ledger and on a plain model of its rules: every outcome
+//! must be the model's, and after each step every invariant must hold.
 //!
-//! A failing case is shrunk, printed, and repeated by `FAREBOX_SEED`.
+//! A failing case is shrunk and printed. `FAREBOX_SEED` repeats it.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -406,8 +406,8 @@ async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
     ledger.stop().await;
 }
 
-/// Asks all at once, in this order. The cluster ledger keeps the order of operations that name the same account, so it is
-/// asked for others one after the other.
+/// Asks all operations in this order, and as many at once as keep their order. The embedded ledger keeps the order of
+/// all operations, the cluster ledger only that of operations that name their accounts.
 async fn ask_in_order(ledger: &Running, kind: Kind, operations: &[Operation]) -> Vec<Outcome> {
     type Asked<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
     let mut outcomes = Vec::new();

@@ -85,7 +85,8 @@ async fn what_an_earlier_version_left_uncharged_is_charged_later(fixture: TestLe
     next.stop().await;
 }
 
-/// The answer is lost, and so is the gateway's way to Redis: the gateway hands over a charge that stands in the stream.
+/// The answer is lost, and so is the gateway's connection to Redis. The gateway hands over a charge that is in the
+/// stream already.
 async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(
     mut fixture: TestLedger,
 ) {

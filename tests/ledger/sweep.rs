@@ -106,7 +106,7 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
     assert!(ledger.close().await);
 }
 
-/// As after three minutes in which Redis stood still, or after its clock was set ahead, while the call went on.
+/// Redis acts as if it had stood still for three minutes, or its clock had been set ahead, while the call went on.
 async fn the_hold_of_a_call_is_ended_by_no_other_gateway_whatever_redis_s_clock_says(
     fixture: TestLedger,
 ) {

@@ -1,4 +1,5 @@
-//! Of several gateways one writes into Postgres what Redis decided; the others only read how far it has come.
+//! One of several gateways, the syncer, writes into Postgres what Redis decided. The others only read how far it has
+//! come.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! If a test does business: a fresh ledger of its own, which can be stopped, crash and be
-//! opened again.
+//! The ledger of a test: a fresh one for each test, which can be stopped, crash and be opened
+//! again.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::test_cluster::TestCluster;
 
-/// Every ledger there is. A new one is a variant here, its arms in this file, and a line in
+/// The kinds of ledgers. A new kind needs a variant here, its arms in this file, and a line in
 /// [`on_every_ledger`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

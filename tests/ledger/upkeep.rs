@@ -146,8 +146,9 @@ async fn folding_stops_at_what_is_newer_and_leaves_no_gap(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// A ledger with more entries than fit in a slice: of one account, of many, and of one that
-/// nothing is folded of. Returns how many accounts and entries can be folded before 1500.
+/// Writes a ledger with more entries than fit in a slice: for one account, for many accounts, and
+/// for an account whose entries are too new to be folded. Returns how many accounts and entries can
+/// be folded before 1500.
 async fn long(fixture: &TestLedger) -> (u64, u64) {
     fixture.open().await.stop().await;
     let mut sql = fixture.sql().await;

@@ -1,4 +1,4 @@
-//! The hold of a stream grows before it is used up, and the stream ends where the account can pay no more.
+//! The hold of a stream grows before it is used up, and the stream ends once the account can pay no more.
 
 use std::sync::Arc;
 
@@ -178,8 +178,8 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
     gateway.assert_reconciled().await;
 }
 
-/// The model may write 8 000 tokens, and these clients name no limit: each needs what a stream holds at first, and not
-/// what it could use at the most.
+/// The model may write 8 000 tokens, and these clients name no limit. Each needs only the credits that a stream holds
+/// at first, and not the most that it could use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one() {
     let permits = Arc::new(Semaphore::new(0));

@@ -1,4 +1,5 @@
-//! Answers that the meter cannot read, or not whole: none of them costs less than the same answer would have, read.
+//! Answers that the meter cannot read, or cannot read whole. Each costs at least as much as if the meter could read
+//! it.
 
 use std::io::Write as _;
 
@@ -47,7 +48,7 @@ async fn an_answer_that_cannot_be_decoded_costs_what_was_held_at_least() {
     }
 }
 
-/// The client can read an encoding that we cannot: its bytes are the least that the text can have been.
+/// The client may know an encoding that Farebox does not. The encoded bytes count as the least length of the text.
 #[tokio::test]
 async fn a_stream_that_cannot_be_decoded_holds_more_as_its_bytes_pass() {
     let asked = body(&json!({ "stream": true }));

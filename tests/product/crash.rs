@@ -56,8 +56,8 @@ pub async fn upstream() -> (SocketAddr, Log) {
     (address, log)
 }
 
-/// Calls until the gateway is gone, or until an answer is not 200: then its first line. One call after the other on one connection: the gateway then
-/// queues a call's capture before the next call's hold.
+/// Makes calls until the gateway is gone, or until an answer is not 200, whose first line is then returned. The calls
+/// follow one another on one connection, so the gateway queues a call's capture before the next call's hold.
 pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Option<String>> {
     let bearer = token(ACCOUNTS[number % ACCOUNTS.len()]);
     let request = format!(
@@ -87,8 +87,8 @@ pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Optio
     }
 }
 
-/// Grants one credit after the other to `erin` until the gateway is gone; the ids that it was
-/// told are granted.
+/// Grants one credit after the other to `erin` until the gateway is gone. Returns the ids of the
+/// acknowledged grants.
 async fn granter(gateway: SocketAddr, round: usize) -> Vec<String> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{gateway}/admin/accounts/erin/grants");
@@ -194,8 +194,8 @@ async fn killed_under_load(durability: &str, rounds: usize) {
     assert!(gateway.terminate().success());
 }
 
-/// Which of this round's calls have no capture. A client's next call is held after its last one
-/// was captured, in one queue: what a kill loses of a client's calls is their end, in `strict`
+/// The calls of this round that have no capture. A client's next call is held after its previous
+/// call was captured, in one queue. So a kill loses only the last calls of a client: in `strict`
 /// the one call in flight, in `relaxed` those of the last moments.
 fn lost_in_this_round(
     log: &[Served],

@@ -1,5 +1,5 @@
-//! The documents, against the command line, the config, the routes, the scripts and the tests as they
-//! are: no page names a thing that does not exist, or leaves out one that does.
+//! Compares the documents with the command line, the config, the routes, the scripts and the tests: no page names a
+//! thing that does not exist, or leaves out one that does.
 
 mod configuration;
 mod links;

@@ -191,8 +191,8 @@ async fn a_read_only_ledger_is_503_and_heals_by_itself_relaxed() {
     a_ledger_that_cannot_write_is_503(Fault::ReadOnly, "relaxed").await;
 }
 
-/// Only root can do this to a file; whoever is not reads so at the end of the run (see
-/// .config/nextest.toml).
+/// Only root can make a file immutable. The output of other users' runs says that this was not
+/// tested (see .config/nextest.toml).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_immutable_ledger_is_503_and_heals_by_itself() {
     if !immutable_binds(folder_on_disk().path()) {

@@ -89,7 +89,7 @@ async fn memory_is_flat_over_many_requests() {
     assert!(gateway.terminate().success());
 }
 
-/// The memory that a connection may take besides its head, twice. tests/deploy/test_deploy.py counts with it.
+/// Twice the memory that a connection may take besides its head. tests/deploy/test_deploy.py counts with this number.
 const CONNECTION_BYTES: usize = 32 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
-//! kill -9 in the middle of calls that are priced by usage, streamed and whole. Afterwards the entries are, to the
-//! micro-credit, what the upstream's log says, and what `[ledger] after_crash` says of the calls that were cut off.
+//! kill -9 in the middle of calls that are priced by usage, streamed and whole. Afterwards the entries agree with the
+//! upstream's log to the micro-credit, and the calls that were cut off are charged as `[ledger] after_crash` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -168,7 +168,7 @@ async fn killed_in_the_middle(durability: &str, after_crash: &str) {
     });
     futures_util::future::join_all(ended).await;
     assert!(eventually(async || gateway.account("alice").await["held"] == 0).await);
-    // Calls that the crash cuts off: streams after one event to twelve, and answers that nobody has begun.
+    // Calls that the crash cuts off: streams that have sent one to twelve events, and answers that have not begun.
     let mut open = Vec::new();
     for n in 0..16 {
         let events = if n < 12 { n + 1 } else { 0 };
@@ -284,8 +284,9 @@ async fn client(number: usize, url: String, mut random: Random) {
     }
 }
 
-/// Kills under load: of each client's calls the entries are a gapless beginning, exact by the upstream's usage; in
-/// `strict` only the one call in flight may lack its entry, and with `charge` its hold is captured instead.
+/// Kills the gateway under load. Each client's calls have entries up to some call without a gap, exactly as the
+/// upstream reported their usage. In `strict` only the one call in flight may lack its entry, and with `charge` its
+/// hold is captured instead.
 async fn killed_under_load(durability: &str, after_crash: &str) {
     const CLIENTS: usize = 12;
     let mut random = Random::seeded();

@@ -102,8 +102,8 @@ async fn bodies_that_move_money_refuse_members_that_they_do_not_know() {
     let key = format!(r#""keys":[{{"account":"alice","hash":"{key}""#);
     let before = (gateway.balance("alice").await, transactions(&gateway, "alice").await.len());
 
-    // A path, whether the admin listener has it, a body that would be taken, and where in it the
-    // member goes: before this text.
+    // Each case has a path, whether the admin listener has that path, a body that would be
+    // accepted, and the text in the body before which the member is inserted.
     let grants = "/admin/accounts/alice/grants";
     let payment = r#"{"credits":5,"id":"g","payment":{"payment_intent":"pi_1","paid":"1.00 EUR"}}"#;
     let row = r#"{"rows":[{"account":"alice","credits":5,"id":"g"}]}"#;

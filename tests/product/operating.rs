@@ -287,8 +287,8 @@ async fn anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted() {
     assert!(!log.contains("openapi.json"), "{log}");
 }
 
-/// An upstream that sends what is no head: the log tells which upstream and which call, and nothing of
-/// what was sent.
+/// An upstream sends something that is no head. The log names the upstream and the call, and quotes nothing of the
+/// bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_cannot_be_read_is_not_in_the_log() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -326,7 +326,7 @@ async fn a_head_that_cannot_be_read_is_not_in_the_log() {
     }
 }
 
-/// A kept connection may be one that its upstream was just closing: that is the operator's to mend, by
+/// A kept connection may be one that its upstream was just closing. The operator can prevent that with
 /// `keepalive_timeout`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_attempt_says_which_connection_it_was_and_how_it_ended() {

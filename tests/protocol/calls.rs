@@ -73,8 +73,8 @@ pub fn extend(variant: &Variant, mut state: State, call: usize) -> Option<State>
     Some(state)
 }
 
-/// The gateway reads that reply as it reads the one to a hold. Where it may not believe it, the call goes
-/// on with the hold that it had.
+/// The gateway reads the reply to an extension like the reply to a hold. If it may not believe the reply, the call
+/// goes on with the hold that it had.
 pub fn go_further(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let Call::Extending { lapsed } = state.calls[call] else { return None };
     let gateway = state.gateway_of(call);
@@ -127,8 +127,8 @@ pub fn release(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-/// A hold that is not renewed: its gateway is stopped and its lease, which is shorter, has run out, or
-/// its call has ended and a recovery brought it back.
+/// Expires a hold that is not renewed. Either its gateway is stopped, and the gateway's lease, which is shorter, has
+/// run out; or its call has ended, and a recovery brought the hold back.
 pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let owner = *state.gateway_of(call);
     let master = &mut state.nodes[state.master];

@@ -1,14 +1,14 @@
 //! One account, two gateways, a Redis master with its replica, and Postgres.
 //!
-//! Everything is small and `Copy`: the checker makes a great many of these.
+//! Everything is small and `Copy`, because the checker makes a great many states.
 use crate::variant::{Faults, Variant};
 
 /// The most calls that a variant may have.
 pub const CALLS: usize = 4;
 pub const GATEWAYS: usize = 2;
 
-/// The ledger's record of each call's hold. The balance follows from it: an amount is not stored,
-/// so that whoever loses a record loses its debit with it.
+/// The ledger's record of each call's hold. The balance follows from the records: no amount is
+/// stored, so a store that loses a record also loses its debit.
 pub type Records = [Record; CALLS];
 
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -233,7 +233,7 @@ pub struct State {
     /// The records that each call's gateway knows to be appended.
     pub known_appends: Records,
     /// Calls of a process that was stopped while its hold expired, or while an epoch opened without
-    /// its ring. Their debits come late and may make a debt: invariant 1 names them.
+    /// its ring. The debits of these calls come late and may make a debt, which invariant 1 allows.
     pub excused: [bool; CALLS],
     /// The faults that may still happen.
     pub faults: Faults,

@@ -49,7 +49,7 @@ pub enum Fence {
     EpochInData,
     /// The epoch in Redis, and the script of that epoch, which lives in one process.
     Script,
-    /// The epoch, its script, and that this process has been the master without a break since the epoch opened.
+    /// The epoch, its script, and whether this process has been the master without a break since the epoch opened.
     ScriptAndReign,
 }
 

@@ -208,8 +208,8 @@ async fn a_client_that_left_after_a_large_body_or_behind_more_bytes_is_not_charg
 /// How long the upstream of the next tests waits for a client that does not read.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// An upstream with an answer that is larger than all buffers, which hangs up on a client that does
-/// not read it, and then tells so.
+/// An upstream with an answer that is larger than all buffers. The upstream hangs up on a client
+/// that does not read the answer, and then notifies the test.
 async fn impatient() -> (RawUpstream, Arc<Notify>) {
     let gone = Arc::new(Notify::new());
     let gives_up = gone.clone();

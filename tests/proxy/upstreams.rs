@@ -1,5 +1,5 @@
-//! Connections to upstreams: used again only where nothing is left on them, and what upstreams
-//! say that they should not.
+//! Connections to upstreams are used again only if nothing is left on them. Other tests are about
+//! upstreams that send what they should not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

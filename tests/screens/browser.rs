@@ -306,8 +306,8 @@ impl Browser {
         }
     }
 
-    /// The complaints in the pages' consoles so far. Requests that fail are left out: a test may
-    /// mean them.
+    /// The complaints in the pages' consoles so far. Failed requests are left out, because a test
+    /// may cause them on purpose.
     pub async fn console(&self) -> Vec<String> {
         self.listen().await;
         let heard = self.heard.borrow();

@@ -80,7 +80,8 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
             balance -= 5;
         }
         browser.until(&format!("credits() === {balance} && $('[part~=badge]')")).await;
-        // The upsell opens once as the credits get low, follows them, and opens again where a call is refused.
+        // The upsell opens once when the credits get low, shows them as they change, and opens again when a call is
+        // refused.
         let low = word(look, "You have no credits left", "Vous n’avez plus de crédits");
         browser.until(&format!("$('dialog', '{low}')")).await;
         browser.click("$('dialog [part~=later]')").await;

@@ -15,8 +15,8 @@ pub struct Exchange {
     pub seed: u64,
     pub protocol: Protocol,
     pub calls: Vec<Plan>,
-    /// All requests go out at once, and then the answers are read. Only with Farebox: a bare proxy
-    /// gets them one after another, and must give the same answers.
+    /// Whether all requests go out at once, before the answers are read. This is for Farebox only:
+    /// the bare proxy gets the requests one after another, and must give the same answers.
     pub pipelined: bool,
 }
 
@@ -115,8 +115,8 @@ impl Plan {
         options.any(|one| one.trim().eq_ignore_ascii_case(option))
     }
 
-    /// Whether the request is refused: it would have its own framing or host taken away, or a
-    /// WebSocket on a route that takes none.
+    /// Whether Farebox refuses the request: its `connection` header lists its own framing, or it
+    /// asks for a WebSocket on a route that allows none.
     pub fn is_refused(&self) -> bool {
         self.lists("connection", "content-length")
             || self.request.version == "HTTP/1.1"

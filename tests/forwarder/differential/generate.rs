@@ -77,8 +77,8 @@ fn plan(random: &mut Random, protocol: Protocol, nonce: String, is_last: bool) -
     Plan { nonce, request, answer }
 }
 
-/// How long the parts of a body are. HTTP/2 takes a burst of small frames for an attack, and a hundred
-/// thousand chunks tell nothing more than a few hundred.
+/// The lengths of the parts of a body. There are a few hundred parts at most: HTTP/2 takes a burst of small frames
+/// for an attack, and a hundred thousand chunks would test nothing more.
 fn pieces(random: &mut Random, protocol: Protocol, length: usize) -> Vec<usize> {
     let most = random.one_of(&[1, 10, 1000, 20_000, 200_000]);
     let least = length / if protocol == Protocol::Http2 { 20 } else { 300 };

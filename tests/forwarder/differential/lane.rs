@@ -1,5 +1,5 @@
-//! Gateways with a lane for each exchange that runs at a time, so that connections to an upstream
-//! belong to one exchange alone.
+//! Gateways with a lane for each exchange that runs at the same time. Each lane has upstreams of
+//! its own, so the connections to an upstream belong to one exchange alone.
 
 use std::net::SocketAddr;
 

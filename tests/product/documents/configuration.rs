@@ -1,7 +1,7 @@
-//! docs/configuration.md and gateway.toml, against the config as the gateway reads it.
+//! Compares docs/configuration.md and gateway.toml with the config as the gateway reads it.
 //!
-//! No list of keys stands here. A key that cannot exist is put under each section in turn, and the
-//! mistake that this causes names the keys that the section takes.
+//! This file has no list of keys. It puts a key that cannot exist under each section in turn, and
+//! the mistake that the gateway reports names the keys that the section takes.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! An upstream that takes every byte at its word: it reads requests by the strict grammar only, writes
-//! down what it ran, and answers in many ways.
+//! An upstream that reads requests by the strict grammar only, writes down the requests that it ran, and answers in
+//! many ways.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

@@ -163,8 +163,8 @@ async fn a_client_that_resets_its_stream_of_http_2_has_left() {
     }
 }
 
-/// A client that does not read makes its upstream give up. It pays for what came, and a retry is told that it was not
-/// kept: a part of an answer does not pass for a whole one.
+/// A client that does not read makes its upstream give up. The client pays for the part that came. A retry is told
+/// that the answer was not kept, because a part of an answer must not pass for a whole one.
 #[tokio::test]
 async fn an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one() {
     let upstream = RawUpstream::start(|mut wire| async move {

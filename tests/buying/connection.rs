@@ -1,4 +1,5 @@
-//! The connection to Stripe: whom it trusts, where it goes, and what becomes of it.
+//! The connection to Stripe: the certificates that it trusts, the addresses that it goes to, and
+//! how it may end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -119,7 +120,8 @@ async fn stripe_gets_the_key_only_if_its_certificate_is_good() {
     );
 }
 
-/// Accepts connections, and answers each request with `answer` before it closes; how many there were.
+/// Accepts connections, and answers the request on each with `answer` before it closes the connection. Also returns
+/// the number of connections so far.
 async fn answering(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -131,7 +133,7 @@ async fn answering(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
             tokio::spawn(async move {
                 let mut request = [0; 8192];
                 let _ = client.read(&mut request).await;
-                // The client may have had enough of it.
+                // The client may have hung up before the end of the answer.
                 let _ = client.write_all(answer.as_bytes()).await;
             });
         }

@@ -71,7 +71,8 @@ async fn purchase(shop: &Shop, account: String, ending: Ending) -> Purchase {
     Purchase { account, steps, balance }
 }
 
-/// Expects the right balance, from one grant, with nothing frozen that was won.
+/// Waits for the right balance. Expects that it comes from one grant, and that the entries add up
+/// to it.
 async fn expect_settled(shop: &Shop, purchase: &Purchase, order: &str) {
     let account = &purchase.account;
     let right = eventually(async || shop.balance(account).await == purchase.balance);
@@ -105,7 +106,7 @@ fn every_order(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(count)
 }
 
-/// `count` orders by chance, or all 720 in a long run.
+/// `count` random orders, or all 720 in a long run.
 fn some_orders(count: usize) -> Vec<Vec<usize>> {
     let mut orders = permutations(6);
     assert_eq!(orders.len(), 720);
@@ -177,7 +178,7 @@ async fn deliver_through_a_crash<'a>(
     unanswered.map(|(delivery, _)| *delivery).collect()
 }
 
-/// Each account hears in its endpoint's API version.
+/// The API version of the endpoint that gets this account's events.
 fn version_of(buyer: usize) -> &'static str {
     VERSIONS[buyer % VERSIONS.len()]
 }
@@ -269,7 +270,7 @@ async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
     }
 }
 
-/// Kills the gateway a moment after it was sent an event: whether it answered 200.
+/// Sends an event, and kills the gateway a moment later. Returns whether the answer was 200.
 async fn deliver_and_crash(
     shop: &mut Shop,
     event: &Event,

@@ -38,7 +38,7 @@ async fn life_of_a_purchase(shop: &Shop) -> Vec<Event> {
     events.extend(stripe.expire(&abandoned));
     let nobody = json!({ "id": "cus_1", "object": "customer" });
     events.push(stripe.event("customer.created", nobody));
-    // One that cannot be taken up.
+    // An event that cannot be applied.
     events.push(stripe.event("refund.created", json!({ "id": "re_odd", "object": "refund" })));
     events.iter().map(with_buyer).collect()
 }
@@ -77,7 +77,7 @@ async fn states(shop: &Shop) -> Vec<(String, String)> {
     states
 }
 
-/// Takes every event up once more: nothing may come of it that had not come before.
+/// Replays every event. Nothing may change that the event had not changed before.
 async fn replay_all(shop: &Shop) {
     let (before, lines) = (states(shop).await, shop.kinds("alice").await);
     for (id, state) in &before {

@@ -165,7 +165,7 @@ async fn a_seller_s_figures_are_told_from_the_ledger(backend: Backend) {
 #[derive(Default)]
 struct Scrapes(Vec<HashMap<String, f64>>);
 
-/// How many scrapes each of those stands for, two minutes apart.
+/// The number of scrapes, two minutes apart, for which each sample stands.
 const EACH: usize = 5;
 
 impl Scrapes {

@@ -182,7 +182,7 @@ fn with_a_file_that_names_a_live_key_the_demo_refuses_to_start() {
     }
 }
 
-/// A key for tests, one whose variable is not set, and one that is no text stop nobody.
+/// A test key, a key whose variable is not set, and a key that is no text do not stop the demo.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_file_that_names_no_live_key_the_demo_starts() {
     let folder = tempfile::tempdir().unwrap();

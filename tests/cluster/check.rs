@@ -46,7 +46,7 @@ impl Cluster {
         self.check_with(calls, Excuse::default())
     }
 
-    /// The same after a fault that may lose something.
+    /// Like [`Self::check`], after a fault that may lose something.
     #[track_caller]
     pub fn check_with(&self, calls: &[Call], excuse: Excuse) -> impl Future<Output = Checked> {
         let caller = std::panic::Location::caller();
@@ -214,7 +214,8 @@ impl Cluster {
         )
     }
 
-    /// Holds of calls that a killed gateway had live until they expire; nothing else is held.
+    /// Checks that nothing is held, except for calls of a killed gateway, whose holds live until
+    /// they expire.
     async fn nothing_is_held(&self, served: &[Served]) -> Result<(), String> {
         let clients = served.iter().map(|request| request.client).filter(|n| *n != usize::MAX);
         let clients = clients.max().map_or(0, |last| last + 1);
@@ -235,7 +236,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Every gateway shows the same balance: to the operator, and to the account, out of Redis.
+    /// Checks that every gateway shows this balance to the operator and, from Redis, to the
+    /// account.
     async fn everybody_says(&self, account: &str, balance: i64) -> Result<(), String> {
         for Member { process, .. } in &self.members {
             let own = process.client.get(process.url("/credits/balance"));
@@ -249,7 +251,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Postgres by itself: balances are sums, and no number of a sequence is missing.
+    /// Checks Postgres by itself: balances are sums, and no number of a sequence is missing.
     fn postgres_adds_up(&self) -> Result<(), String> {
         const WRONG: &str = "SELECT id, balance, seq, sum, last, count FROM farebox.accounts \
              LEFT JOIN (SELECT account, sum(amount), max(seq) AS last, count(*) \
@@ -324,7 +326,8 @@ fn is_exact(line: &Value, used: Option<Used>, cut_short: Option<i64>) -> Result<
     Ok(())
 }
 
-/// Newest first, each line's balance is the one before it and its amount; in micro-credits.
+/// Checks that each line's balance is the balance before it plus its amount. `lines` has the newest
+/// first. Returns the newest balance, in micro-credits.
 fn lines_add_up(account: &str, lines: &[Value]) -> Result<i64, String> {
     let mut balance = 0;
     for line in lines.iter().rev() {

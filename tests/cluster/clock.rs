@@ -44,7 +44,7 @@ async fn jumps(clock: &Clock, plan: &Plan) {
     cluster.check(&calls).await;
 }
 
-/// A call that takes so long, through one gateway.
+/// Makes a call through one gateway, whose answer takes `delay`, and returns its status.
 async fn call(cluster: &Cluster, gateway: usize, delay: Duration) -> u16 {
     let process = cluster.gateway(gateway);
     let request = process.client.post(process.url(ROUTE)).bearer_auth(token("alice"));

@@ -29,7 +29,7 @@ struct Standby {
 }
 
 impl Standby {
-    /// One that has everything.
+    /// Starts a standby, and waits until it has everything.
     async fn of(cluster: &Cluster) -> Self {
         let line = CutProxy::before(cluster.postgres.address()).await;
         let postgres = cluster.postgres.replica_through(line.address());
@@ -43,7 +43,7 @@ impl Standby {
         self.postgres.sql(&cluster.database, sql)
     }
 
-    /// The primary dies, and this one takes over.
+    /// Kills the primary, and lets this standby take over.
     fn take_over(self, cluster: &mut Cluster) {
         cluster.postgres.kill();
         self.postgres.promote();

@@ -41,7 +41,8 @@ async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) 
             tokio::spawn(call.send())
         });
         for call in calls.collect::<Vec<_>>() {
-            // Given up on, or refused while the others hold all that there is.
+            // The client may have given up on the call, or the call was refused while others held
+            // all credits.
             let _ = call.await.unwrap();
         }
         let free = async || cluster.gateway(0).account("erin").await["held"] == 0;

@@ -2,15 +2,15 @@
 
 use crate::cluster::Cluster;
 
-/// How many entries, of whom.
+/// The number of entries to write, and their accounts.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     pub months: u32,
     /// Accounts `old-000001` and so on.
     pub accounts: u32,
-    /// Entries of the first of them.
+    /// The number of entries of the first account.
     pub of_the_first: u32,
-    /// Entries of each other one.
+    /// The number of entries of each other account.
     pub of_each: u32,
 }
 

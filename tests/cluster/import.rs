@@ -18,7 +18,7 @@ use crate::support::stripe::Stripe;
 use crate::support::stripe::event::{Event, VERSION};
 use crate::support::{Upstream, eventually};
 
-/// Moves `ledger.db`, as an operator types it.
+/// The arguments that move `ledger.db`, as an operator types them.
 const IMPORT: [&str; 5] = ["import", "--from", "ledger.db", "--config", "cluster.toml"];
 
 /// A seller with an embedded ledger, and an empty Redis and Postgres beside it.
@@ -204,7 +204,7 @@ async fn a_ledger_that_outgrew_one_machine_goes_on_as_before() {
     let frozen = async || old.post("dave", ROUTE).await.status == 403;
     assert!(eventually(frozen).await);
 
-    // A gateway has it: nothing is touched.
+    // A gateway has the ledger open, so nothing is touched.
     let said = fails(outgrown.folder.path(), &IMPORT, 1);
     assert!(said.contains("in use by another process"), "{said}");
     let schemas = "pg_namespace WHERE nspname = 'farebox'";

@@ -21,7 +21,7 @@ in_both_modes!(
     redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row,
 );
 
-/// How long a 503 takes where the ledger is known to be away, with room for a machine that is busy.
+/// How long a 503 takes if the ledger is known to be away, with room for a machine that is busy.
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// How long after the network is back calls are served again.

@@ -37,7 +37,7 @@ pub struct Used {
 const HEADERS: [&str; 4] = ["x-prompt", "x-completion", "x-chunks", "x-bytes"];
 
 impl Used {
-    /// As the upstream is told by headers.
+    /// Reads the usage from the numbers in the request's headers.
     pub fn of(number: impl Fn(&str) -> Option<u64>) -> Self {
         let [prompt, completion, chunks, bytes] = HEADERS.map(|name| number(name).unwrap());
         Self { prompt, completion, chunks, bytes }
@@ -130,14 +130,15 @@ pub fn micros(credits: &Value) -> i64 {
     credits.micros()
 }
 
-/// How one call of a rush ended: what it cost, where it was served; else what it needed.
+/// The outcome of one call of a rush: its cost and its gateway if it was served, else the credits
+/// that it needed.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Charged { cost: i64, is_cut: bool },
     Refused { needed: i64 },
 }
 
-/// All of these calls at once, spread over the gateways: how each ended, by its request id.
+/// Makes all of these calls at once, spread over the gateways. Returns the outcomes by request id.
 async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMap<String, Outcome> {
     let calls = calls.iter().enumerate().map(|(number, (used, limit))| {
         let gateway = cluster.gateway(number % cluster.members.len());

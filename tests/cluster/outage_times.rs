@@ -6,10 +6,10 @@ use crate::cluster::{BACK_WITHIN, Cluster, Durability};
 use crate::load::{Call, End, Load};
 use crate::support::servers::Redis;
 
-/// For how long a store that comes back by itself is away.
+/// How long a store that comes back by itself is away.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// For how long a server that is killed stays dead.
+/// How long a server that is killed stays dead.
 const DEAD: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ fn repeats() -> usize {
     std::env::var("FAREBOX_OUTAGES").map_or(10, |repeats| repeats.parse().unwrap())
 }
 
-/// Brings a fault about, and returns once the store is back.
+/// Causes a fault, and returns once the store is back.
 async fn happen(fault: Fault, cluster: &mut Cluster, replica: Option<Redis>) {
     match fault {
         Fault::RedisEmptied => cluster.redis.flush_all(),
@@ -128,7 +128,7 @@ async fn measure(fault: Fault, cluster: &mut Cluster, calls: &mut Vec<Call>) -> 
     Felt { first, back, gap }
 }
 
-/// The middle one, and the worst, in seconds.
+/// The median and the longest of these times, in seconds.
 fn figures(times: impl Iterator<Item = Duration>) -> String {
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();

@@ -189,7 +189,8 @@ async fn what_comes_after_its_month_was_closed_is_written_into_the_first_that_is
     reconciles(&cluster).await;
 }
 
-/// A clock went backwards and wrote an old entry behind a newer one; another wrote one of 1970.
+/// A clock went backwards and wrote an old entry after a newer one. Another clock wrote an entry of
+/// 1970.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_that_a_wrong_clock_dated_survive_folding() {
     let cluster = Cluster::start(Durability::Relaxed, 1).await;

@@ -29,7 +29,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// The nodes that begin so.
+    /// The nodes of the plan whose text begins with `name`.
     fn nodes(&self, name: &str) -> Vec<&str> {
         let node =
             |line: &&str| line.trim_start().trim_start_matches("->").trim_start().starts_with(name);
@@ -37,7 +37,8 @@ impl Plan {
     }
 }
 
-/// Out of Postgres's log: `duration: 1.2 ms  plan:`, then indented lines, the query's text first.
+/// The plans in Postgres's log: `duration: 1.2 ms  plan:`, then indented lines, the query's text
+/// first.
 fn plans(log: &str) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
     let mut lines = log.lines().peekable();

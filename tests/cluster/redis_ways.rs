@@ -53,7 +53,8 @@ fn refused(redis_url: &str, lines: &str) -> String {
     said
 }
 
-/// A gateway that cannot use its Redis yet goes on trying, and says so; all that it said.
+/// Starts a gateway that cannot use its Redis yet, and waits until it says so. Returns all that it
+/// said.
 fn says_while_it_starts(folder: &Path, text: &str, words: &str) -> String {
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
     let log = folder.join("log");
@@ -177,7 +178,7 @@ fn a_redis_without_a_command_is_refused_at_the_start() {
     assert!(said.contains("XTRIM") && said.contains("take another Redis"), "{said}");
 }
 
-/// The name of a field in INFO, and another one of its length.
+/// The name of a field in INFO, and another name of the same length.
 const REPLICATION_ID: [&[u8]; 2] = [b"master_replid:", b"hidden_replid:"];
 
 /// Passes bytes on, and hides the replication id in the replies.

@@ -170,7 +170,7 @@ async fn strict_a_recovery_waits_for_an_append_that_is_under_way_and_counts_it()
     let fixture = TestLedger::new(Kind::ClusterStrict);
     let ledger = fixture.open_with("10").await;
     ledger.reconciles().await;
-    // A gateway that is no more had Redis decide it.
+    // A lost gateway had Redis decide this batch.
     let append = format!(
         "SELECT append_batch({}, 0, epoch, nonce, checkpoint + 1, \
          E'1795412683123 3600000 *\\n1\\n0000000004000000 a alice 7 /jobs\\nh0 job') FROM shards",

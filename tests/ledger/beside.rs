@@ -26,7 +26,7 @@ on_cluster_ledgers!("multi_thread":
     a_stop_waits_for_what_is_decided_beside_the_pipeline,
 );
 
-/// A call of bob's begins so often.
+/// The time between the beginnings of two of bob's calls.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// How long the trouble lasts.

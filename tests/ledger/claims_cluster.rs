@@ -53,7 +53,7 @@ pub async fn is_charged(ledger: &Running, what: &str, charged: &str, held: &str)
     eventually(what, async || ledger.has("alice").await == text((charged, held))).await;
 }
 
-/// Until a gateway that may not serve yet has written everything, and both stores agree.
+/// Waits until the gateway, which may not serve yet, has written everything, and both stores agree.
 async fn is_clean(ledger: &Running) {
     eventually("the ledger agrees with itself", async || {
         ledger.reconcile().await.is_ok_and(|report| report.is_clean())
@@ -113,7 +113,7 @@ async fn gateways_that_get_a_key_at_once_let_one_call_through(fixture: TestLedge
     second.stop().await;
 }
 
-/// Each key is looked up before the recovery has loaded it, or after.
+/// Each key is looked up either before the recovery has loaded it, or after.
 async fn a_charged_key_stays_the_first_calls_when_redis_is_emptied(fixture: TestLedger) {
     let ledger = fixture.open_with("100").await;
     for n in 0..30 {

@@ -20,10 +20,10 @@ on_embedded_ledgers!("current_thread": a_kill_loses_nothing_but_what_was_not_pro
 /// Set in the process that will be killed: the directory of its ledger.
 const VICTIM: &str = "FAREBOX_TEST_VICTIM";
 
-/// Kills a test.
+/// The number of kills in a test.
 const ROUNDS: usize = 5;
 
-/// How much time's writes `relaxed` may lose.
+/// The time before a crash whose writes `relaxed` may lose.
 const PROMISE: Duration = Duration::from_millis(50);
 
 /// How much later the promised write may run on a machine that is busy with other tests.
@@ -134,7 +134,7 @@ impl Seen {
 
 struct OnDisk {
     entries: BTreeMap<String, i64>,
-    /// Live or ended.
+    /// The ids of all holds, live or ended.
     holds: BTreeSet<String>,
 }
 

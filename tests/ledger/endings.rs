@@ -50,7 +50,7 @@ async fn turns(
     newer(fixture) != before
 }
 
-/// Repeats what ended them: the same answers, and nothing happens.
+/// Repeats the operations that ended the holds. The answers are the same, and nothing happens.
 async fn asked_again(ledger: &mut ClusterLedger) {
     let holds = ENDED.map(|id| {
         let origin = if id.starts_with("job") { Origin::Api } else { Origin::Call };

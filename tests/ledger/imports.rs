@@ -131,7 +131,8 @@ async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(fixture: TestL
 async fn a_dry_run_says_what_would_happen_and_changes_nothing(fixture: TestLedger) {
     let mut backend = fixture.backend().await;
     let before = fixture.row_counts().await;
-    // In one batch with what is done: each is decided on what the ones before it left.
+    // The rows are in one batch with rows that are done. Each is decided on what the ones before it
+    // left.
     let batch = [
         import(&rows(), true),
         import(&rows()[..2], false),
@@ -161,7 +162,7 @@ async fn an_account_brought_over_with_nothing_exists_from_then_on(fixture: TestL
     assert_eq!(ledger.has("alice").await, text(("0", "0")), "no sign-up grant");
     assert_eq!(bring(&ledger, &[row("old-1", "alice", "5")]).await, [Err(Refusal::Conflict)]);
     assert_eq!(ledger.ask(Operation::Post(grant("old-1", "alice", "5"))).await, conflict());
-    // Elsewhere, nothing is not granted.
+    // A grant outside of an import cannot be of zero credits.
     let zero = ledger.ask(Operation::Post(grant("gift", "alice", "0"))).await;
     assert_eq!(zero, Outcome::Refused(Refusal::Zero));
     ledger.reconciles().await;

@@ -41,7 +41,7 @@ fn hold_for(who: &str, id: &str, amount: &str) -> Operation {
     })
 }
 
-/// Alice's balance and what is held of it, as soon as the ledger says.
+/// Alice's balance and her held credits, as soon as the ledger answers.
 async fn alice_has(ledger: &mut ClusterLedger) -> (String, String) {
     let limit = Instant::now() + Duration::from_secs(30);
     loop {
@@ -216,7 +216,8 @@ async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLe
     (fixture, line, ledger)
 }
 
-/// Each row that is written into a table waits for so long, where `when` holds of it.
+/// Makes Postgres wait for `seconds` at each row that is written into `table` and for which `when`
+/// holds.
 async fn slow_down(fixture: &TestLedger, table: &str, when: &str, seconds: f64) {
     let sql = format!(
         "CREATE FUNCTION wait_{table}() RETURNS trigger LANGUAGE plpgsql AS \
@@ -227,7 +228,8 @@ async fn slow_down(fixture: &TestLedger, table: &str, when: &str, seconds: f64) 
     fixture.execute(&sql).await.unwrap();
 }
 
-/// All of it is in Postgres, and nothing else.
+/// Waits until Postgres has all of these charges. Expects that the ledger is clean, and that no
+/// hold lives.
 async fn is_settled(ledger: &ClusterLedger, charged: usize) {
     let reader = ledger.reader();
     eventually("Postgres has all of it", async || {

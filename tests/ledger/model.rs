@@ -23,10 +23,10 @@ use crate::test_ledger::{
     AnyBackend, HOUR_MS, Kind, Running, TestLedger, account, hold_id, poll_once, seed,
 };
 
-/// Sequences a test.
+/// The number of sequences in a test.
 const CASES: u32 = 96;
 
-/// The same where each has a Redis of its own.
+/// The number of sequences if each has a Redis of its own.
 const CLUSTER_CASES: u32 = 16;
 
 #[test]
@@ -329,7 +329,7 @@ async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
     assert!(backend.close().await);
 }
 
-/// The next start of the backend, which says once what of the one before expired with it.
+/// Starts the backend again. It reports once which holds of the start before have expired.
 async fn started(fixture: &TestLedger, model: &mut Model) -> AnyBackend {
     let expected = model.start(fixture.kind);
     let mut backend = fixture.backend().await;
@@ -355,7 +355,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
     assert_eq!(names(&backend.tick(&|_| live).await), gone);
 }
 
-/// The same through the pipeline, which makes batches of its own.
+/// Asks the operations through the pipeline, which makes batches of its own.
 async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
     let mut model = Model::of(fixture.kind);
     let mut ledger = fixture.open().await;

@@ -13,7 +13,7 @@ on_cluster_ledgers!("multi_thread":
     what_an_earlier_version_left_uncharged_is_charged_later,
 );
 
-/// Redis has gone before they end, and their gateway is told to stop before it is back.
+/// Redis is lost before the calls end, and their gateway is told to stop before Redis is back.
 async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let (part, whole) = (ledger.call("4").await.unwrap(), ledger.call("2").await.unwrap());

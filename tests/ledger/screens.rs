@@ -363,7 +363,7 @@ async fn entries_of_a_time_are_those_that_were_made_in_it(fixture: TestLedger) {
         let fit = all.iter().filter(|entry| fits(entry.created_at_ms));
         fit.map(|entry| entry.seq).collect::<Vec<_>>()
     };
-    // From each moment to each other one that an entry was made at, and beyond both ends.
+    // All ranges between two moments at which entries were made, and ranges beyond both ends.
     let mut moments: Vec<i64> = all.iter().map(|entry| entry.created_at_ms).collect();
     moments.extend([i64::MIN, 0, moments[0] + 1, i64::MAX]);
     for &from in moments.iter().step_by(4) {

@@ -17,10 +17,10 @@ on_cluster_ledgers!("multi_thread":
 
 const ACCOUNTS: [&str; 3] = ["alice", "bob", "carol"];
 
-/// Two thousand holds are looked at in one go, and five hundred ended.
+/// The number of holds that are due. One sweep looks at two thousand holds, and ends five hundred.
 const DUE: usize = 4500;
 
-/// Their time is not up: they alone are more than one slice.
+/// The number of holds whose time is not up. They alone are more than one slice.
 const LIVE: usize = 4500;
 
 /// The most sweeps that may be needed. Further ones would find no hold.

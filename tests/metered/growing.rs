@@ -200,7 +200,7 @@ async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_on
     }
     // 20 × (200 × 250/T + 10 × 1000/T)
     assert_eq!(balance(&gateway).await, "1.8");
-    // One that does not stream and names no limit is shortened where the route says so.
+    // A call that does not stream and names no limit is shortened if the route says so.
     let whole = Reply::json(&crate::support::ai::chat("ok", &chat_usage(200, 10)));
     let gateway = with(&Ai::answering(whole).await, &tables("on_short = \"shorten\""), 1).await;
     crate::shop::ask(&gateway, CHAT, &body(&json!({}))).await.expect(200);

@@ -175,7 +175,8 @@ async fn an_answer_that_does_not_stream_is_read_to_its_end_for_a_client_that_res
     assert_eq!(balance(&gateway).await, "99.85");
 }
 
-/// A body is read whole before anything is held, so a client that resets in it has asked nobody.
+/// A body is read whole before anything is held, so a client that resets its stream in the body is
+/// not charged.
 #[tokio::test]
 async fn a_call_whose_body_is_reset_reaches_no_upstream() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;

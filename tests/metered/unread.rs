@@ -55,7 +55,7 @@ async fn a_stream_that_cannot_be_decoded_holds_more_as_its_bytes_pass() {
     let answer = encoded("text/event-stream", "deflate", &[7; 10_000]);
     // 200 tokens of input, and 5 000 of output.
     assert_eq!(left(answer, &asked).await, "94.95");
-    // One that leaves in the middle pays for the bytes that it has.
+    // A client that leaves in the middle pays for the bytes that it has.
     let headers = "content-type: text/event-stream\r\ncontent-encoding: deflate\r\n";
     let head = format!("HTTP/1.1 200 OK\r\n{headers}transfer-encoding: chunked\r\n\r\n");
     let reply = Reply(vec![
@@ -176,7 +176,7 @@ async fn a_head_request_costs_what_was_held() {
     assert_eq!(balance(&gateway).await, "99.45");
 }
 
-/// A stream whose memory is not there passes on as it comes.
+/// A stream for which there is no memory is passed on as it comes.
 #[tokio::test]
 async fn the_pieces_that_a_stream_keeps_back_are_within_the_memory_for_bodies() {
     let long = chat_chunk(&"y".repeat(400 << 10));

@@ -128,7 +128,7 @@ async fn an_api_key_works_where_the_sdks_put_it() {
         }
         assert_eq!(seen.header("x-farebox-account"), Some("alice"));
     }
-    // Two that differ: guessing who pays is not ours to do.
+    // Two credentials differ, and Farebox must not guess who pays.
     let request = gateway.client.get(gateway.url("/credits/balance")).bearer_auth(&key);
     Answer::of(request.header("x-api-key", &other)).await.problem(401, "UNAUTHENTICATED");
     let last = if key.ends_with('x') { 'y' } else { 'x' };

@@ -165,7 +165,8 @@ async fn killed_under_load(durability: &str, rounds: usize) {
 
         gateway = Process::serve(folder.path(), &text);
         gateway.assert_reconciled().await;
-        // A grant that was acknowledged is there, in both modes; of those on the way, who knows.
+        // In both modes an acknowledged grant is there. A grant that was on its way may be there or
+        // not.
         let gifts = gateway.transactions("erin").await;
         let there: HashSet<_> = gifts.iter().map(|line| line["id"].as_str().unwrap()).collect();
         for id in &granted {
@@ -210,7 +211,7 @@ fn lost_in_this_round(
         let end = &calls[kept..];
         for call in end {
             assert!(!captured.contains(&call.request_id), "a gap before {call:?}: {calls:?}");
-            // 50 ms are promised; two busy cores may take their time to run anybody.
+            // 50 ms are promised, but on two busy cores any task may have to wait.
             let age = killed.saturating_duration_since(call.at);
             assert!(age < Duration::from_millis(50 + 1000), "{age:?}: {call:?}");
         }

@@ -63,7 +63,7 @@ fn shape_of(answer: &str) -> (String, Vec<String>, serde_json::Value) {
     (status.to_owned(), names, json)
 }
 
-/// The README has a 402 as curl shows it; it is the demo's.
+/// The README's example of a 402 is the answer of the demo, as curl shows it.
 fn the_readme_shows(refused: &str) {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();

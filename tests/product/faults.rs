@@ -127,7 +127,7 @@ async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
 
     let before = upstream.seen().len();
     fault.begin(&gateway, folder.path()).await;
-    // In `relaxed` the calls of the next moments may be taken at their word; then it is noticed.
+    // In `relaxed` calls may still be granted for a moment, until the ledger notices the fault.
     let noticed =
         eventually(async || gateway.post("alice", "/api/ai/generate").await.status == 503);
     assert!(noticed.await, "{}", gateway.stderr());

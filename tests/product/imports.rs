@@ -59,7 +59,7 @@ fn a_whole_customer_base_of_keys_is_imported_and_may_be_again() {
     let at = folder.path();
     ledger_only(at);
     let file = at.join("keys.csv");
-    // A break: part of the file is in the ledger.
+    // As after an interruption, a part of the file is in the ledger.
     write_keys(&file, 0, 700);
     assert!(ok(at, &["key", "import", "keys.csv"]).contains("imported 700 keys; 0 were"));
     write_keys(&file, 0, 20_000);

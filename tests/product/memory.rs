@@ -9,7 +9,8 @@ use crate::support::token;
 
 const CLIENTS: usize = 16;
 
-/// An upstream that answers anything with the same bytes, so that the gateway gets the cores.
+/// An upstream that answers everything with the same bytes, so that nearly all of the CPU time is
+/// the gateway's.
 async fn canned() -> std::net::SocketAddr {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();

@@ -60,7 +60,7 @@ pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-/// Redis extends the hold of a call that runs. Where that is refused the call goes on as it was.
+/// Redis extends the hold of a call that runs. If Redis refuses, the call goes on as it was.
 pub fn extend(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let may = state.calls[call] == Call::Forwarded && serves(variant, &state, call);
     if call > 0 || !may || !reaches_account(variant, &mut state, call) {
@@ -152,7 +152,7 @@ fn durable(variant: &Variant, state: &State, call: usize) -> Record {
     }
 }
 
-/// The gateway takes a reply for good that was sent for under its lease.
+/// Whether the gateway believes a reply, by the variant's check of the lease.
 fn believes(variant: &Variant, gateway: &Gateway, lapsed: bool) -> bool {
     match variant.lease_check {
         LeaseCheck::Never => true,

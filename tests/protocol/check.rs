@@ -30,7 +30,7 @@ pub fn assert_broken(variant: Variant, invariant: &'static str) {
     eprintln!("{} states until: {:?}", checker.unique_state_count(), path.into_actions());
 }
 
-/// Explores every state: `invariant` holds in all of them, whatever else does.
+/// Explores every state: `invariant` holds in all of them, even if other invariants do not.
 pub fn assert_holds(variant: Variant, invariant: &'static str) {
     let checker = Protocol::new(variant).checker().spawn_bfs().join();
     eprintln!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth());

@@ -112,7 +112,7 @@ impl Call {
         }
     }
 
-    /// The upstream has it, and it has not ended.
+    /// Whether the upstream has the call, and the call has not ended.
     pub fn is_in_flight(self) -> bool {
         self.owed() > 0 && !self.is_captured()
     }

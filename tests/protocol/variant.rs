@@ -99,7 +99,7 @@ pub enum Extension {
     NotAwaited,
 }
 
-/// How much happens. Each call costs one credit, the first one two where its hold is extended.
+/// How much happens. Each call costs one credit; the first one costs two if its hold is extended.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub calls: usize,

@@ -144,7 +144,7 @@ async fn most_of_an_answer_is_charged_though_the_client_kept_a_byte_of_its_reque
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
 
-/// An upstream that is silent because its client is has not broken its answer off.
+/// An upstream that is silent because its client is silent has not broken off its answer.
 #[tokio::test]
 async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whose_client_left() {
     for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {

@@ -115,7 +115,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Lets nobody in any more: connecting there takes as long as it may.
+/// Fills a listener's backlog, so that connecting there takes until the time limit.
 async fn fill(socket: TcpSocket, address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     let listener = socket.listen(1).unwrap();
     let mut waiting = Vec::new();

@@ -1,4 +1,4 @@
-//! An upstream never sees another end of a request than Farebox does.
+//! Farebox and its upstreams always agree on where a request ends.
 
 use bytes::Bytes;
 

@@ -22,11 +22,13 @@ pub enum Outcome {
     /// One answer of 200, and the end of the connection.
     ServedLast,
     /// The client gets one answer with one of these statuses, no whole request reaches the
-    /// upstream, and the connection ends. If
+    /// upstream, and the connection ends. If the statuses contain 0, the connection may end without
+    /// an answer.
     Refused(&'static [u16]),
-    /// The same, but the connection may go on: where the request ends is certain.
+    /// Like [`Self::Refused`], but the connection may go on, because the end of the request is
+    /// certain.
     RefusedKept(&'static [u16]),
-    /// Either is allowed, as long as both ends agree on it.
+    /// The request may be served or refused, as long as client and upstream agree.
     ServedOrRefused,
 }
 

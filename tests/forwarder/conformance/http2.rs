@@ -28,7 +28,7 @@ pub enum Outcome {
     /// A stream is reset with one of these codes, or answered with an error (RFC 9113, 8.1.1), or the
     /// connection ends. Nothing whole reaches the upstream.
     Stream(&'static [u32]),
-    /// Like that, where a stream before it was rightly served.
+    /// Like [`Self::Stream`], after another stream that was rightly served.
     StreamAfter(&'static [u32]),
 }
 

@@ -18,7 +18,7 @@ pub struct Difference {
     pub farebox: String,
 }
 
-/// Fields of requests that differ each time, or are Farebox's own word.
+/// Fields of requests that differ each time, or that Farebox sets itself.
 const OWN_REQUEST_FIELDS: [&str; 7] = [
     "host",
     "authorization",

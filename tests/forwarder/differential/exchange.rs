@@ -83,7 +83,7 @@ pub enum Then {
     Keeps,
     /// The upstream closes the connection, as its answer has announced.
     Closes,
-    /// The same, and nothing has said so.
+    /// The upstream closes the connection without having announced it.
     ClosesUnasked,
     /// The upstream sends more bytes, which belong to no answer.
     SaysMore,

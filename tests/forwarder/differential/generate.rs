@@ -19,7 +19,8 @@ impl Exchange {
             let is_last = n + 1 == count || protocol == Protocol::Http2;
             calls.push(plan(&mut random, protocol, format!("{seed:x}-{n}"), is_last));
         }
-        // Shows whether the connection was kept, and that what came before has left nothing behind.
+        // This call shows whether the connection was kept, and whether earlier calls have left
+        // anything on it.
         if calls.last().is_some_and(|plan| plan.request.end == End::Reads) {
             calls.push(Plan::plain(format!("{seed:x}-last")));
         }

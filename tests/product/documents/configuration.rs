@@ -160,7 +160,7 @@ fn the_shipped_config_shows_every_key_that_there_is() {
     assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
 }
 
-/// The rows of docs/configuration.md: of each section the keys, each with the cell of its default.
+/// The rows of docs/configuration.md: the keys of each section, each with the cell of its default.
 fn documented() -> BTreeMap<String, Vec<(String, String)>> {
     let (mut sections, mut header) = (BTreeMap::new(), String::new());
     for line in read(&root().join("docs/configuration.md")).lines() {
@@ -192,7 +192,7 @@ fn the_page_of_the_configuration_has_every_key_and_no_other() {
     }
 }
 
-/// `LEAST` without a key of a section, where it has it.
+/// `LEAST` without a key of a section; `None` if `LEAST` does not have the key.
 fn without(header: &str, key: &str) -> Option<String> {
     let (mut lines, mut inside, mut is_there) = (Vec::new(), false, false);
     for line in LEAST.lines() {

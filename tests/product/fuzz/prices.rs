@@ -49,7 +49,7 @@ const fn rule(credits: i64) -> Rule {
     Rule { credits, releases: false }
 }
 
-/// The rule of a path as it is written. `Err` where the path has rules, but not for the method.
+/// The rule of a path as it is written. `Err` if the path has rules, but none for the method.
 fn written(method: &str, path: &str) -> Option<Result<Rule, ()>> {
     let only = |listed: &[&str], found| if listed.contains(&method) { Ok(found) } else { Err(()) };
     let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::random::Random;
 
-/// How long it keeps a call waiting that it never answers.
+/// How long the upstream keeps a call waiting that it never answers.
 const SILENCE: Duration = Duration::from_millis(250);
 
 /// The largest body that a gateway reads before it forwards a call.

@@ -1,4 +1,5 @@
-//! `POST /credits/buy`: what Stripe is asked for, and what buyers hear when Stripe fails.
+//! `POST /credits/buy`: the requests that Stripe gets, and the answers that buyers get when Stripe
+//! fails.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -199,7 +199,8 @@ async fn a_file_is_checked_whole_and_taken_whole_beside_a_gateway(backend: Backe
     };
     let good: String = (0..ROWS).map(row).collect();
     shop.gateway.grant("elsewhere", 3, "old-2400").await;
-    // One id is another account's: the last of three chunks has it, and nothing of the first moves.
+    // One id belongs to another account. The last of three chunks has it, and no row of the first
+    // chunk is imported.
     let arguments = import(&shop, &format!("{head}{good}"));
     let said = fails(shop.folder.path(), &arguments, 1);
     assert!(said.contains(":2402: This id was used before"), "{said}");

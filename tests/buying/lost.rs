@@ -25,7 +25,7 @@ fn reconcile(shop: &Shop, since: &str) -> String {
 
 async fn a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
     let mut shop = Shop::open(backend).await;
-    // Heard of whole; heard of in part; not at all.
+    // All events of `whole` arrive, a part of those of `part`, and none of `lost`.
     let whole = shop.bought("whole").await;
     shop.deliver_all(&shop.stripe.refund(&whole, 1975).1).await;
     let part = shop.bought("part").await;

@@ -22,7 +22,7 @@ const BUYER: [&str; 6] = [
     "4242",
 ];
 
-/// A purchase and what became of it, with the buyer in each event.
+/// A purchase, with its refunds and disputes. Each event has the buyer's data.
 async fn life_of_a_purchase(shop: &Shop) -> Vec<Event> {
     let stripe = &shop.stripe;
     let session = shop.buy("alice", "pack-500").await;
@@ -125,11 +125,13 @@ async fn what_an_earlier_version_kept_of_buyers_is_trimmed_at_the_start(backend:
     assert!(shop.gateway.terminate().success());
     let folder = shop.folder.path();
     let trimmed = shop.place.payloads(folder).await;
-    // As it was: whole, written again with each change of state, in front of this migration.
+    // The state before this migration: each event is whole, and was written again with each change
+    // of its state.
     for (n, event) in events.iter().enumerate() {
         let mut whole = event.body(VERSION).replace('\'', "''");
         if n % 2 == 0 {
-            // Half of an emoji, where Stripe cut a text: Postgres does not take it for JSON.
+            // Half of an emoji, as if Stripe had cut a text in it. Postgres does not accept this as
+            // JSON.
             whole = whole.replace("\\\\ud83d", "\\ud83d");
         }
         let set = |table: &str| {

@@ -293,7 +293,7 @@ async fn the_sandbox_s_page_shows_the_seller_and_speaks_the_buyer_s_language() {
         assert!(policy.contains("img-src 'self';"), "{policy}");
         assert_eq!(answer.header("vary"), "accept-language");
     }
-    // The end of it, too.
+    // The page after the checkout is in the buyer's language as well.
     let (action, _, _) = form(&page(&address, "fr").await.text, &address.parse().unwrap());
     let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     stay.no_proxy().build().unwrap().post(action).send().await.unwrap();

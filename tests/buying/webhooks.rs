@@ -1,4 +1,4 @@
-//! Each event changes a balance once, and as it should.
+//! Each event changes a balance once, by the right amount.
 
 use serde_json::json;
 

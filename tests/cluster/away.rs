@@ -12,7 +12,7 @@ in_both_modes!(
     while_redis_stands_still_a_503_comes_at_once,
 );
 
-/// The time that the usual 503 takes where the ledger is known to be away.
+/// The longest time of the usual 503 if the ledger is known to be away.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// Calls one after the other, each of which must be 503. Returns the time of the middle one.

@@ -66,7 +66,7 @@ async fn a_ledger_behind_pgbouncer_works_and_survives_what_others_do(durability:
 /// How soon an operator is told what a start waits for.
 const SAID_WITHIN: Duration = Duration::from_secs(5);
 
-/// PgBouncer takes connections where there is no Postgres behind it, and lets those wait who ask.
+/// PgBouncer accepts connections even if there is no Postgres behind it, and lets its clients wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
     let plan = Plan { has_bouncer: true, ..Plan::new(Durability::Strict, 1) };
@@ -103,7 +103,7 @@ async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
         gateway.post("alice", ROUTE).await.expect(200);
         assert!(gateway.terminate().success(), "{}", gateway.stderr());
     }
-    // As long as it stays away, the start ends as with any other, and says why.
+    // If Postgres stays away, the start ends as it does without PgBouncer, and says why.
     cluster.postgres.pause();
     cluster.members[0].begin_again();
     let gateway = &mut cluster.members[0].process;

@@ -27,7 +27,7 @@ impl Cluster {
         self.postgres.sql(&self.database, sql)
     }
 
-    /// Makes the partitions of so many months before this one.
+    /// Makes the partitions of this number of months before the present one.
     pub fn make_months_back(&self, months: u32) {
         self.sql(&format!(
             "DO $$ DECLARE at timestamp; BEGIN FOR i IN 1..{months} LOOP \
@@ -79,7 +79,7 @@ impl Cluster {
         self.sql("VACUUM ANALYZE");
     }
 
-    /// Makes all that happened so far older by so many days.
+    /// Makes everything that happened so far older by this number of days.
     pub fn age(&self, days: u32) {
         // Triggers keep entries immutable, so this session runs without triggers.
         self.sql(&format!(

@@ -15,7 +15,7 @@ in_both_modes!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     Killed,
-    /// Its packets are dropped, and nobody is told.
+    /// The primary's packets are dropped, and no client gets an error.
     Vanished,
 }
 

@@ -47,7 +47,7 @@ pub struct Call {
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub clients: usize,
-    /// The upstream takes up to so many milliseconds for an answer.
+    /// The longest time, in milliseconds, that the upstream takes for an answer.
     pub delay_ms: u64,
     /// A connection for each call, so that none is closed under a call that was already sent.
     pub fresh_connections: bool,

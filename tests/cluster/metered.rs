@@ -22,7 +22,7 @@ in_both_modes!(
 const BODY_BYTES: usize = 400;
 const INPUT_TOKENS: u64 = BODY_BYTES as u64 / 2;
 
-/// The usage that an answer is to report, and the text that a stream is to have.
+/// The usage that an answer must report, and the text that a stream must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     pub prompt: u64,
@@ -43,7 +43,7 @@ impl Used {
         Self { prompt, completion, chunks, bytes }
     }
 
-    /// `POST url` with a body of [`BODY_BYTES`], which limits the output where `limit` says so.
+    /// `POST url` with a body of [`BODY_BYTES`]. If `limit` is true, the body limits the output.
     pub fn request(
         self,
         client: &reqwest::Client,

@@ -36,7 +36,7 @@ const FAULTS: [(Fault, &str); 7] = [
 /// The times of one fault.
 #[derive(Clone, Copy, Debug)]
 struct Felt {
-    /// From the fault to the first 503; `None` where there was none.
+    /// From the fault to the first 503; `None` if there was none.
     first: Option<Duration>,
     /// The time from the moment at which the store is back (or from the fault, if no store was away) until every
     /// client was served a call that began after that moment, and the last 503 was over.

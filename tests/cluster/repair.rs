@@ -36,7 +36,7 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
     let mut cluster = Cluster::start(durability, 2).await;
     for account in ["erin", "frank", "gina"] {
         cluster.grant(account, 100, &format!("gift-{account}")).await;
-        // Brought to Redis, as it is still right.
+        // This call brings the account to Redis, before its damage.
         cluster.gateway(0).post(account, ROUTE).await.expect(200);
     }
     let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });

@@ -101,7 +101,8 @@ async fn a_recovery_that_is_asked_for_loses_nothing_under_load() {
     cluster.check(&calls).await;
 }
 
-/// The same epoch: the stream was trimmed of what the restored Postgres lacks.
+/// Postgres is restored within the same epoch, and the stream no longer has the batches that
+/// Postgres lacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;

@@ -66,7 +66,7 @@ async fn rush(cluster: &Cluster, rush: Rush) -> tokio::task::JoinSet<bool> {
     all
 }
 
-/// Waits for all clients; how many of them got a replay.
+/// Waits for all clients. Returns how many of them got a replay.
 async fn replays(mut clients: tokio::task::JoinSet<bool>) -> usize {
     let all = async {
         let mut replays = 0;
@@ -142,7 +142,7 @@ async fn no_key_is_charged_twice_where_a_gateway_is_killed_and_redis_is_emptied(
     });
     assert!(settled.await, "{last:?}");
     let run = cluster.upstream.count();
-    // Each of the killed gateway's calls may have run again; it had a third of the clients, and a few at a time.
+    // Only the killed gateway's calls may have run again. It had a third of the clients, and a few calls at a time.
     assert!((KEYS..=2 * KEYS).contains(&run), "{run} calls for {KEYS} keys");
 }
 

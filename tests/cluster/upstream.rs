@@ -21,7 +21,7 @@ pub struct Served {
     /// Which client of the load made it.
     pub client: usize,
     pub at: Instant,
-    /// The usage that its answer reports, or is to report; `None` where its price is fixed.
+    /// The usage that its answer reports, or must report; `None` if its price is fixed.
     pub used: Option<Used>,
 }
 

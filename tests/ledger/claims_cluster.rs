@@ -313,7 +313,7 @@ async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture
         assert_eq!(stands(&second, retry).await, None, "nobody left");
         first.reconciles().await;
         assert!(one.leave(claim_id(9)).await.is_ok() && one.leave(claim_id(9)).await.is_ok());
-        // A retry hears of the older of two equal calls first.
+        // A retry is told of the older of two equal calls first.
         assert!(other.leave(claim_id(9)).await.is_ok());
         lose().await;
         assert_eq!(stands(&second, retry).await, Some(ClaimState::Running));

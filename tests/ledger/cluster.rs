@@ -323,7 +323,8 @@ async fn two_gateways_of_one_name_both_go_on(fixture: TestLedger) {
     let first = fixture.open_with("10").await;
     let live = first.call("4").await.unwrap();
     let second = fixture.open_another("gateway").await;
-    // The gateway has another place now, and always had one: a recovery waits for its lease.
+    // The second gateway has a place of its own, and the first one keeps its place: a recovery
+    // waits for both leases.
     assert_eq!(places(&fixture).await, 2);
     // The hold was given back when the second gateway started, and its capture counts late.
     live.capture(credits("4"));

@@ -225,7 +225,8 @@ async fn the_list_is_bounded_and_paged(fixture: TestLedger) {
     ledger.reconciles().await;
     assert_eq!(listed(ledger.read()).await.len(), CALLS);
     ledger.stop().await;
-    // One of them is a day short of what is kept, all others are older.
+    // One of these rows is a day younger than the age at which rows are deleted. All others are
+    // older.
     let mut sql = fixture.sql().await;
     for (days, which) in [(31, "<>"), (29, "=")] {
         let aged = format!(
@@ -266,7 +267,8 @@ async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(fixture: Te
     ledger.stop().await;
 }
 
-/// As if the clock had been set back by a year before the start: the hold's time is in a year then.
+/// It looks as if the clock had been set back by a year before the start: the hold's time ends in a
+/// year.
 async fn a_clock_that_was_set_back_gives_an_api_hold_no_more_life(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     ledger.ask(hold_of(Origin::Api, "short", "2", 1500)).await;

@@ -96,7 +96,7 @@ fn rows() -> Vec<ImportRow> {
 async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(fixture: TestLedger) {
     let ledger = fixture.open_with("1").await;
     let mut bad = rows();
-    // The same ids, with something else.
+    // Rows with the same ids and other content.
     bad.extend([
         row("initial", "alice", "2"),
         paid_row("old-5", "eve", "100", "pi_1"),
@@ -225,11 +225,12 @@ async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(fixtu
         assert_eq!(settled.payment.account(), Some(&account("bob")));
     }
     assert_eq!(bring(&ledger, std::slice::from_ref(&row)).await, [Ok(false)]);
-    // The other way round, the sale has granted.
+    // In the other order, the sale has granted the credits first.
     take(&ledger, nth(2, &paid())).await.unwrap();
     let late = paid_row("old-2", "bob", "500", "pi_1_2");
     assert_eq!(bring(&ledger, &[late]).await, [Err(Refusal::PaymentKnown)]);
-    // One payment under all its names: its refund is taken back once, where it was granted.
+    // This refund names one payment under all its names. It is taken back once, from the account
+    // that got the credits.
     take(&ledger, refunded("re_1", 3950, &["pi_1", "ch_1"])).await.unwrap();
     assert_eq!(ledger.has("bob").await, text(("250", "0")));
     assert_eq!(ledger.has("alice").await, text(("500", "0")));

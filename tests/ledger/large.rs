@@ -242,7 +242,7 @@ async fn is_settled(ledger: &ClusterLedger, charged: usize) {
     assert!(report.is_clean() && report.live_holds == 0, "{report:?}");
 }
 
-/// All of it takes four seconds to write, and Postgres counts as away after one and a half.
+/// Writing all of the batches takes four seconds, and Postgres counts as away after one and a half.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     let batches = 16;

@@ -64,7 +64,7 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
     let (first, layout) = epoch(&fixture).await;
     assert_eq!(layout, BEFORE);
 
-    // The old one goes on, and settles what it has begun.
+    // The old gateway goes on, and settles the calls that it has begun.
     let (new, metrics) = version(&fixture, NOW).await;
     assert_eq!(metrics.ledger_up.get(), 0);
     serves_alone(&fixture, &old, &new).await;

@@ -37,7 +37,7 @@ async fn a_gateway_that_stops_with_nothing_unsynced_ends_no_epoch(fixture: TestL
     eventually("the charge is there", async || ledger.has("alice").await == text(("99", "0")))
         .await;
     other.reconciles().await;
-    // The other gateway has heard that Postgres has all of it.
+    // The other gateway knows that Postgres has everything.
     other.call("1").await.unwrap().release();
     other.reconciles().await;
     let epoch = || fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);

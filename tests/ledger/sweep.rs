@@ -72,7 +72,7 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
             assert!(expired.insert(hold.hold.as_str().to_owned()), "{hold:?} expired twice");
         }
         call(&mut ledger).await;
-        // One that is due is captured before its turn comes.
+        // A hold that is due is captured before its turn comes.
         let next = (0..DUE).map(|n| format!("due-{n}"));
         if let Some(id) =
             next.into_iter().find(|id| !expired.contains(id) && !captured.contains(id))

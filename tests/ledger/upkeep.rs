@@ -178,7 +178,7 @@ async fn folding_goes_in_slices_each_of_them_whole(fixture: TestLedger) {
         assert!(report.entries <= 2000, "{report:?}");
         folded = (folded.0 + report.accounts, folded.1 + report.entries);
         slices += 1;
-        // As a crash between two slices would leave it.
+        // The ledger is now as a crash between two slices would leave it.
         assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
         let report = reader.reconcile().await.unwrap();
         assert!(report.is_clean(), "{report:#?}");

@@ -25,7 +25,7 @@ fn stream(more: &Value) -> String {
     body(&members)
 }
 
-/// Reads an answer to its end, or to where it breaks off.
+/// Reads an answer to its end, or until it breaks off.
 async fn read(mut answer: reqwest::Response) -> String {
     let mut read = String::new();
     while let Ok(Some(part)) = answer.chunk().await {
@@ -151,7 +151,7 @@ async fn hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it()
     // 0.05 of input and 950 tokens are all that could be paid for; the next event told 960.
     assert_eq!(balance(&gateway).await, "-0.01");
     gateway.assert_reconciled().await;
-    // What is told at the end only is charged all the same.
+    // Tokens that are reported only at the end are charged all the same.
     let events = [chat_chunk(""), chat_usage_chunk(&chat_usage(200, 2000)), DONE.to_owned()];
     let gateway = with(&Ai::answering(Reply::events(&events)).await, &tables(""), 1).await;
     let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();

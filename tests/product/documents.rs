@@ -23,7 +23,7 @@ fn read(path: &Path) -> String {
 /// A command line of a document.
 struct Typed {
     words: Vec<String>,
-    /// The command stands in a sentence, where it may be named without all that it needs.
+    /// The command stands in a sentence, which may name it without all of its required arguments.
     in_prose: bool,
 }
 

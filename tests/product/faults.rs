@@ -134,7 +134,7 @@ async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
     let free = upstream.seen().len() - before;
     assert!(durability == "relaxed" || free == 0, "{free} calls passed");
     let passed = upstream.seen().len();
-    // An account with too few credits may be told so; an account with enough never is.
+    // An account with too few credits may get a 402; an account with enough never does.
     let poor = gateway.post("poor", "/api/ai/generate").await;
     assert!(poor.status == 503 || poor.json()["available"] == 1, "{}", poor.text);
     for account in ["alice", "nobody"] {

@@ -32,7 +32,8 @@ async fn canned() -> std::net::SocketAddr {
     address
 }
 
-/// `calls` calls over [`CLIENTS`] connections, each with another token in turn; how many were 200.
+/// Makes `calls` calls over [`CLIENTS`] connections, each with another token in turn. Returns how
+/// many were answered with 200.
 async fn load(gateway: &Process, calls: usize) -> usize {
     let client = async |number: usize| {
         let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();

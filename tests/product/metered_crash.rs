@@ -16,7 +16,7 @@ use crate::support::metered::{CHAT, CHAT_TABLES, INPUT, OUTPUT};
 use crate::support::random::Random;
 use crate::support::{eventually, token};
 
-/// Whole credits of each account.
+/// The whole credits that each account gets.
 const GRANT: i64 = 100_000;
 
 const MICROS: i64 = 1_000_000;
@@ -30,7 +30,7 @@ fn config(ai: &Ai, durability: &str, after_crash: &str) -> String {
     config_on_ports(ai.address, CHAT_TABLES).replace("[ledger]", &ledger)
 }
 
-/// The answer that a call is to have. A header tells it to the upstream.
+/// The answer that a call must get. A header passes it to the upstream.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     client: usize,
@@ -138,7 +138,7 @@ async fn captures(gateway: &Process, account: &str) -> BTreeMap<String, Value> {
     all
 }
 
-/// An entry by usage has what the upstream has told, and nothing else.
+/// Expects that an entry by usage has exactly the usage that the upstream reported.
 fn assert_by_usage(line: &Value, plan: Plan) {
     assert_eq!(micros(&line["amount"]), -plan.cost(), "{line} {plan:?}");
     assert_eq!(line["usage"], json!({ "input": plan.prompt, "output": plan.completion }), "{line}");
@@ -192,7 +192,7 @@ async fn killed_in_the_middle(durability: &str, after_crash: &str) {
         }
     }
     assert!(eventually(async || ai.asked().len() == 28).await);
-    // Each hold has grown by now as far as its text wants.
+    // By now each hold has grown as much as the delivered text requires.
     let mut held = Value::Null;
     let has_grown = eventually(async || {
         let before = held.clone();

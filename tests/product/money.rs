@@ -47,7 +47,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_never_more_than_was_captu
     assert!(above["detail"].as_str().unwrap().contains("3 credits"), "{above}");
     refund(r#"{"credits":"0.5","id":"part-2"}"#).await.expect(200);
     assert_eq!(gateway.balance("alice").await["balance"], 7.5);
-    // All of it is then what is left of it.
+    // A refund of everything then refunds what is left.
     let rest = refund("").await.expect(200);
     assert_eq!(rest["amount"], 2.5, "{rest}");
     assert_eq!(refund("").await.expect(200), rest);

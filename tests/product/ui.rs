@@ -1,4 +1,4 @@
-//! The screens' files: what browsers are told about them.
+//! The screens' files, and the headers with which browsers get them.
 
 use std::io::Read as _;
 

@@ -85,7 +85,8 @@ pub enum Call {
     },
     /// The upstream has the call.
     Forwarded,
-    /// The same, and Redis has extended its hold; the gateway has not looked at that reply.
+    /// The upstream has the call, and Redis has extended its hold; the gateway has not looked at
+    /// that reply.
     Extending {
         lapsed: bool,
     },

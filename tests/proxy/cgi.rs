@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use crate::support::servers::{Lighttpd, Uwsgi};
 use crate::support::{TestGateway, config_text, token};
 
-/// Says what it was told, a variable a line.
+/// A CGI program that prints its variables, one on each line.
 const ENVIRONMENT: &str = "#!/bin/sh\nprintf 'content-type: text/plain\\r\\n\\r\\n'\nenv\n";
 
-/// The same in Python.
+/// A WSGI program that does the same.
 const WSGI_ENVIRONMENT: &str = r#"
 def application(environ, start_response):
     told = "".join(f"{name}={value}\n" for name, value in environ.items() if isinstance(value, str))

@@ -95,7 +95,7 @@ pub async fn receive(
     }
 }
 
-/// Answers each request with `answer`, once it is told to.
+/// An upstream that answers each request with `answer`, once the test says so.
 async fn held_up(answer: &'static str) -> (RawUpstream, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let waits = go.clone();

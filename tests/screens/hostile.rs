@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, token};
 /// A script that runs wherever it is taken for markup.
 const MARKUP: &str = "<img src=x onerror=window.__xss=1><script>window.__xss=1</script>";
 
-/// The same as an account id can be: no spaces.
+/// [`MARKUP`] without spaces, as an account id cannot have any.
 fn account() -> String {
     let start = "\"'><svg/onload=window.__xss=1><img/src=x/onerror=window.__xss=1>{{7*7}}";
     format!("{start}{}", "W".repeat(255 - start.len()))

@@ -1,4 +1,4 @@
-//! The operator's page where there is little room, in French, and in forced colours; and its search.
+//! The operator's page in a narrow window, in French, and in forced colours; and its search.
 
 use http::Method;
 use serde_json::{Value, json};

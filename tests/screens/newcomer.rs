@@ -32,7 +32,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
     for look in LOOKS {
         let name = format!("{}-{}-{}", look.lang, look.theme, look.width);
         browser.look(look).await;
-        // As nobody knows this browser yet.
+        // No cookie is left, so this browser is a stranger to the gateway.
         browser.devtools("Network.clearBrowserCookies", json!({})).await;
         browser.open("about:blank").await;
         browser.open(&demo.process.url("/credits/account")).await;
@@ -70,7 +70,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
 
         // From here on without a reload: the page keeps this.
         browser.run("window.same = true").await;
-        // As an app's page has it.
+        // The page gets the element that an app's page would have.
         browser.run("document.body.append(document.createElement('farebox-upsell'))").await;
         assert_eq!(call(&browser, demo.token()).await, 200);
         balance -= 5;

@@ -49,9 +49,9 @@ pub struct Request {
 pub enum End {
     /// The client reads the whole answer.
     Reads,
-    /// The client leaves after so many bytes of its body.
+    /// The client leaves after this number of bytes of its body.
     LeavesInRequest(usize),
-    /// The client leaves after it has read so many bytes of the answer's body, or its end.
+    /// The client leaves after it has read this number of bytes of the answer's body, or its end.
     LeavesInAnswer(usize),
 }
 
@@ -70,7 +70,7 @@ pub struct Answer {
     pub body: Vec<u8>,
     pub pieces: Vec<usize>,
     pub has_trailers: bool,
-    /// Only so many bytes of it are sent, and then the connection is closed.
+    /// Only this number of bytes of the answer is sent, and then the connection is closed.
     pub cut: Option<usize>,
     /// Bytes that are no answer by the RFCs, in place of one.
     pub malformed: Option<&'static str>,
@@ -125,7 +125,7 @@ impl Plan {
                 && self.lists("upgrade", "websocket")
     }
 
-    /// Whether a connection over HTTP/1 may end with this call, good as it is.
+    /// Whether a connection over HTTP/1 may end with this call although the call is valid.
     pub fn may_end_connection(&self) -> bool {
         self.request.version == "HTTP/1.0"
             || self.lists("connection", "close")

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the client waits to see that nothing of a request arrives at the upstream.
 const NOTHING: Duration = Duration::from_millis(60);
 
-/// Runs an exchange, over TLS where there is a certificate.
+/// Runs an exchange, over TLS if there is a certificate.
 pub async fn run(
     exchange: &Exchange,
     side: &mut Side<'_>,

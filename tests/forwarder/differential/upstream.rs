@@ -91,7 +91,7 @@ impl Upstream {
         std::mem::take(&mut self.state.lock().unwrap().faults)
     }
 
-    /// Waits until it has nothing more to do with a plan; where nothing arrives, for `without`.
+    /// Waits until the upstream is done with a plan; if nothing of it arrives, for `without`.
     pub async fn done(&self, nonce: &str, without: Duration) {
         let started = Instant::now();
         loop {

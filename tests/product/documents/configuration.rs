@@ -80,7 +80,7 @@ fn parse(text: &str) -> Result<Config, Mistakes> {
     config::parse(text, Path::new("gateway.toml"), Sections::ALL, &|_| None)
 }
 
-/// All that a config says. Which of its keys were written down makes no difference.
+/// All values of a config. Whether a key was written or took its default makes no difference.
 fn meaning(config: Config) -> String {
     format!("{:#?}", Config { start_keys: StartKeys::default(), ..config })
 }

@@ -38,7 +38,7 @@ fn active_prices(stripe: &Stripe) -> Vec<Value> {
     prices
 }
 
-/// Everything that can be changed, without what only tells the time.
+/// Every product, price and webhook endpoint at Stripe.
 fn everything(stripe: &Stripe) -> Vec<Value> {
     ["product", "price", "webhook_endpoint"].iter().flat_map(|kind| stripe.all(kind)).collect()
 }

@@ -285,7 +285,7 @@ fn answered(answer: Answer) -> Result<Value, String> {
     if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
 }
 
-/// The operator's view.
+/// Reads a path of the admin listener, as an operator does.
 async fn ask(process: &Process, path: &str) -> Result<Value, String> {
     answered(process.admin(http::Method::GET, path, "").await)
 }

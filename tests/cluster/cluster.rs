@@ -146,7 +146,7 @@ impl Member {
         Self { process, to_redis, to_postgres, to_replica, to_standby, folder, text, env }
     }
 
-    /// Starts again on the same ports, after its end.
+    /// Starts the gateway again on the same ports, after its end.
     pub fn restart(&mut self) {
         self.process = serve(&self.folder, &self.text, &self.env);
     }
@@ -167,7 +167,7 @@ impl Member {
         self.process.signal("CONT");
     }
 
-    /// One of its metrics, summed over its labels.
+    /// The value of one of this gateway's metrics, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://{}/metrics", self.process.admin);
         let text = self.process.client.get(url).send().await.unwrap().text().await.unwrap();
@@ -288,7 +288,7 @@ impl Cluster {
         self.kills.push(Gone { gateway: number, from, to: Instant::now() });
     }
 
-    /// Starts it again, after its end.
+    /// Starts a gateway again, after its end.
     pub fn restart_gateway(&mut self, number: usize) {
         // Requests sent before arrive a moment later; from here on they are the new gateway's.
         let now = Instant::now();
@@ -341,7 +341,8 @@ impl Cluster {
         (text("id"), text("key"))
     }
 
-    /// `farebox` with these arguments on the config of one gateway: what it said, if it succeeded.
+    /// Runs `farebox` with these arguments on the config of one gateway. Returns its whole output,
+    /// as an error if it fails.
     pub fn run(&self, gateway: usize, arguments: &[&str]) -> Result<String, String> {
         let output = command(self.members[gateway].folder.path(), arguments, &[]).output().unwrap();
         let said = [output.stdout, output.stderr].concat();

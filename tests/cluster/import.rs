@@ -102,7 +102,7 @@ pub async fn deliver(gateway: &Process, events: &[Event]) {
     }
 }
 
-/// An account's balance; none for an unknown one.
+/// An account's transactions, newest first; none for an unknown account.
 async fn lines(gateway: &Process, account: &str) -> Vec<Value> {
     let path = format!("/admin/accounts/{account}");
     match gateway.admin(Method::GET, &path, "").await.status.as_u16() {

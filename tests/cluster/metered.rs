@@ -93,7 +93,7 @@ impl Used {
     }
 }
 
-/// The price of a stream that ended before its usage, after so many bytes of text.
+/// The price of a stream that ended before its usage, after this number of bytes of text.
 pub fn estimate(text_bytes: u64) -> i64 {
     INPUT * INPUT_TOKENS as i64 + OUTPUT * text_bytes.div_ceil(2) as i64
 }
@@ -103,7 +103,7 @@ pub fn estimate(text_bytes: u64) -> i64 {
 pub enum StreamEnd {
     /// The stream's last event came.
     Whole,
-    /// An error event came in the middle, after so many bytes of text.
+    /// An error event came in the middle, after this number of bytes of text.
     CutShort { text_bytes: u64, why: String },
     /// The stream ended without either.
     Broken,

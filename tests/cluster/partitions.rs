@@ -108,7 +108,7 @@ async fn whole_months_are_folded_away_under_load(durability: Durability) {
     let served = cluster.upstream.served().len();
     assert_eq!(cluster.sql(ids), served.to_string(), "each call that was served is one capture");
 
-    // Their ids are known for ever.
+    // The ids of the folded entries are known for ever.
     let grant = |credits: i64| {
         let body = format!(r#"{{"credits":{credits},"id":"gift-alice"}}"#);
         let gateway = cluster.gateway(0);

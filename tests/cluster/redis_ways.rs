@@ -407,7 +407,7 @@ async fn three_sentinels_lead_from_a_lost_master_to_its_replica_and_nothing_is_l
     let is_master = |redis: &Redis| redis.ask(&["ROLE"]).starts_with("master");
     assert!(is_master(&replica));
 
-    // The old one comes back, is made a replica, and takes over once more; a sentinel is lost as well.
+    // The old master comes back, is made a replica, and becomes the master once more. A sentinel is lost as well.
     cluster.redis.restart();
     cluster.redis.wait_until("it is a replica in sync", |redis| {
         // A sentinel that makes it a replica cuts its connections.

@@ -90,7 +90,7 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
             }
         }
         seen.grows_into(&on_disk);
-        // A start puts it in order: no hold is left, and everything adds up.
+        // A start puts the ledger in order: no hold is left, and everything adds up.
         let ledger = fixture.open().await;
         ledger.reconciles().await;
         let (balance, held) = ledger.has("alice").await;
@@ -232,7 +232,8 @@ async fn hammer(dir: PathBuf, kind: Kind) {
         tasks.push(tokio::spawn(async move {
             for round in 0.. {
                 call(&ledger).await;
-                // Seldom: a grant brings all before it to disk, and that must not hide a loss.
+                // Grants are rare, because a grant brings everything before it to disk, which would
+                // hide a loss.
                 if round % 400 == 50 * task {
                     let id = HoldId::for_call();
                     let asked_us = now_us();

@@ -262,7 +262,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(fixture: TestLedger) {
             refused
         })
         .await;
-        // Settled while the doubt lasts.
+        // This call is settled while the doubt lasts.
         call.capture(credits("2"));
         free_disk();
         if landed {

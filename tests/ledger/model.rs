@@ -95,7 +95,7 @@ fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Asks these operations together. Then, if true, everything is checked on disk too.
+    /// Asks these operations together. If the flag is true, everything is then checked on disk too.
     Batch(Vec<Operation>, bool),
     /// The time of these holds runs out, under a live call or not.
     TimeIsUp(BTreeSet<u8>, bool),
@@ -219,7 +219,7 @@ fn without_claims() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Reinstatement),
     ];
     let route = || Arc::<str>::from(ROUTE);
-    // The account that owns it: mostly left out by the API, mostly right from calls.
+    // The account that owns the hold: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![
         1 => (who(), amount()).prop_map(|(account, signup)| Operation::Open { account, signup }),
@@ -296,7 +296,7 @@ async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                // Beside the pipeline, or in it.
+                // Folding runs beside the pipeline, or in it.
                 let beside = reader.fold(i64::MAX, OldMonths::Keep).await.unwrap();
                 let report = match beside {
                     Some(report) => report,

@@ -1,4 +1,4 @@
-//! Many holds run out of time together: more than one sweep looks at.
+//! The time of many holds runs out together. One sweep looks at only a part of them.
 
 use std::collections::HashSet;
 

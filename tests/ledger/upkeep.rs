@@ -277,7 +277,7 @@ async fn reconcile_finds_what_is_wrong(fixture: TestLedger) {
         let differences = report.differences;
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
     }
-    // Rows that fit together on disk, and differ from what the running ledger knows.
+    // These rows agree with each other on disk, but differ from what the running ledger knows.
     let mut sql = fixture.sql().await;
     sql.execute("UPDATE api_holds SET amount = amount + 1").await.unwrap();
     let differences = ledger.reconcile().await.unwrap().differences;

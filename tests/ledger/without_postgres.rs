@@ -229,7 +229,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     let (mut charged, mut live) = (0, Vec::new());
     let refusal = loop {
         match call().await {
-            // Every fourth is still running when no other is taken any more.
+            // A quarter of the calls still run when the ledger takes no new one.
             Ok(hold) if live.len() < charged / 3 => live.push(hold),
             Ok(hold) => {
                 hold.capture(credits("1"));

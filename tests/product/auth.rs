@@ -121,7 +121,7 @@ async fn an_api_key_works_where_the_sdks_put_it() {
         let balance = Answer::of(request.header(name, value)).await.expect(200);
         assert_eq!(balance["account"], "alice", "{name}");
     }
-    // The key goes no further.
+    // The key is not forwarded.
     for seen in upstream.seen() {
         for (name, value) in &seen.headers {
             assert!(!value.to_str().unwrap_or("").contains(&key), "{name}");

@@ -221,7 +221,7 @@ fn lost_in_this_round(
     lost
 }
 
-/// The upstream's log beside the ledger: returns the calls that were captured.
+/// Compares the upstream's log with the ledger. Returns the calls that were captured.
 pub async fn join(gateway: &Process, log: &[Served]) -> HashSet<String> {
     let captures = captures(gateway).await;
     let mut served: HashMap<&str, &Served> = HashMap::new();

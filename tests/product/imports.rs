@@ -1,4 +1,5 @@
-//! `farebox import --csv` and `farebox key import`: what is brought over from an earlier system.
+//! `farebox import --csv` and `farebox key import`, which import accounts and keys of an earlier
+//! system.
 
 use std::path::Path;
 

@@ -147,7 +147,7 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
             assert_eq!(seller.process.post("alice", "/api/ai/generate").await.status, 200);
             left -= 5;
         }
-        // Each is charged by the clock of its own day.
+        // Each call is charged by the clock of its own day.
         assert!(
             eventually(async || seller.process.account("alice").await["balance"] == left).await
         );

@@ -318,7 +318,7 @@ impl Browser {
         said.map(|line| format!("{}: {}", line["source"], line["message"])).collect()
     }
 
-    /// The requests that a page's console calls failed, so far.
+    /// The requests that the pages' consoles report as failed, so far.
     pub async fn failed_requests(&self) -> Vec<String> {
         self.listen().await;
         let heard = self.heard.borrow();

@@ -103,7 +103,7 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
     browser.picture("hostile-admin-account").await;
     browser.assert_quiet(&servers).await;
 
-    // On a page whose own policy would not save it.
+    // The same text is shown on a page whose own policy would not stop a script.
     let gateway = seller.process.url("");
     let signed = token(&account);
     app.put_body(

@@ -101,7 +101,8 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
         browser.until(&format!("credits() === {balance}")).await;
         browser.until("!location.search && !$('.bone')").await;
         assert_eq!(browser.run("return overflow()").await, 0);
-        // The next one begins with what this one has left; not with hundreds of calls.
+        // Each look of the page begins with the credits that the one before left, so most of them
+        // are used up first.
         while balance > 150 {
             let body =
                 json!({ "credits": format!("-{}", balance - 50), "id": name, "reason": name });

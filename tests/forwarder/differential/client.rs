@@ -24,7 +24,7 @@ const NOTHING: Duration = Duration::from_millis(60);
 pub struct Got {
     pub interim: Vec<u16>,
     pub answer: Option<Answered>,
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub stop: Option<Stop>,
 }
 

@@ -158,7 +158,7 @@ fn request(
             &*name.to_ascii_lowercase(),
             "connection" | "keep-alive" | "proxy-connection" | "upgrade"
         );
-        // HTTP/2 has none of them, and a `te` of its own (RFC 9113, 8.2.2).
+        // HTTP/2 allows no connection headers, and only one value of `te` (RFC 9113, 8.2.2).
         if is_http1 || !of_connection && (name != "te" || value == "trailers") {
             fields.push((name, value.to_owned()));
         }

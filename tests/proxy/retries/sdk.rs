@@ -22,7 +22,7 @@ async fn leave(gateway: &TestGateway, counting: &Counting, body: &str) {
     client.send(request.replace("host:", "x-stainless-retry-count: 0\r\nhost:")).await;
     assert!(eventually(async || counting.calls() > calls).await);
     drop(client);
-    // The gateway notices, and goes on.
+    // The gateway notices that the client has left, and goes on.
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 

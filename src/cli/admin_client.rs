@@ -63,7 +63,7 @@ pub(super) enum AdminClient {
 /// The value of this member is true.
 pub(super) const REPEATED: &str = "repeated";
 
-/// A folder that is removed with its files when this is dropped.
+/// A folder that is removed with its files when the value is dropped.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -30,8 +30,8 @@ impl Hidden {
 
     /// Returns `text`, a message about the key `key`, with every hidden value replaced by `…`.
     ///
-    /// If a value is also one of the message's own words, it is replaced only in quotes. A gap in a
-    /// fixed sentence would reveal the value.
+    /// If a value is also one of the message's own words, the value is replaced only in quotes,
+    /// because a gap in a fixed sentence would reveal it.
     pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);
         self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))

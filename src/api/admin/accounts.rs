@@ -58,7 +58,7 @@ fn replayed(new: bool) -> Replayed {
 }
 
 /// The effect of a grant or adjustment. A repeated request gets the same body, until the entry is
-/// folded.
+/// folded into an opening balance.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
     id: String,

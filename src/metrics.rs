@@ -146,7 +146,7 @@ metrics! {
         "farebox_credit_price_minor",
         "What one credit sells for in the smallest pack, in minor units of the currency",
         &["currency"]);
-    /// Models are labelled by the `match` of their price, [`NO_MODEL`] where the route itself has prices.
+    /// The model label is the `match` of the model's price, or [`NO_MODEL`] if the route has prices of its own.
     tokens: IntCounterVec(
         "farebox_tokens_total", "Usage of metered calls, by kind", &["route", "model", "kind"]);
     usage_missing: IntCounterVec(

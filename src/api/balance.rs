@@ -58,7 +58,7 @@ pub(super) struct CheckRequest {
     endpoint: String,
     /// The method of the call; POST if absent.
     method: Option<String>,
-    /// The body of the call, where the price depends on it.
+    /// The body of the call, if the price depends on it.
     #[schema(value_type = Option<Object>)]
     body: Option<Box<RawValue>>,
 }

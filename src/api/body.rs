@@ -1,4 +1,4 @@
-//! Reads JSON bodies. The content type is not checked, because `curl -d` does not send JSON's.
+//! Reads JSON bodies. The content type is not checked, because `curl -d` sends that of a form.
 
 use std::error::Error as _;
 
@@ -26,7 +26,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// A JSON body with many records, as imports send it.
+/// A JSON body with many records, such as that of an import.
 pub(super) struct LargeJson<T>(pub T);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
@@ -40,7 +40,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for LargeJson<T> {
 /// Reads a JSON body of at most `limit` bytes.
 ///
 /// # Errors
-/// 413 for a longer one, 400 for one that is not the JSON expected.
+/// 413 for a longer body, 400 for a body that is not the expected JSON.
 pub(super) async fn read<T: DeserializeOwned>(
     request: Request,
     limit: usize,

@@ -97,7 +97,8 @@ impl KnownCaller {
     }
 }
 
-/// The problem for a service key in a browser, where it is not safe: it may act for any account.
+/// The problem for a service key in a browser. The key is not safe there, because it may act for
+/// any account.
 pub(super) fn no_session_for_services() -> Problem {
     Problem::forbidden(texts::NO_SESSION_FOR_SERVICES)
 }

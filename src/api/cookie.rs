@@ -1,7 +1,7 @@
 //! The account page's cookie, which holds a credential. Only Farebox's own routes accept it.
 //!
 //! The cookie is the credential itself. So there is no second secret, and no session needs to be
-//! stored: every gateway accepts the cookie, and it ends when its token or key ends.
+//! stored: every gateway accepts the cookie until its token or key ends.
 //!
 //! A browser sends cookies no matter which page made the request. So the origin of the page is
 //! checked. Browsers name it in `sec-fetch-site` or else in `origin`, and a page can forge neither.

@@ -7,8 +7,8 @@ use prometheus::IntGauge;
 
 use crate::metrics::Metrics;
 
-/// Whether the gateway wants new calls: it has started completely, it is not stopping, and it does
-/// not reach another Redis than the ledger's. The values are the gauges `farebox_ready` and
+/// Whether the gateway wants new calls: it has started completely, it is not stopping, and the
+/// Redis that it reaches is not a wrong one. Probes read the gauges `farebox_ready` and
 /// `farebox_ledger_other_redis` themselves, so that probes and metrics always agree.
 #[derive(Clone, Debug)]
 pub struct Readiness {
@@ -22,12 +22,12 @@ impl Readiness {
         Self { ready: metrics.ready.clone(), other_redis: metrics.ledger_other_redis.clone() }
     }
 
-    /// Sets the value.
+    /// Sets whether the gateway has started and is not stopping.
     pub fn set(&self, ready: bool) {
         self.ready.set(i64::from(ready));
     }
 
-    /// The value that was set last.
+    /// The value that [`Self::set`] set last.
     pub fn get(&self) -> bool {
         self.ready.get() == 1
     }

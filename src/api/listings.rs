@@ -10,11 +10,11 @@ use crate::app::App;
 
 const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
-/// The price table: the routes, then the models. A route has `path` and either `credits`, its price, or
-/// `price`, a price by usage: `"models"` for that of the request's model, or prices of the route itself. A
-/// model has `model` and `prices`, in credits: of a million tokens, or of one image, second, character, search
-/// or request. Its `above` and `when` replace prices: for calls with more input, and for requests with
-/// certain members.
+/// The price table: the routes, then the models. A route has `path`, and either `credits` (a fixed price) or `price`
+/// (a price by usage). `price` is `"models"` if the request's model sets the price; otherwise it contains the route's
+/// own prices. A model has `model` and `prices`. Prices are in credits, for a million tokens, or for one image,
+/// second, character, search or request. A model's `above` has other prices for calls with more input, and its `when`
+/// has other prices for requests with certain members.
 #[utoipa::path(get, path = "/prices", responses(
     (status = 200, description = "Every route and every model, with its price in credits")), security(()))]
 pub(super) async fn prices(State(app): State<Arc<App>>) -> Response {

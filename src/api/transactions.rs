@@ -84,8 +84,8 @@ pub(super) struct Transaction {
     reason: Option<String>,
     /// The time of the entry, as RFC 3339.
     created_at: String,
-    /// The credits that were set aside for the call at its end. Only on metered captures, as `model` and
-    /// `usage`.
+    /// The credits that were set aside for the call at its end. Like `model` and `usage`, only on captures of metered
+    /// calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     held: Option<Credits>,
@@ -97,11 +97,11 @@ pub(super) struct Transaction {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, u64>>)]
     usage: Option<Usage>,
-    /// How often the answer of the call was sent again to a retry, for nothing. Only on captures whose answer
-    /// was, as `replayed_at`.
+    /// The number of retries that got the call's answer again, free of charge. Like `replayed_at`, only on captures
+    /// of calls with such a retry.
     #[serde(skip_serializing_if = "Option::is_none")]
     replays: Option<u64>,
-    /// The time of the last of these, as RFC 3339.
+    /// The time of the last such retry, as RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     replayed_at: Option<String>,
 }
@@ -142,8 +142,8 @@ impl Transaction {
     }
 }
 
-/// Describes entries, with the labels of the price table and the replays of their calls. All replays are read in
-/// one query; where that fails the entries are shown without.
+/// Describes entries, with the labels of the price table and the replays of their calls. All replays are read in one
+/// query. If that query fails, the entries are shown without replays.
 pub(super) async fn lines(app: &App, entries: &[Entry]) -> Vec<Transaction> {
     let call_of = |entry: &Entry| -> Option<HoldId> {
         let is_capture = entry.kind == EntryKind::Capture;

@@ -24,7 +24,7 @@ const DEFAULT_DAYS: i64 = 30;
 const MAX_DAYS: i64 = 92;
 const DAY_SECS: i64 = 24 * 3600;
 
-/// The number of permits. So many accounts at most have their usage added up at the same time.
+/// The number of permits, which is also the most accounts whose usage is added up at the same time.
 const PLACES: usize = 64;
 
 /// The longest time that a request waits for its account's turn.

@@ -1,4 +1,5 @@
-//! The parts of a gateway that the proxy and Farebox's own routes share: identify a caller, quote, refuse.
+//! The parts of a gateway that the proxy and Farebox's own routes share: they identify callers, quote calls, and make
+//! the problems for refusals.
 
 mod quote;
 mod shared;

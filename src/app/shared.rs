@@ -32,7 +32,7 @@ pub struct Catalogue {
     pub prices_json: Arc<RawValue>,
     /// The version of the price table.
     pub version: PricesVersion,
-    /// The rates at which own costs are compared with prices.
+    /// The exchange rates for comparing the seller's own costs with prices in another currency.
     pub rates: Rates,
     /// The packs for sale.
     pub packs: Vec<PackConfig>,

@@ -29,7 +29,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The longest time for the answer to a health check.
 const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
-/// The longest time for an answer for which the gateway reads many pages from Stripe.
+/// The longest time for an answer if the gateway must first read many pages from Stripe.
 const STRIPE_LIMIT: Duration = Duration::from_secs(1800);
 
 /// The largest response of a route that is called in process, in bytes.
@@ -63,7 +63,7 @@ pub(super) enum AdminClient {
 /// The value of this member is true.
 pub(super) const REPEATED: &str = "repeated";
 
-/// A folder that is removed with its files when this is dropped.
+/// A folder that is removed with its files when the value is dropped.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {

@@ -12,8 +12,8 @@ use crate::store::{ImportError, SourceError, repair_cluster, repair_embedded};
 
 /// Check that the ledger is consistent.
 ///
-/// Checks every account, prints each difference, and ends with exit code 1 where there is one. On Redis and Postgres
-/// it compares Redis with Postgres, and holds and accounts with the entries.
+/// Checks every account, prints each difference, and ends with exit code 1 if there is one. On Redis and Postgres it
+/// compares Redis with Postgres, and holds and accounts with the entries.
 #[derive(Debug, Args)]
 pub(super) struct Reconcile {
     /// Repair the differences where possible. Entries are the truth and are never edited: accounts

@@ -12,8 +12,8 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::app::USAGE_TARGET;
 use crate::cli::timestamp::Timestamp;
 
-/// Formats an event as `tracing` does. The one line that every paid call writes is formatted here, to the same bytes:
-/// the usual formatter's colours cost most of its time, even where there are none.
+/// Formats an event as `tracing` does. The line that every paid call writes is formatted here, to the same bytes,
+/// because `tracing`'s formatter spends most of its time on colours, even if it writes none.
 pub(super) struct TextLine(Format<Full, Timestamp>);
 
 impl TextLine {
@@ -146,7 +146,7 @@ mod tests {
                 }
                 tracing::warn!(upstream = "ai", "another line");
             });
-            // The two formatters look at the clock one after the other.
+            // The two formatters read the clock one after the other, so their times may differ.
             let without_time = |lines: &Lines| {
                 let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
                 let cut = |line: &str| line.split_once('Z').unwrap().1.to_owned();

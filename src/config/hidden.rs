@@ -7,12 +7,12 @@ use std::ops::Range;
 #[derive(Default)]
 pub(crate) struct Hidden(Vec<String>);
 
-/// Values shorter than this are hidden only if they stand in quotes or as a whole word. If a value
-/// such as `a` were hidden everywhere, every message would be unreadable.
+/// Values shorter than this are hidden only as a whole word in quotes. If a value such as `a` were
+/// hidden everywhere, every message would be unreadable.
 const SHORT: usize = 4;
 
-/// Values of this length or longer are always hidden. No message of Farebox's own has such a long
-/// word.
+/// Values of this length or longer are hidden outside of quotes as well, even if they consist of
+/// letters only. No message of Farebox's own has such a long word.
 const LONG: usize = 16;
 
 impl Hidden {
@@ -30,8 +30,8 @@ impl Hidden {
 
     /// Returns `text`, a message about the key `key`, with every hidden value replaced by `…`.
     ///
-    /// If a value is also one of the message's own words, it is replaced only in quotes. A gap in a
-    /// fixed sentence would reveal the value.
+    /// If a value is also one of the message's own words, the value is replaced only in quotes,
+    /// because a gap in a fixed sentence would reveal it.
     pub(crate) fn clean(&self, text: &str, key: &str) -> String {
         let name = key.rsplit('.').next().unwrap_or(key);
         self.0.iter().fold(text.to_owned(), |text, value| without(&text, value, name))

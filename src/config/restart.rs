@@ -12,7 +12,7 @@ use crate::config::variables;
 /// The sections that a reload applies.
 const RELOADED: [&str; 6] = ["upstreams", "routes", "models", "models_file", "rates", "packs"];
 
-/// A key of another section. A reload applies it, because it decides the price of a call.
+/// The only key outside those sections that a reload applies. It decides the price of a call.
 const RELOADED_KEY: &str = "api.exact_paths";
 
 /// The keys of all other sections, each with a hash of its value. Hashes are stored because some

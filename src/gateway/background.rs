@@ -16,7 +16,7 @@ const FOLLOW_KEYS_EVERY: Duration = Duration::from_secs(1);
 /// How far back the comparison with Stripe goes after a failover, in seconds.
 const RECONCILED_SECS: i64 = 24 * 3600;
 
-/// The time between two attempts of that comparison.
+/// The time between two attempts of the comparison with Stripe.
 const RECONCILE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// Keeps the published keys of the token issuers up to date.

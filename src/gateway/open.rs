@@ -29,11 +29,11 @@ pub async fn open_ledger(
     Ok((ledger, pipeline))
 }
 
-/// As [`open_ledger`], with the answers that the ledger keeps for retries. All of them together take at most
-/// `max_total` bytes; `None` where none are to be kept.
+/// Like [`open_ledger`], but also opens the store of answers that the ledger keeps for retries. All answers together
+/// take at most `max_total` bytes. If `max_total` is `None`, no answers are kept, and none are returned.
 ///
 /// # Errors
-/// As [`open_ledger`].
+/// The same as those of [`open_ledger`].
 pub(super) async fn open_ledger_with_answers(
     config: &LedgerConfig,
     max_total: Option<u64>,
@@ -51,7 +51,8 @@ pub(super) async fn open_ledger_with_answers(
             Ok((ledger, pipeline, answers))
         }
         BackendKind::Redis => {
-            // Boxed, because futures that hold this one would nest deeper than the compiler goes.
+            // The future is boxed, because otherwise the futures around it are nested too deeply
+            // for the compiler.
             let backend = Box::pin(ClusterLedger::open(config, metrics.clone())).await?;
             if let Some(max_total) = max_total {
                 answers = Some(Arc::new(backend.answers(max_total).await?));

@@ -34,7 +34,7 @@ impl Gateway {
         }
         let settled = self.pipeline.stop().await;
         let _ = self.signals.close.send(true);
-        // If the admin listener is serving a request, that is answered first.
+        // If the admin listener is serving a request, the request is answered first.
         let ended = async { while self.background.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, ended).await;
         self.background.shutdown().await;
@@ -61,8 +61,8 @@ async fn finish_calls(
     if running > 0 {
         tracing::warn!(calls = running, "cut off the calls that ran longer than shutdown_timeout");
     } else {
-        // The last bytes of some answers may not have been sent yet. The connections close once
-        // they have.
+        // The last bytes of some answers may not have been sent yet. Each connection closes once
+        // its bytes are sent.
         let closed = async { while open.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_BYTES, closed).await;
     }

@@ -29,8 +29,8 @@ pub(super) struct Verified {
     generation: u64,
 }
 
-/// Every `[[auth.jwt]]` of the config. If two issuers without prefixes name the same account, they mean
-/// the same account.
+/// Every `[[auth.jwt]]` of the config. If two issuers without prefixes use the same account id, both mean the same
+/// account.
 pub(super) struct Issuers(Vec<Issuer>);
 
 struct Issuer {

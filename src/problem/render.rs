@@ -104,8 +104,8 @@ impl Problem {
         Rendered { status: self.status, headers: self.headers(language), body }
     }
 
-    /// Whether the official SDKs are to send the request again, where their own rules are wrong: they send a
-    /// 409 and, where nothing says otherwise, a refusal like a 402 again.
+    /// Whether the official SDKs should send the request again, if their own rules would decide this wrongly. By
+    /// those rules they retry a 409, and may retry a refusal such as a 402.
     fn should_retry(&self) -> Option<&'static str> {
         match (self.status, self.code) {
             (StatusCode::PAYMENT_REQUIRED, _)

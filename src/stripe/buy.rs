@@ -178,8 +178,8 @@ impl Sales {
             }
             answer => answer?,
         };
-        // A `stripe_price` may have another amount or currency than the price that buyers see. No
-        // buyer may be charged that.
+        // A `stripe_price` may have another amount or currency than the price that buyers see. A
+        // buyer must never be charged another price.
         let code = pack.price.currency().code();
         let is_other = session.amount_subtotal.is_some_and(|asked| asked != pack.price.minor())
             || session.currency.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(code));
@@ -278,7 +278,8 @@ fn sale(session: &str, account: &AccountId, pack: &PackConfig) -> Sale {
     }
 }
 
-/// Stripe's own price if the config names one. Otherwise a price that is made for this session.
+/// The pack as the only item of a session, with the price at Stripe that the config names, or with
+/// a price that is made for this session.
 fn line_item(pack: &PackConfig) -> LineItem<'_> {
     let price = match &pack.stripe_price {
         Some(price) => LinePrice::Price(price),

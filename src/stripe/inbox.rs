@@ -96,7 +96,7 @@ impl Sales {
     }
 
     /// Checks a body's signature. Anybody may send a body of half a megabyte. So large bodies are
-    /// hashed on threads of their own, a few at a time, and not on those that serve calls.
+    /// hashed on threads of their own, a few at a time, and not on the threads that serve calls.
     async fn verify(
         &self,
         payload: &Bytes,

@@ -113,7 +113,7 @@ fn parse<'a, T: serde::Deserialize<'a>>(object: &'a RawValue) -> Result<T, serde
     serde_json::from_str(object.get())
 }
 
-/// The facts of a session. `progress` is used where the session itself does not show that it is paid.
+/// The facts of a session. `progress` is used if the session itself does not show that it is paid.
 pub(super) fn of_session(session: &Session, progress: Progress, ledger_id: &str) -> Facts {
     let total = session.amount_total.zip(session.currency.clone());
     let total = total.map(|(amount, currency)| Money { amount, currency });
@@ -230,9 +230,10 @@ impl Dispute {
     /// The part of the disputed amount that came back, in minor units of the dispute. `None` if the
     /// dispute lists no money that came back.
     ///
-    /// The seller's balance may be in another currency, and the exchange rate may change between
-    /// the two movements. So if a dispute is won, all of its amount counts as given back. Otherwise
-    /// the part is the money that came back, divided by the money that was withdrawn.
+    /// If all movements are in the dispute's currency, the part is the amount less the money that
+    /// is still withdrawn. The seller's balance may be in another currency, and the exchange rate
+    /// may change between two movements. Then all of the amount counts as given back, unless the
+    /// dispute is lost: the part is then the share of the withdrawn money that came back.
     fn returned(&self) -> Option<u64> {
         let moves = self.balance_transactions.as_deref()?;
         let sum = |came_back: bool| -> u128 {

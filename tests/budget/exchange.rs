@@ -70,7 +70,7 @@ impl Caller {
     }
 }
 
-/// Reads a message that ends with this body, and returns its first bytes; `None` where the connection ended before.
+/// Reads a message that ends with this body, and returns its first bytes; `None` if the connection ended before that.
 fn read_until(connection: &mut TcpStream, body: &str) -> Option<[u8; 16]> {
     let mut buffer = [0; ROOM];
     let mut length = 0;

@@ -43,7 +43,7 @@ fn warm_caller(counted: &Counted, path: &str) -> Caller {
     caller
 }
 
-/// The average number of allocations of so many calls, and of their bytes.
+/// The average number of allocations of a call, and of allocated bytes, over this number of calls.
 fn allocations(caller: &mut Caller, calls: usize) -> (f64, f64) {
     let region = Region::new(ALLOCATOR);
     for _ in 0..calls {

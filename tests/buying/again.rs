@@ -56,7 +56,7 @@ async fn an_open_session_of_the_same_pack_is_used_again(backend: Backend) {
 
 async fn a_session_that_cannot_be_paid_any_more_is_not_used_again(backend: Backend) {
     let shop = Shop::open(backend).await;
-    // Their events are lost, or on the way.
+    // The events of these sessions are lost, or on the way.
     for (buyer, end) in [("alice", "paid"), ("bob", "expired")] {
         let first = shop.buy(buyer, "pack-500").await;
         let _ = if end == "paid" { shop.stripe.pay(&first) } else { shop.stripe.expire(&first) };
@@ -75,7 +75,8 @@ async fn an_account_that_begins_many_purchases_is_told_when_to_try_again(backend
         let request = request.bearer_auth(token(account)).header("idempotency-key", n.to_string());
         async { Answer::of(request.body(r#"{"pack":"pack-500"}"#)).await }
     };
-    // All at once, each under a key of its own: what a script does that fills Stripe's rate limit.
+    // Sixty requests at once, each under a key of its own, like a script that uses up Stripe's rate
+    // limit.
     let answers = futures_util::future::join_all((0..60).map(|n| keyed("alice", n))).await;
     let (sold, refused): (Vec<_>, Vec<_>) =
         answers.into_iter().partition(|answer| answer.status == 200);

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use crate::process::{Process, ok};
 use crate::support::servers::{Persistence, Postgres, Redis, shared_postgres};
 
-/// Every ledger there is.
+/// The kinds of ledgers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     Embedded,
@@ -74,7 +74,7 @@ impl Place {
         )
     }
 
-    /// From here on nothing can be written: the disk is full, or Postgres is away.
+    /// Makes every write fail from now on: the disk is full, or Postgres is away.
     pub fn fail(&self, gateway: &Process) {
         match self {
             Self::Embedded => limit_files(gateway, "1"),
@@ -87,7 +87,7 @@ impl Place {
         }
     }
 
-    /// The end of [`Place::fail`].
+    /// Ends [`Place::fail`], so that writes succeed again.
     pub fn mend(&self, gateway: &Process) {
         match self {
             Self::Embedded => limit_files(gateway, "unlimited"),
@@ -98,15 +98,15 @@ impl Place {
         }
     }
 
-    /// Loses what is only in memory: what a Redis without persistence has after a crash.
+    /// Loses the data that is only in memory, as a Redis without persistence does in a crash.
     pub fn forget(&self) {
         if let Self::Redis { redis, .. } = self {
             redis.flush_all();
         }
     }
 
-    /// Runs SQL on the ledger's own database; the rows are told where it is Postgres. No gateway may
-    /// run on an embedded one.
+    /// Runs SQL on the ledger's own database: `sqlite` or `postgres`, as the backend needs it. While it runs, no
+    /// gateway may use an embedded ledger.
     pub async fn sql(&self, folder: &Path, sqlite: &str, postgres: &str) {
         match self {
             Self::Embedded => {
@@ -141,8 +141,8 @@ impl Place {
         rows.into_iter().map(|(id, text)| (id, serde_json::from_str(&text).unwrap())).collect()
     }
 
-    /// Has Postgres keep events as they are written: it would compress large ones, and their texts
-    /// could not be found.
+    /// Makes Postgres store events uncompressed. It would compress large ones, and the test could
+    /// not find their texts.
     pub fn compress_nothing(&self) {
         if let Self::Redis { postgres, database, .. } = self {
             let plain =
@@ -172,7 +172,7 @@ impl Place {
         }
     }
 
-    /// Copies the ledger as it is now; the copy's name.
+    /// Copies the ledger as it is now, and returns the copy's name.
     pub fn back_up(&self, folder: &Path) -> String {
         match self {
             Self::Embedded => {

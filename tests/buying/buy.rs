@@ -1,4 +1,5 @@
-//! `POST /credits/buy`: what Stripe is asked for, and what buyers hear when Stripe fails.
+//! `POST /credits/buy`: the requests that Stripe gets, and the answers that buyers get when Stripe
+//! fails.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -218,7 +219,7 @@ async fn the_same_idempotency_key_is_the_same_purchase_or_none(backend: Backend)
     buy(&shop, "alice", "pack-100", "basket-7").await.problem(422, "IDEMPOTENCY_CONFLICT");
     assert_eq!(buy(&shop, "alice", "pack-500", "basket-7").await.expect(200), first);
     assert_eq!(shop.stripe.all("checkout.session").len(), 1, "one basket, one session");
-    // Another's key is another one, and so is another key.
+    // The same key of another account is another key.
     buy(&shop, "bob", "pack-100", "basket-7").await.expect(200);
     buy(&shop, "alice", "pack-100", "basket-8").await.expect(200);
     assert_eq!(shop.stripe.all("checkout.session").len(), 3);
@@ -390,7 +391,7 @@ async fn the_routes_of_buying_are_described_and_their_problems_are_told_in_frenc
     let shop = Shop::open(backend).await;
     let url = shop.gateway.url("/credits/openapi.json");
     let described = Answer::of(shop.gateway.client.get(url)).await.expect(200);
-    // A path stands below the server's address, its own or the common one.
+    // A path is relative to the address of a server: its own, or the common one.
     let server = |of: &Value| of["servers"][0]["url"].as_str().map(str::to_owned);
     let paths = described["paths"].as_object().unwrap().iter().map(|(path, item)| {
         let server = server(item).or(server(&item["post"])).or(server(&described));

@@ -1,4 +1,5 @@
-//! The connection to Stripe: whom it trusts, where it goes, and what becomes of it.
+//! The connection to Stripe: the certificates that it trusts, the addresses that it goes to, and
+//! how it may end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ async fn the_secret_key_is_in_no_line_of_the_log_at_any_level() {
     }
 }
 
-/// TLS in front of a server, with a certificate for `localhost`: where it listens, and the certificate.
+/// Serves TLS in front of a server, with a certificate for `localhost`. Returns the address, and the certificate.
 async fn behind_tls(server: SocketAddr) -> (SocketAddr, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -119,7 +120,8 @@ async fn stripe_gets_the_key_only_if_its_certificate_is_good() {
     );
 }
 
-/// Accepts connections, and answers each request with `answer` before it closes; how many there were.
+/// Accepts connections, and answers the request on each with `answer` before it closes the connection. Also returns
+/// the number of connections so far.
 async fn answering(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, asked) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -131,7 +133,7 @@ async fn answering(answer: String) -> (SocketAddr, Arc<AtomicUsize>) {
             tokio::spawn(async move {
                 let mut request = [0; 8192];
                 let _ = client.read(&mut request).await;
-                // The client may have had enough of it.
+                // The client may have hung up before the end of the answer.
                 let _ = client.write_all(answer.as_bytes()).await;
             });
         }

@@ -145,7 +145,8 @@ async fn what_is_refunded_and_disputed_is_taken_back_once(backend: Backend) {
         let shop = Shop::open(backend).await;
         shop.gateway.grant("alice", 300, "gift").await;
         let session = shop.bought("alice").await;
-        // The seller gives it back while the bank takes it too: the credits were one purchase.
+        // The seller refunds the payment while the bank takes it back, too. The credits were bought
+        // only once.
         let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
         let (_, refunded) = shop.stripe.refund(&session, PRICE);
         if refunded_first {

@@ -25,7 +25,7 @@ async fn bought_before(earlier: &Shop, account: &str) -> (String, String) {
     (session, intent.unwrap().to_owned())
 }
 
-/// Writes a file, and says how it is imported.
+/// Writes a CSV file with these rows, and returns the arguments that import it.
 fn import(shop: &Shop, rows: &str) -> [&'static str; 3] {
     std::fs::write(shop.folder.path().join("accounts.csv"), rows).unwrap();
     ["import", "--csv", "accounts.csv"]
@@ -37,7 +37,7 @@ async fn refunds_and_disputes_of_imported_payments_take_credits_back(backend: Ba
     let (lost, lost_intent) = bought_before(&earlier, "lost").await;
     let (early, early_intent) = bought_before(&earlier, "early").await;
     let shop = Shop::open_at(backend, earlier.stripe.clone(), "").await;
-    // Heard of before anybody knows whose it is.
+    // The event of this refund comes before the import says whose payment it is.
     shop.deliver_all(&shop.stripe.refund(&early, PRICE / 4).1).await;
 
     let rows = format!(
@@ -199,7 +199,8 @@ async fn a_file_is_checked_whole_and_taken_whole_beside_a_gateway(backend: Backe
     };
     let good: String = (0..ROWS).map(row).collect();
     shop.gateway.grant("elsewhere", 3, "old-2400").await;
-    // One id is another account's: the last of three chunks has it, and nothing of the first moves.
+    // One id belongs to another account. The last of three chunks has it, and no row of the first
+    // chunk is imported.
     let arguments = import(&shop, &format!("{head}{good}"));
     let said = fails(shop.folder.path(), &arguments, 1);
     assert!(said.contains(":2402: This id was used before"), "{said}");

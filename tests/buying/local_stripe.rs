@@ -1,4 +1,4 @@
-//! The local Stripe of these tests is one, as far as Stripe's own SDK can tell.
+//! Stripe's own SDK finds no difference between the local Stripe of these tests and the real one.
 
 use serde_json::json;
 

@@ -25,7 +25,7 @@ fn reconcile(shop: &Shop, since: &str) -> String {
 
 async fn a_purchase_and_a_refund_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
     let mut shop = Shop::open(backend).await;
-    // Heard of whole; heard of in part; not at all.
+    // All events of `whole` arrive, a part of those of `part`, and none of `lost`.
     let whole = shop.bought("whole").await;
     shop.deliver_all(&shop.stripe.refund(&whole, 1975).1).await;
     let part = shop.bought("part").await;
@@ -69,7 +69,7 @@ async fn disputes_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
     let mut shop = Shop::open(backend).await;
     let (grant, taken, given) = (("grant", 500.0), ("clawback", -500.0), ("reinstatement", 500.0));
     let mut late = Vec::new();
-    // The sale was heard of, the dispute was not.
+    // The event of the sale arrived, the event of the dispute did not.
     for account in ["open", "won", "lost", "asked"] {
         let session = shop.bought(account).await;
         let dispute = if account == "asked" {
@@ -84,7 +84,7 @@ async fn disputes_whose_webhooks_were_lost_are_applied_once(backend: Backend) {
             _ => {}
         }
     }
-    // How it began was heard of, how it ended was not.
+    // The event of the dispute's beginning arrived, the event of its end did not.
     let session = shop.bought("returned").await;
     let (dispute, opened) = shop.stripe.dispute(&session, PRICE);
     shop.deliver_all(&opened).await;

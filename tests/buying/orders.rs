@@ -1,9 +1,10 @@
-//! Every order of a purchase's events, each sent up to three times, with a crash at each step: one right balance.
+//! Sends a purchase's events in every order, each event up to three times, with a crash at each step. All orders must
+//! end with the same balance.
 //!
-//! A purchase's life has six steps: its session completes unpaid, the payment arrives, two refunds of a
-//! quarter each, a dispute over the half that is left, and its end: won, lost or partly won. `FAREBOX_SEED`
-//! repeats a run. `FAREBOX_ROUNDS` makes the runs longer: every test sends all orders, and each event up to
-//! five times, in more rounds, on either ledger (`make test-orders`).
+//! A purchase's life has six steps: its session completes unpaid, the payment arrives, two refunds of a quarter each,
+//! a dispute over the half that is left, and the dispute's end: won, lost or partly won. `FAREBOX_SEED` repeats a
+//! run. `FAREBOX_ROUNDS` makes the runs longer: every test sends all orders, and each event up to five times, in more
+//! rounds, on either ledger (`make test-orders`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -70,7 +71,8 @@ async fn purchase(shop: &Shop, account: String, ending: Ending) -> Purchase {
     Purchase { account, steps, balance }
 }
 
-/// Expects the right balance, from one grant, with nothing frozen that was won.
+/// Waits for the right balance. Expects that it comes from one grant, and that the entries add up
+/// to it.
 async fn expect_settled(shop: &Shop, purchase: &Purchase, order: &str) {
     let account = &purchase.account;
     let right = eventually(async || shop.balance(account).await == purchase.balance);
@@ -97,14 +99,14 @@ fn permutations(n: usize) -> Vec<Vec<usize>> {
     shorter.iter().flat_map(|order| (0..n).map(move |place| at(order, place))).collect()
 }
 
-/// All 720 orders of the six steps in a file, where a purchase takes no time; on Redis and Postgres
-/// one in twelve, or all of them in a long run.
+/// All 720 orders of the six steps on the embedded ledger, where a purchase takes no time. On Redis
+/// and Postgres one order in twelve, or all of them in a long run.
 fn every_order(backend: Backend) -> Vec<Vec<usize>> {
     let count = if backend == Backend::Embedded { 720 } else { 60 };
     some_orders(count)
 }
 
-/// `count` orders by chance, or all 720 in a long run.
+/// `count` random orders, or all 720 in a long run.
 fn some_orders(count: usize) -> Vec<Vec<usize>> {
     let mut orders = permutations(6);
     assert_eq!(orders.len(), 720);
@@ -118,9 +120,9 @@ fn fewer_orders(backend: Backend) -> Vec<Vec<usize>> {
     some_orders(if backend == Backend::Embedded { 120 } else { 40 })
 }
 
-/// Purchases beside each other, each with its own order of the steps. All of them take their first
-/// step, then their second, …, each event of it [`times`]; while they do, the gateway is
-/// killed, so that each order sees a crash at each of its steps.
+/// Makes several purchases at once, each with its own order of the steps. All purchases take their
+/// first step, then their second, and so on, and each event of a step is sent [`times`]. The
+/// gateway is killed during each step, so that each order sees a crash at each of its steps.
 async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, ending: Ending) {
     let mut random = Random::seeded();
     let mut shop = Shop::open_with(backend, lines).await;
@@ -155,8 +157,8 @@ async fn in_each_order(backend: Backend, orders: &[Vec<usize>], lines: &str, end
     shop.close().await;
 }
 
-/// Delivers them side by side, and kills the gateway among them: those without a 200, which Stripe
-/// sends again.
+/// Delivers the events side by side, and kills the gateway meanwhile. Returns the events without a
+/// 200, which Stripe sends again.
 async fn deliver_through_a_crash<'a>(
     shop: &mut Shop,
     sent: &[(usize, &'a Event)],
@@ -176,7 +178,7 @@ async fn deliver_through_a_crash<'a>(
     unanswered.map(|(delivery, _)| *delivery).collect()
 }
 
-/// Each account hears in its endpoint's API version.
+/// The API version of the endpoint that gets this account's events.
 fn version_of(buyer: usize) -> &'static str {
     VERSIONS[buyer % VERSIONS.len()]
 }
@@ -210,8 +212,8 @@ async fn any_order_gives_one_balance_where_disputes_freeze_and_are_lost(backend:
     in_each_order(backend, &fewer_orders(backend), r#"on_dispute = "freeze""#, Ending::Lost).await;
 }
 
-/// Everything that Stripe may send for these purchases, each event [`times`], in any order: the number of
-/// the purchase, and the event.
+/// All events that Stripe may send for these purchases, each event [`times`], in random order. Each comes with the
+/// number of its purchase.
 fn deliveries<'a>(random: &mut Random, purchases: &'a [Purchase]) -> Vec<(usize, &'a Event)> {
     let mut all = Vec::new();
     for (number, purchase) in purchases.iter().enumerate() {
@@ -223,8 +225,9 @@ fn deliveries<'a>(random: &mut Random, purchases: &'a [Purchase]) -> Vec<(usize,
     all
 }
 
-/// Delivers with kill -9 at every step: before the event is sent (where Redis may forget all as
-/// well), while it is under way, or once it was answered. Stripe sends again what was not answered with 200, later.
+/// Delivers the events with a kill -9 at every step: before an event is sent (Redis may then lose all data as well),
+/// while the event is under way, or after its answer. Stripe later sends each event again that was not answered with
+/// 200.
 async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
     let mut random = Random::seeded();
     for round in 0..rounds {
@@ -267,7 +270,7 @@ async fn with_crashes(backend: Backend, lines: &str, rounds: usize) {
     }
 }
 
-/// Kills the gateway a moment after it was sent an event: whether it answered 200.
+/// Sends an event, and kills the gateway a moment later. Returns whether the answer was 200.
 async fn deliver_and_crash(
     shop: &mut Shop,
     event: &Event,

@@ -38,7 +38,7 @@ fn active_prices(stripe: &Stripe) -> Vec<Value> {
     prices
 }
 
-/// Everything that can be changed, without what only tells the time.
+/// Every product, price and webhook endpoint at Stripe.
 fn everything(stripe: &Stripe) -> Vec<Value> {
     ["product", "price", "webhook_endpoint"].iter().flat_map(|kind| stripe.all(kind)).collect()
 }
@@ -264,7 +264,7 @@ async fn a_failure_of_stripe_s_is_said_and_can_be_tried_again() {
         assert!(said.len() > 20 && !said.contains(SECRET_KEY), "{fault:?}: {said}");
         stripe.heal();
     }
-    // Half of it was done when Stripe went away.
+    // Half of the sync was done when Stripe went away.
     stripe.fail("/v1/webhook_endpoints", Fault::Status(500));
     fails(folder.path(), &SYNC, 1);
     stripe.heal();

@@ -22,7 +22,7 @@ const BUYER: [&str; 6] = [
     "4242",
 ];
 
-/// A purchase and what became of it, with the buyer in each event.
+/// A purchase, with its refunds and disputes. Each event has the buyer's data.
 async fn life_of_a_purchase(shop: &Shop) -> Vec<Event> {
     let stripe = &shop.stripe;
     let session = shop.buy("alice", "pack-500").await;
@@ -38,7 +38,7 @@ async fn life_of_a_purchase(shop: &Shop) -> Vec<Event> {
     events.extend(stripe.expire(&abandoned));
     let nobody = json!({ "id": "cus_1", "object": "customer" });
     events.push(stripe.event("customer.created", nobody));
-    // One that cannot be taken up.
+    // An event that cannot be applied.
     events.push(stripe.event("refund.created", json!({ "id": "re_odd", "object": "refund" })));
     events.iter().map(with_buyer).collect()
 }
@@ -77,7 +77,7 @@ async fn states(shop: &Shop) -> Vec<(String, String)> {
     states
 }
 
-/// Takes every event up once more: nothing may come of it that had not come before.
+/// Replays every event. Nothing may change that the event had not changed before.
 async fn replay_all(shop: &Shop) {
     let (before, lines) = (states(shop).await, shop.kinds("alice").await);
     for (id, state) in &before {
@@ -125,11 +125,13 @@ async fn what_an_earlier_version_kept_of_buyers_is_trimmed_at_the_start(backend:
     assert!(shop.gateway.terminate().success());
     let folder = shop.folder.path();
     let trimmed = shop.place.payloads(folder).await;
-    // As it was: whole, written again with each change of state, in front of this migration.
+    // The state before this migration: each event is whole, and was written again with each change
+    // of its state.
     for (n, event) in events.iter().enumerate() {
         let mut whole = event.body(VERSION).replace('\'', "''");
         if n % 2 == 0 {
-            // Half of an emoji, where Stripe cut a text: Postgres does not take it for JSON.
+            // Half of an emoji, as if Stripe had cut a text in it. Postgres does not accept this as
+            // JSON.
             whole = whole.replace("\\\\ud83d", "\\ud83d");
         }
         let set = |table: &str| {

@@ -51,7 +51,7 @@ async fn a_refund_counts_once_under_both_of_its_names(backend: Backend) {
         let lines = shop.kinds("alice").await;
         let taken = lines.iter().filter(|(kind, _)| kind == "clawback").map(|(_, credits)| credits);
         assert_eq!(taken.sum::<f64>(), -250.0, "{lines:?}");
-        // One line each, or one for both where the charge's event told of both at first.
+        // One line for each refund, or one for both if the charge's event named both at first.
         assert!((2..=3).contains(&lines.len()), "{lines:?}");
         shop.close().await;
     }
@@ -141,7 +141,7 @@ async fn refunds_beside_one_that_failed_count_in_any_order(backend: Backend) {
         let account = format!("buyer-{n}");
         let session = shop.bought(&account).await;
         let (failing, mut events) = shop.stripe.refund(&session, 3950);
-        // Another one before it came back, or after.
+        // Another refund is made before this one fails, or after.
         if n % 2 == 0 {
             events.extend(shop.stripe.refund(&session, 1975).1);
             events.extend(shop.stripe.fail_refund(&failing));

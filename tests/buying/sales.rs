@@ -68,8 +68,8 @@ async fn views_checkouts_purchases_buyers_and_revenue_are_counted(backend: Backe
     shop.close().await;
 }
 
-/// Two packs sold and three of five webhooks failed, as a Prometheus sees them that scrapes before and
-/// after: with the rules and alerts that are shipped, and with a gateway that starts anew in between.
+/// Two packs are sold, and three of five webhooks fail. A Prometheus that scrapes before and after that sees all of
+/// it with the shipped rules and alerts, even if the gateway restarts in between.
 async fn a_small_seller_s_first_sales_and_failures_are_seen_by_the_rules_and_alerts(
     backend: Backend,
 ) {
@@ -165,7 +165,7 @@ async fn a_seller_s_figures_are_told_from_the_ledger(backend: Backend) {
 #[derive(Default)]
 struct Scrapes(Vec<HashMap<String, f64>>);
 
-/// How many scrapes each of those stands for, two minutes apart.
+/// The number of scrapes, two minutes apart, for which each sample stands.
 const EACH: usize = 5;
 
 impl Scrapes {
@@ -175,8 +175,9 @@ impl Scrapes {
         self.0.push(series);
     }
 
-    /// Has promtool run the shipped rules and alerts on them, and compare at the end, to three
-    /// decimals: each a name, its labels beside the job, and the value.
+    /// Has promtool run the shipped rules and alerts on the scrapes and compare the values at the
+    /// end, to three decimals. Each element of `expected` is a name, its labels besides the job,
+    /// and the value.
     fn expect(&self, expected: &[(&str, &str, f64)]) {
         let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
         let names: BTreeSet<&String> = self.0.iter().flat_map(HashMap::keys).collect();

@@ -31,8 +31,8 @@ async fn balance(demo: &Process, key: &str) -> f64 {
     Answer::of(request).await.expect(200)["balance"].as_f64().unwrap()
 }
 
-/// The first form of a page, as a browser would send it when its button is pressed: where, how,
-/// and what.
+/// The first form of a page, as a browser would send it when its button is pressed: the address,
+/// the method and the fields.
 fn form(page: &str, address: &Url) -> (Url, String, Vec<(String, String)>) {
     let start = page.find("<form").unwrap_or_else(|| panic!("no form: {page}"));
     let end = start + page[start..].find("</form>").unwrap();
@@ -182,7 +182,7 @@ fn with_a_file_that_names_a_live_key_the_demo_refuses_to_start() {
     }
 }
 
-/// A key for tests, one whose variable is not set, and one that is no text stop nobody.
+/// A test key, a key whose variable is not set, and a key that is no text do not stop the demo.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_file_that_names_no_live_key_the_demo_starts() {
     let folder = tempfile::tempdir().unwrap();
@@ -293,7 +293,7 @@ async fn the_sandbox_s_page_shows_the_seller_and_speaks_the_buyer_s_language() {
         assert!(policy.contains("img-src 'self';"), "{policy}");
         assert_eq!(answer.header("vary"), "accept-language");
     }
-    // The end of it, too.
+    // The page after the checkout is in the buyer's language as well.
     let (action, _, _) = form(&page(&address, "fr").await.text, &address.parse().unwrap());
     let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     stay.no_proxy().build().unwrap().post(action).send().await.unwrap();

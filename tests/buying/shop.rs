@@ -30,7 +30,7 @@ pub struct Shop {
     pub place: Place,
 }
 
-/// gateway.toml with packs and `[stripe]`, in which `lines` stand too. Its ledger is the embedded
+/// A gateway.toml with packs and `[stripe]`, which also has `lines`. Its ledger is the embedded
 /// one; [`Shop::open_on`] puts another in its place.
 pub fn config(upstream: &Upstream, stripe: &Stripe, lines: &str) -> String {
     let more = [TWO_PACKS, &stripe.section(lines)].concat();
@@ -73,12 +73,13 @@ impl Shop {
         self.place.mend(&self.gateway);
     }
 
-    /// Copies the ledger; the copy's name.
+    /// Copies the ledger, and returns the copy's name.
     pub fn back_up(&self) -> String {
         self.place.back_up(self.folder.path())
     }
 
-    /// kill -9, and a new start on a copy of the ledger: what it had besides is lost.
+    /// kill -9, and a new start on a copy of the ledger. Everything that is not in the copy is
+    /// lost.
     pub fn crash_back_to(&mut self, copy: &str) {
         self.gateway.kill();
         let before = self.place.lines();
@@ -93,7 +94,7 @@ impl Shop {
         self.restart();
     }
 
-    /// The same, and what Redis remembers is gone too.
+    /// Like [`Self::crash`], but Redis also loses its memory.
     pub fn crash_and_forget(&mut self) {
         self.gateway.kill();
         self.place.forget();
@@ -113,13 +114,13 @@ impl Shop {
         Answer::of(request.body(json!({ "pack": pack }).to_string())).await
     }
 
-    /// Buys a pack as far as Stripe's page: the session's id.
+    /// Buys a pack as far as Stripe's page, and returns the session's id.
     pub async fn buy(&self, account: &str, pack: &str) -> String {
         let bought = self.try_buy(account, pack).await.expect(200);
         bought["session_id"].as_str().unwrap().to_owned()
     }
 
-    /// Buys and pays pack-500, and waits for its credits: the session's id.
+    /// Buys and pays pack-500, waits for its credits, and returns the session's id.
     pub async fn bought(&self, account: &str) -> String {
         let before = self.balance(account).await;
         let session = self.buy(account, "pack-500").await;
@@ -175,8 +176,8 @@ impl Shop {
         self.gateway.admin(Method::GET, &format!("/admin/accounts/{account}"), "").await
     }
 
-    /// Waits until the balance is this: what was stored may be applied a moment later, and a
-    /// ledger that was away is back a moment later.
+    /// Waits until the balance is `expected`. A stored event may be applied a moment later, and a
+    /// ledger that was away may need a moment to return.
     #[track_caller]
     pub fn expect_balance(&self, account: &str, expected: i64) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -202,7 +203,7 @@ impl Shop {
         lines.iter().rev().map(short).collect()
     }
 
-    /// The same; none for an account that is not there.
+    /// Like [`Self::kinds`]; empty for an account that does not exist.
     pub async fn kinds_or_none(&self, account: &str) -> Vec<(String, f64)> {
         let path = format!("/admin/accounts/{account}");
         if self.gateway.admin(Method::GET, &path, "").await.status == 404 {
@@ -249,8 +250,8 @@ impl Shop {
         text.lines().filter(|line| line.starts_with(prefix)).map(series).collect()
     }
 
-    /// Expects that the ledger's invariants hold, that it stops as asked, and that nothing that
-    /// must stay secret was said.
+    /// Expects that the ledger's invariants hold, that the gateway stops when it is asked to, and
+    /// that its output has no secret in it.
     pub async fn close(mut self) {
         self.gateway.assert_reconciled().await;
         assert!(self.gateway.terminate().success());
@@ -262,7 +263,7 @@ impl Shop {
     }
 }
 
-/// The whole credits of an account; `None` if there is no saying.
+/// The whole credits of an account; `None` if the answer does not tell them.
 fn balance_in(shown: &Answer) -> Option<i64> {
     match shown.status.as_u16() {
         200 => shown.json()["balance"].as_i64(),
@@ -271,7 +272,8 @@ fn balance_in(shown: &Answer) -> Option<i64> {
     }
 }
 
-/// How a command ends that must not go on, and what it says; one that goes on is killed.
+/// Runs a command that must end by itself. Returns its exit code and its output. A command that
+/// goes on is killed.
 pub fn ends(mut command: Command) -> (Option<i32>, String) {
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let limit = Instant::now() + Duration::from_secs(20);

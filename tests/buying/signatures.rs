@@ -122,7 +122,7 @@ async fn what_stripe_did_not_sign_is_refused() {
     refused(&Answer::of(get).await, "GET");
     assert_eq!(shop.balance("mallory").await, 0);
 
-    // All of this was refused for what it was: the same event is good when Stripe sends it.
+    // The refusals had no other cause: the same event is accepted when Stripe sends it.
     shop.send(&body, &good).await.expect(200);
     shop.expect_lines("mallory", &[("grant", 500.0)]).await;
     shop.close().await;

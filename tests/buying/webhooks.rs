@@ -1,4 +1,4 @@
-//! Each event changes a balance once, and as it should.
+//! Each event changes a balance once, by the right amount.
 
 use serde_json::json;
 
@@ -67,7 +67,7 @@ async fn nothing_is_granted_before_it_is_paid(backend: Backend) {
     shop.deliver_all(&shop.stripe.pay_later(&failed)).await;
     let expired = shop.buy("carol", "pack-500").await;
     shop.deliver_all(&shop.stripe.expire(&expired)).await;
-    // Something paid behind them, so that they have had their turn.
+    // A purchase after these events shows that they have been handled.
     shop.bought("dave").await;
     for account in ["alice", "bob", "carol"] {
         assert_eq!(shop.balance(account).await, 0, "{account}");

@@ -12,7 +12,7 @@ in_both_modes!(
     while_redis_stands_still_a_503_comes_at_once,
 );
 
-/// The time that the usual 503 takes where the ledger is known to be away.
+/// The longest time of the usual 503 if the ledger is known to be away.
 const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// Calls one after the other, each of which must be 503. Returns the time of the middle one.
@@ -32,7 +32,8 @@ async fn refusals(cluster: &Cluster, calls: usize) -> Duration {
     times[calls / 2]
 }
 
-/// Many callers at once, as clients that try again: each of them gets 503 soon, though they share two cores.
+/// Calls from many callers at once, who try again like real clients. Each gets its 503 soon, though they share two
+/// cores.
 async fn crowd(cluster: &Cluster, callers: usize) {
     let gateway = cluster.gateway(0);
     let asked = Instant::now();
@@ -134,7 +135,8 @@ async fn strict_without_postgres_asks_redis_for_no_hold() {
     cluster.check(&[]).await;
 }
 
-/// A role, or a database, that commits asynchronously. Postgres itself says how each transaction is going to commit.
+/// A role, or a database, is set to commit asynchronously. Postgres itself tells how each transaction is going to
+/// commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_commits_to_the_disk_whatever_the_role_is_set_to() {
     const NOTES: &str = "CREATE TABLE farebox.notes (commits text); \

@@ -1,5 +1,5 @@
-//! PgBouncer in transaction mode between the gateways and Postgres: each transaction may run in another
-//! session, so nothing may be left in one or be looked for there.
+//! PgBouncer in transaction mode between the gateways and Postgres: each transaction may run in another session, so
+//! no transaction may leave state in a session for the next one.
 
 use std::time::{Duration, Instant};
 
@@ -66,14 +66,14 @@ async fn a_ledger_behind_pgbouncer_works_and_survives_what_others_do(durability:
 /// How soon an operator is told what a start waits for.
 const SAID_WITHIN: Duration = Duration::from_secs(5);
 
-/// PgBouncer takes connections where there is no Postgres behind it, and lets those wait who ask.
+/// PgBouncer accepts connections even if there is no Postgres behind it, and lets its clients wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
     let plan = Plan { has_bouncer: true, ..Plan::new(Durability::Strict, 1) };
     let mut cluster = Cluster::of(&plan).await;
     cluster.stop_gateway(0);
-    // Postgres is gone, or takes connections and answers nobody, as where packets are dropped; PgBouncer
-    // has spoken to it before, and greets in its name, or has not.
+    // Postgres is gone, or accepts connections without answering, as if packets were dropped. PgBouncer either has
+    // spoken to it before, and then greets clients in its name, or has not.
     for (is_gone, is_known) in [(true, true), (false, false), (false, true)] {
         if !is_known {
             cluster.bouncer.as_mut().unwrap().stop();
@@ -103,7 +103,7 @@ async fn a_start_behind_a_pgbouncer_without_postgres_says_what_it_waits_for() {
         gateway.post("alice", ROUTE).await.expect(200);
         assert!(gateway.terminate().success(), "{}", gateway.stderr());
     }
-    // As long as it stays away, the start ends as with any other, and says why.
+    // If Postgres stays away, the start ends as it does without PgBouncer, and says why.
     cluster.postgres.pause();
     cluster.members[0].begin_again();
     let gateway = &mut cluster.members[0].process;

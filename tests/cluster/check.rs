@@ -1,5 +1,5 @@
-//! Properties that hold at rest, after whatever happened: the upstream's log, the clients' answers and
-//! the ledger beside each other, line by line.
+//! Properties that hold at rest, whatever happened before. They compare the upstream's log, the clients' answers and
+//! the ledger, line by line.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ pub struct Checked {
 pub struct Excuse {
     /// Redis and a gateway were lost at once: so many captures may be missing.
     pub lost: usize,
-    /// Clients left as soon as their requests were sent: so many may be charged that the upstream did not read
-    /// before its connection was closed.
+    /// The number of calls that may be charged although the upstream did not read them: their clients left as soon as
+    /// the requests were sent, and the connection was closed.
     pub unread: usize,
 }
 
@@ -46,7 +46,7 @@ impl Cluster {
         self.check_with(calls, Excuse::default())
     }
 
-    /// The same after a fault that may lose something.
+    /// Like [`Self::check`], after a fault that may lose something.
     #[track_caller]
     pub fn check_with(&self, calls: &[Call], excuse: Excuse) -> impl Future<Output = Checked> {
         let caller = std::panic::Location::caller();
@@ -71,8 +71,8 @@ impl Cluster {
         }
     }
 
-    /// An account that has credits is never refused for the lack of them, and our own failure is 503. A
-    /// connection breaks only when its gateway goes.
+    /// Checks the clients' answers. An account that has credits is never refused for lack of credits, and a failure
+    /// of Farebox's own is 503. A connection breaks only when its gateway ends.
     fn answers_make_sense(&self, calls: &[Call]) {
         for call in calls {
             match &call.end {
@@ -123,8 +123,8 @@ impl Cluster {
         Ok(Checked { calls: calls.len(), entries, in_flight_at_kills })
     }
 
-    /// The upstream's log beside the captures and the clients' answers. Returns how many calls have
-    /// no capture because their gateway was killed just then.
+    /// Compares the upstream's log with the captures and the clients' answers. Returns how many
+    /// calls have no capture because their gateway was killed just then.
     fn join(
         &self,
         served: &[Served],
@@ -181,8 +181,9 @@ impl Cluster {
         Ok(excused.len())
     }
 
-    /// A client's call is captured in one queue before its next one is held. So a kill can lose of
-    /// each client's calls the last one at most.
+    /// Whether the call was in flight when its gateway was killed. A client's call is captured
+    /// before its next call is held, in one queue. So a kill can lose only the last call of each
+    /// client.
     fn was_in_flight_at_a_kill(&self, request: &Served, served: &[Served]) -> bool {
         let gateway = gateway_of(request.client, self.members.len());
         let mut kills = self.kills.iter().filter(|kill| kill.gateway == gateway);
@@ -213,7 +214,8 @@ impl Cluster {
         )
     }
 
-    /// Holds of calls that a killed gateway had live until they expire; nothing else is held.
+    /// Checks that nothing is held, except for calls of a killed gateway, whose holds live until
+    /// they expire.
     async fn nothing_is_held(&self, served: &[Served]) -> Result<(), String> {
         let clients = served.iter().map(|request| request.client).filter(|n| *n != usize::MAX);
         let clients = clients.max().map_or(0, |last| last + 1);
@@ -234,7 +236,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Every gateway shows the same balance: to the operator, and to the account, out of Redis.
+    /// Checks that every gateway shows this balance to the operator and, from Redis, to the
+    /// account.
     async fn everybody_says(&self, account: &str, balance: i64) -> Result<(), String> {
         for Member { process, .. } in &self.members {
             let own = process.client.get(process.url("/credits/balance"));
@@ -248,7 +251,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Postgres by itself: balances are sums, and no number of a sequence is missing.
+    /// Checks Postgres by itself: balances are sums, and no number of a sequence is missing.
     fn postgres_adds_up(&self) -> Result<(), String> {
         const WRONG: &str = "SELECT id, balance, seq, sum, last, count FROM farebox.accounts \
              LEFT JOIN (SELECT account, sum(amount), max(seq) AS last, count(*) \
@@ -276,13 +279,13 @@ impl Cluster {
     }
 }
 
-/// The body of an answer that is 200. A gateway may refuse for a moment: it first has to notice that a
-/// connection of before a fault is gone.
+/// The body of an answer that is 200. After a fault, a gateway may refuse for a moment, until it notices that an old
+/// connection is gone.
 fn answered(answer: Answer) -> Result<Value, String> {
     if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
 }
 
-/// The operator's view.
+/// Reads a path of the admin listener, as an operator does.
 async fn ask(process: &Process, path: &str) -> Result<Value, String> {
     answered(process.admin(http::Method::GET, path, "").await)
 }
@@ -303,7 +306,8 @@ async fn transactions(process: &Process, account: &str) -> Result<Vec<Value>, St
     }
 }
 
-/// An entry has what its call cost: by its usage, or by what was delivered of a stream that ended short.
+/// Checks that an entry charges what its call cost: by its usage, or by the delivered part of a stream that was cut
+/// short.
 fn is_exact(line: &Value, used: Option<Used>, cut_short: Option<i64>) -> Result<(), String> {
     let Some(used) = used else {
         let is_fixed = micros(&line["amount"]) == -PRICE * MICROS;
@@ -322,7 +326,8 @@ fn is_exact(line: &Value, used: Option<Used>, cut_short: Option<i64>) -> Result<
     Ok(())
 }
 
-/// Newest first, each line's balance is the one before it and its amount; in micro-credits.
+/// Checks that each line's balance is the balance before it plus its amount. `lines` has the newest
+/// first. Returns the newest balance, in micro-credits.
 fn lines_add_up(account: &str, lines: &[Value]) -> Result<i64, String> {
     let mut balance = 0;
     for line in lines.iter().rev() {

@@ -1,6 +1,6 @@
-//! Clocks that jump by most of an hour, as after a mistake with time zones: of a gateway, and of
-//! Postgres, where the leases are. libfaketime moves the clock of one process. It cannot move
-//! Redis's: it does not get along with the jemalloc that Redis is built with.
+//! The clocks of a gateway and of Postgres, which stores the leases, jump by most of an hour, as
+//! after a mistake with time zones. libfaketime moves the clock of one process. It cannot move
+//! Redis's clock, because it does not work with the jemalloc that Redis is built with.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn jumps(clock: &Clock, plan: &Plan) {
     cluster.check(&calls).await;
 }
 
-/// A call that takes so long, through one gateway.
+/// Makes a call through one gateway, whose answer takes `delay`, and returns its status.
 async fn call(cluster: &Cluster, gateway: usize, delay: Duration) -> u16 {
     let process = cluster.gateway(gateway);
     let request = process.client.post(process.url(ROUTE)).bearer_auth(token("alice"));
@@ -52,7 +52,8 @@ async fn call(cluster: &Cluster, gateway: usize, delay: Duration) -> u16 {
     answer.await.unwrap().status().as_u16()
 }
 
-/// Redis asks for the fate of an id that it takes for old, and remembers that Postgres does not know it.
+/// If Redis takes an id for old, it asks for the id's fate, and remembers that Postgres does not know the id. For new
+/// calls it must remember no such id.
 async fn a_gateway_whose_clock_is_minutes_off_asks_postgres_about_no_new_call(
     durability: Durability,
 ) {

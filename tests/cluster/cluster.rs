@@ -47,7 +47,7 @@ pub struct Plan {
     pub durability: Durability,
     pub gateways: usize,
     pub persistence: Persistence,
-    /// A source of randomness, if not of a seed of its own.
+    /// The source of randomness; `None` for one with a seed of its own.
     pub random: Option<Random>,
     /// Environment variables to add for every gateway.
     pub gateway_env: Vec<(String, String)>,
@@ -63,7 +63,7 @@ pub struct Plan {
     pub ledger_lines: String,
     /// Sections to add to gateway.toml.
     pub sections: String,
-    /// The address of Redis, `{}` for where a gateway's own line to it begins.
+    /// The URL of Redis, with `{}` in place of the address of a gateway's own line to it.
     pub redis_url: Option<String>,
 }
 
@@ -146,12 +146,12 @@ impl Member {
         Self { process, to_redis, to_postgres, to_replica, to_standby, folder, text, env }
     }
 
-    /// Starts again on the same ports, after its end.
+    /// Starts the gateway again on the same ports, after its end.
     pub fn restart(&mut self) {
         self.process = serve(&self.folder, &self.text, &self.env);
     }
 
-    /// The same, without waiting until it serves.
+    /// Like [`Self::restart`], without waiting until it serves.
     pub fn begin_again(&mut self) {
         let env: Vec<_> = self.env.iter().map(|(name, value)| (&**name, &**value)).collect();
         self.process = Process::begin_serving(self.folder.path(), &env);
@@ -167,7 +167,7 @@ impl Member {
         self.process.signal("CONT");
     }
 
-    /// One of its metrics, summed over its labels.
+    /// The value of one of this gateway's metrics, summed over its labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let url = format!("http://{}/metrics", self.process.admin);
         let text = self.process.client.get(url).send().await.unwrap().text().await.unwrap();
@@ -185,7 +185,7 @@ fn serve(folder: &TempDir, text: &str, env: &[(String, String)]) -> Process {
     Process::serve_in(folder.path(), text, &env)
 }
 
-/// When a gateway was not there, or about to go.
+/// The time in which a gateway was gone, or about to go.
 #[derive(Clone, Copy, Debug)]
 pub struct Gone {
     pub gateway: usize,
@@ -195,7 +195,7 @@ pub struct Gone {
 
 /// A whole cluster, which is ended when it is dropped.
 pub struct Cluster {
-    // First: gateways end before what they use.
+    // This is the first field, so that the gateways end before the servers that they use.
     pub members: Vec<Member>,
     pub redis: Redis,
     /// Masters that were demoted, and still run.
@@ -207,7 +207,7 @@ pub struct Cluster {
     pub upstream: Upstream,
     pub random: Random,
     pub persistence: Persistence,
-    /// Gateways that were killed: what one was just doing may have no capture.
+    /// Gateways that were killed. The calls that they ran at that moment may have no capture.
     pub kills: Vec<Gone>,
     /// Gateways that were told to end: they hang up, and lose nothing.
     pub stops: Vec<Gone>,
@@ -226,14 +226,14 @@ impl Cluster {
         Self::around(plan, redis).await
     }
 
-    /// Around a Redis that runs already.
+    /// Starts a cluster around a Redis that runs already.
     pub async fn around(plan: &Plan, redis: Redis) -> Self {
         let random = plan.random.clone().unwrap_or_else(Random::seeded);
         let postgres = Postgres::start_with(Disk::Relaxed, &plan.postgres_env);
         Self::between(plan, redis, postgres, random).await
     }
 
-    /// Between a Redis and a Postgres that run already.
+    /// Starts a cluster on a Redis and a Postgres that run already.
     pub async fn between(plan: &Plan, redis: Redis, postgres: Postgres, random: Random) -> Self {
         let database = postgres.database();
         let bouncer = plan.has_bouncer.then(|| Bouncer::before(&postgres));
@@ -281,14 +281,14 @@ impl Cluster {
         Load::start(&gateways, shape, &mut self.random)
     }
 
-    /// SIGKILL, and takes note of it.
+    /// Kills a gateway (SIGKILL), and notes the time in `kills`.
     pub fn kill_gateway(&mut self, number: usize) {
         let from = Instant::now();
         self.members[number].process.kill();
         self.kills.push(Gone { gateway: number, from, to: Instant::now() });
     }
 
-    /// Starts it again, after its end.
+    /// Starts a gateway again, after its end.
     pub fn restart_gateway(&mut self, number: usize) {
         // Requests sent before arrive a moment later; from here on they are the new gateway's.
         let now = Instant::now();
@@ -298,7 +298,7 @@ impl Cluster {
         self.members[number].restart();
     }
 
-    /// SIGTERM, waits for its end, and takes note of it.
+    /// Stops a gateway (SIGTERM), waits for its end, and notes the time in `stops`.
     pub fn stop_gateway(&mut self, number: usize) {
         let from = Instant::now();
         let process = &mut self.members[number].process;
@@ -307,7 +307,7 @@ impl Cluster {
         self.stops.push(Gone { gateway: number, from, to: Instant::now() });
     }
 
-    /// Waits for a moment that nobody can foresee: so many milliseconds.
+    /// Waits for a random time, from `from` to `to` milliseconds.
     pub async fn some_time(&mut self, from: u64, to: u64) {
         let time = self.random.millis(from, to);
         tokio::time::sleep(time).await;
@@ -317,7 +317,8 @@ impl Cluster {
     pub async fn grant(&mut self, account: &str, credits: i64, id: &str) -> Value {
         let gateway = self.any_gateway();
         *self.granted.entry(account.to_owned()).or_default() += credits;
-        // On a machine that is busy Postgres may be late, once: under its id it counts once.
+        // On a busy machine Postgres may be late once. The grant is then sent again, and counts
+        // once under its id.
         let path = format!("/admin/accounts/{account}/grants");
         let body = format!(r#"{{"credits":{credits},"id":"{id}"}}"#);
         let granted = async || self.gateway(gateway).admin(Method::POST, &path, &body).await;
@@ -326,7 +327,7 @@ impl Cluster {
         answer.expect(200)
     }
 
-    /// One of them, at random.
+    /// The number of a random gateway.
     pub fn any_gateway(&mut self) -> usize {
         self.random.below(self.members.len())
     }
@@ -340,7 +341,8 @@ impl Cluster {
         (text("id"), text("key"))
     }
 
-    /// `farebox` with these arguments on the config of one gateway: what it said, if it succeeded.
+    /// Runs `farebox` with these arguments on the config of one gateway. Returns its whole output,
+    /// as an error if it fails.
     pub fn run(&self, gateway: usize, arguments: &[&str]) -> Result<String, String> {
         let output = command(self.members[gateway].folder.path(), arguments, &[]).output().unwrap();
         let said = [output.stdout, output.stderr].concat();

@@ -1,5 +1,5 @@
-//! Postgres fails over to an asynchronous replica that lacks the last seconds, or comes back without them
-//! and nobody can tell. No charge is lost, and every grant that is lost is noticed.
+//! Postgres fails over to an asynchronous replica that lacks the last seconds, or comes back without the last seconds
+//! and without any sign of that. No charge is lost, and every grant that is lost is noticed.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ struct Standby {
 }
 
 impl Standby {
-    /// One that has everything.
+    /// Starts a standby, and waits until it has everything.
     async fn of(cluster: &Cluster) -> Self {
         let line = CutProxy::before(cluster.postgres.address()).await;
         let postgres = cluster.postgres.replica_through(line.address());
@@ -43,7 +43,7 @@ impl Standby {
         self.postgres.sql(&cluster.database, sql)
     }
 
-    /// The primary dies, and this one takes over.
+    /// Kills the primary, and lets this standby take over.
     fn take_over(self, cluster: &mut Cluster) {
         cluster.postgres.kill();
         self.postgres.promote();
@@ -60,8 +60,8 @@ async fn a_replica_that_lacks_the_last_seconds_takes_over_and_no_charge_is_lost(
     lose_the_last_seconds(durability, false).await;
 }
 
-/// Redis lost its scripts after the replica fell behind, so the charges are in two epochs, and Postgres knows only the
-/// first.
+/// Redis lost its scripts after the replica fell behind. So the charges are in two epochs, and the promoted Postgres
+/// knows only the first.
 async fn a_replica_that_lacks_the_beginning_of_the_epoch_takes_over_and_no_charge_is_lost(
     durability: Durability,
 ) {

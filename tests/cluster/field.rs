@@ -1,5 +1,5 @@
-//! Drift, leaks and replicas, as users of other gateways report them. Each row of that list is a
-//! named test, here or in the modules beside this one (`main.rs` has the table).
+//! Failures with drift, leaks and replicas that users of other gateways report. Each of these
+//! failures has a test here or in another module of this binary (`main.rs` has the table).
 
 use std::time::Duration;
 
@@ -41,7 +41,8 @@ async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) 
             tokio::spawn(call.send())
         });
         for call in calls.collect::<Vec<_>>() {
-            // Given up on, or refused while the others hold all that there is.
+            // The client may have given up on the call, or the call was refused while others held
+            // all credits.
             let _ = call.await.unwrap();
         }
         let free = async || cluster.gateway(0).account("erin").await["held"] == 0;
@@ -73,7 +74,8 @@ async fn spending_neither_deadlocks_nor_exhausts_the_database(durability: Durabi
     assert!(!cluster.postgres.said().contains("deadlock"), "{}", cluster.postgres.said());
 }
 
-/// The outbox is empty once Postgres has it. Redis keeps it for some minutes all the same, unless the memory is needed.
+/// Batches leave the outbox once Postgres has them. Redis still keeps their entries for some minutes, unless it needs
+/// the memory.
 async fn what_redis_keeps_does_not_grow_with_the_calls(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let load = cluster.load();

@@ -1,5 +1,5 @@
-//! Nothing grows for ever but entries, and these are folded by month: the ids of calls go with their months, those of
-//! grants, payments and the API's holds stay, and a refused call leaves nothing.
+//! Only entries grow for ever, and they are folded by month. The ids of calls are dropped with their months; the ids
+//! of grants, payments and the API's holds stay. A refused call leaves nothing.
 
 use futures_util::StreamExt as _;
 use http::Method;

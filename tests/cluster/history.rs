@@ -2,15 +2,15 @@
 
 use crate::cluster::Cluster;
 
-/// How many entries, of whom.
+/// The number of entries to write, and their accounts.
 #[derive(Clone, Copy, Debug)]
 pub struct History {
     pub months: u32,
     /// Accounts `old-000001` and so on.
     pub accounts: u32,
-    /// Entries of the first of them.
+    /// The number of entries of the first account.
     pub of_the_first: u32,
-    /// Entries of each other one.
+    /// The number of entries of each other account.
     pub of_each: u32,
 }
 
@@ -27,7 +27,7 @@ impl Cluster {
         self.postgres.sql(&self.database, sql)
     }
 
-    /// Makes the partitions of so many months before this one.
+    /// Makes the partitions of this number of months before the present one.
     pub fn make_months_back(&self, months: u32) {
         self.sql(&format!(
             "DO $$ DECLARE at timestamp; BEGIN FOR i IN 1..{months} LOOP \
@@ -40,8 +40,8 @@ impl Cluster {
         ));
     }
 
-    /// Writes entries as they would have come over the last months: a grant to each account, then
-    /// captures, those of all accounts mixed as time mixes them. The last month is the one before this.
+    /// Writes entries as if they had been made over the last months: a grant to each account, then captures, in which
+    /// the accounts are mixed as in real traffic. The last of these months is the one before this.
     pub fn write_history(&self, history: &History) {
         let History { months, accounts, of_the_first, of_each } = *history;
         self.make_months_back(months);
@@ -79,7 +79,7 @@ impl Cluster {
         self.sql("VACUUM ANALYZE");
     }
 
-    /// Makes all that happened so far older by so many days.
+    /// Makes everything that happened so far older by this number of days.
     pub fn age(&self, days: u32) {
         // Triggers keep entries immutable, so this session runs without triggers.
         self.sql(&format!(

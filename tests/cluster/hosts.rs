@@ -1,5 +1,5 @@
-//! Postgres is a list of hosts, of which the one that takes writes is used: a standby is passed over, and one that is
-//! promoted is found.
+//! `postgres_url` lists several hosts, of which a gateway uses the one that accepts writes. It passes over a standby,
+//! and finds a standby that was promoted.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ in_both_modes!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Loss {
     Killed,
-    /// Its packets are dropped, and nobody is told.
+    /// The primary's packets are dropped, and no client gets an error.
     Vanished,
 }
 
@@ -74,8 +74,8 @@ async fn follow(cluster: &Cluster, standby: &Postgres) {
     }
 }
 
-/// A single address may lead to a standby, too: nothing is served from it, and the primary is used once the address
-/// leads there.
+/// A single address may lead to a standby, too. The gateway serves nothing from the standby, and uses the primary
+/// once the address leads there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_leads_to_a_standby_is_not_used() {
     let plan = Plan { has_standby: true, ..Plan::new(Durability::Strict, 1) };

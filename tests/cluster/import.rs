@@ -1,5 +1,5 @@
-//! Outgrowing one machine: `farebox import --from` moves an embedded ledger into Redis and Postgres,
-//! and nobody who calls notices.
+//! A seller outgrows one machine: `farebox import --from` moves an embedded ledger into Redis and Postgres, and no
+//! caller notices.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::support::stripe::Stripe;
 use crate::support::stripe::event::{Event, VERSION};
 use crate::support::{Upstream, eventually};
 
-/// Moves `ledger.db`, as an operator types it.
+/// The arguments that move `ledger.db`, as an operator types them.
 const IMPORT: [&str; 5] = ["import", "--from", "ledger.db", "--config", "cluster.toml"];
 
 /// A seller with an embedded ledger, and an empty Redis and Postgres beside it.
@@ -102,7 +102,7 @@ pub async fn deliver(gateway: &Process, events: &[Event]) {
     }
 }
 
-/// An account's balance; none for an unknown one.
+/// An account's transactions, newest first; none for an unknown account.
 async fn lines(gateway: &Process, account: &str) -> Vec<Value> {
     let path = format!("/admin/accounts/{account}");
     match gateway.admin(Method::GET, &path, "").await.status.as_u16() {
@@ -204,7 +204,7 @@ async fn a_ledger_that_outgrew_one_machine_goes_on_as_before() {
     let frozen = async || old.post("dave", ROUTE).await.status == 403;
     assert!(eventually(frozen).await);
 
-    // A gateway has it: nothing is touched.
+    // A gateway has the ledger open, so nothing is touched.
     let said = fails(outgrown.folder.path(), &IMPORT, 1);
     assert!(said.contains("in use by another process"), "{said}");
     let schemas = "pg_namespace WHERE nspname = 'farebox'";

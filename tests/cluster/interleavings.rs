@@ -1,7 +1,7 @@
 //! The interleavings that broke earlier drafts of the protocol, as far as they can be staged from
-//! outside. The others of that list: `redis_loss` (a restart from an old copy that carries the
-//! current epoch; a gateway that lost only Postgres), `lines` (a hold that commits after its caller
-//! was told 503; a hold that runs after its release; a commit whose answer is lost).
+//! outside. The remaining ones are tested in `redis_loss` (a restart from an old copy that carries
+//! the current epoch; a gateway that lost only Postgres) and `lines` (a hold that commits after its
+//! caller was told 503; a hold that runs after its release; a commit whose answer is lost).
 
 use std::time::Duration;
 
@@ -66,8 +66,8 @@ async fn a_grant_that_is_sent_again_after_redis_was_lost_is_one_grant(durability
     cluster.check(&[]).await;
 }
 
-/// A gateway's calls are in Redis and in its memory, not yet in Postgres, when it is stopped and Redis is
-/// lost. Another gateway recovers without it; then it goes on.
+/// A gateway's calls are in Redis and in its memory, not yet in Postgres, when the gateway is stopped and Redis is
+/// lost. Another gateway recovers without the stopped one, which then goes on.
 async fn a_gateway_that_was_stopped_brings_what_it_remembers(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let load = cluster.load();
@@ -88,9 +88,9 @@ async fn a_gateway_that_was_stopped_brings_what_it_remembers(durability: Durabil
     cluster.check(&calls).await;
 }
 
-/// `strict`: a hold is in Postgres before its call is forwarded, so it is still there when Redis
-/// and the gateway are lost while the upstream works. `relaxed`: it may be gone, and then nothing
-/// is held; in both nothing is charged.
+/// In `strict` a hold is in Postgres before its call is forwarded, so the hold outlives the loss of
+/// Redis and the gateway while the upstream works. In `relaxed` the hold may be lost, and then
+/// nothing is held. In both modes nothing is charged.
 async fn a_strict_hold_outlives_redis_and_its_gateway(durability: Durability) {
     const CALLS: i64 = 8;
     let mut cluster = Cluster::start(durability, 2).await;
@@ -120,8 +120,9 @@ async fn a_strict_hold_outlives_redis_and_its_gateway(durability: Durability) {
     }
 }
 
-/// A call's hold lasts a minute if nobody renews it: a stream that runs for longer keeps its hold,
-/// and a gateway that is gone does not. The slowest test here; nearly all of it is waiting.
+/// A call's hold lasts a minute if its gateway does not renew it. A stream that runs for longer
+/// keeps its hold, and the hold of a lost gateway expires. This is the slowest test here, and
+/// nearly all of it is waiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_is_renewed_under_a_live_call_and_expires_under_a_dead_one() {
     const MINUTE_AND_MORE: Duration = Duration::from_secs(75);

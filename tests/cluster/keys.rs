@@ -60,7 +60,8 @@ async fn a_key_revoked_while_a_gateway_is_stopped_is_refused_when_it_goes_on() {
     cluster.check(&[]).await;
 }
 
-/// A Postgres has notices of what is as it should be ("already exists, skipping"): they are nobody's answer.
+/// Postgres sends notices about ordinary states ("already exists, skipping"). A command's output must not contain
+/// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_say_their_answer_and_nothing_of_the_database_s() {
     let cluster = Cluster::start(Durability::Strict, 1).await;

@@ -22,7 +22,8 @@ in_both_modes!(
 /// The age below which a call's entry may not be in Postgres yet.
 const UNSYNCED: Duration = Duration::from_secs(1);
 
-/// A lease, what it is given beyond that, and the looks of another gateway.
+/// The longest time until a lost gateway is given up: a lease, the grace beyond it, and the
+/// interval at which another gateway looks.
 const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
 
 /// The time within which the other gateways serve again after one is gone.
@@ -63,7 +64,8 @@ async fn a_gateway_that_is_stopped_holds_nobody_up_and_loses_nothing(durability:
     cluster.check(&calls).await;
 }
 
-/// Stopped for so long that the others have given it up, with the holds of its calls.
+/// The gateway is stopped for so long that the others have given it up, with the holds of its
+/// calls.
 async fn a_gateway_that_was_taken_for_gone_settles_its_calls_and_serves_again(
     durability: Durability,
 ) {

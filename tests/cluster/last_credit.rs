@@ -11,8 +11,8 @@ in_both_modes!(
     fifty_parallel_calls_on_a_balance_for_ten_are_ten,
 );
 
-/// `clients` calls at once, spread over all gateways: the ids of the paid ones. All others were
-/// refused for the lack of credits.
+/// Makes `clients` calls at once, spread over all gateways, and returns the ids of the paid ones.
+/// All others must be refused for lack of credits.
 async fn rush(cluster: &Cluster, account: &str, clients: usize) -> HashSet<String> {
     let bearer = token(account);
     let calls = (0..clients).map(|number| {

@@ -21,7 +21,7 @@ in_both_modes!(
     redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row,
 );
 
-/// How long a 503 takes where the ledger is known to be away, with room for a machine that is busy.
+/// How long a 503 takes if the ledger is known to be away, with room for a machine that is busy.
 const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// How long after the network is back calls are served again.
@@ -92,8 +92,8 @@ async fn requests_that_never_reach_redis_are_not_taken_for_done(durability: Dura
     end(cluster, load).await;
 }
 
-/// The connection on which holds were sent is slow; their callers are gone, and the gateway has
-/// released them on a new connection, when they arrive.
+/// The connection on which holds were sent is slow. When the holds arrive, their callers are gone,
+/// and the gateway has already released the holds on a new connection.
 async fn holds_that_reach_redis_after_their_release_take_nothing(durability: Durability) {
     let (mut cluster, load) = running(durability).await;
     cluster.members[0].to_redis.delay_connections();
@@ -114,7 +114,7 @@ async fn a_commit_whose_answer_was_lost_is_counted_once(durability: Durability) 
     end(cluster, load).await;
 }
 
-/// Packets are dropped, not refused, for longer than a lease lasts; and what was connected before stays dead.
+/// Packets are dropped, not refused, for longer than a lease lasts. The connections from before stay dead.
 async fn postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
     durability: Durability,
 ) {
@@ -155,8 +155,8 @@ async fn redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
     end(cluster, load).await;
 }
 
-/// Redis has the batch of a capture, and the gateway never heard so. Asked again, Redis says that it was done. Then
-/// Redis is lost, before Postgres has any of it; no gateway is.
+/// Redis has the batch of a capture, and the gateway never got the reply. The gateway asks again, and Redis says that
+/// the batch is done. Then Redis is lost, before Postgres has any of it; no gateway is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_a_capture_whose_answer_was_lost_outlives_redis() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;

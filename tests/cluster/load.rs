@@ -21,14 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub enum End {
     /// 200, and an answer that was whole.
     Paid,
-    /// A stream that ended with an error event, for which its client pays so many micro-credits: the ledger
-    /// could not be asked for more.
+    /// A stream that ended with an error event, because the ledger could not be asked for more credits. The client
+    /// pays this number of micro-credits.
     CutShort(i64),
     /// Another status, with the code of its problem.
     Refused(u16, String),
     /// The connection was refused: nothing was asked.
     Unreachable,
-    /// The connection broke, or nothing came: who knows.
+    /// The connection broke, or no answer came, so the outcome is unknown.
     Broken(String),
 }
 
@@ -47,7 +47,7 @@ pub struct Call {
 #[derive(Clone, Debug)]
 pub struct Shape {
     pub clients: usize,
-    /// The upstream takes up to so many milliseconds for an answer.
+    /// The longest time, in milliseconds, that the upstream takes for an answer.
     pub delay_ms: u64,
     /// A connection for each call, so that none is closed under a call that was already sent.
     pub fresh_connections: bool,
@@ -61,12 +61,13 @@ impl Default for Shape {
     }
 }
 
-/// Which gateway a client calls: always the same, so that its calls are in one order.
+/// The gateway that a client calls. It is always the same, so that the client's calls are in one
+/// order.
 pub fn gateway_of(client: usize, gateways: usize) -> usize {
     client % gateways
 }
 
-/// Which account it calls for: each has clients on every gateway.
+/// The account that a client calls for. Each account has clients on every gateway.
 pub fn account_of(client: usize, gateways: usize) -> &'static str {
     ACCOUNTS[(client / gateways) % ACCOUNTS.len()]
 }
@@ -112,7 +113,7 @@ impl Load {
         self.served_within(everybody, limit)
     }
 
-    /// The same for the clients of one gateway.
+    /// Like [`Self::serves_within`], for the clients of one gateway.
     #[track_caller]
     pub fn gateway_serves_within(
         &self,
@@ -229,7 +230,7 @@ impl Client {
         Call { client, gateway, request_id, began, ended: Instant::now(), end }
     }
 
-    /// The usage of the next call, where the call is priced by usage.
+    /// The usage of the next call, if the call is priced by usage.
     fn metered_call(&mut self) -> Option<Used> {
         let streams = match self.random.below(4) {
             0 | 1 => return None,
@@ -242,7 +243,8 @@ impl Client {
     }
 }
 
-/// Reads an answer to its end. `used` is what it is to tell, where its price depends on that.
+/// Reads an answer to its end. `used` is the usage that it must report, if its price depends on
+/// usage.
 async fn read(answer: reqwest::Response, used: Option<Used>) -> (String, End) {
     let status = answer.status().as_u16();
     let id = answer.headers().get("x-request-id").map(|id| id.to_str().unwrap().to_owned());

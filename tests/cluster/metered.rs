@@ -1,5 +1,5 @@
-//! Calls that are priced by usage, through the gateways of a cluster: what their upstream reports decides what each
-//! costs, and the ledger that all gateways share is exact to the micro-credit.
+//! Calls that are priced by usage, through the gateways of a cluster. Each costs what its upstream's report of usage
+//! says, and the ledger that all gateways share is exact to the micro-credit.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -22,7 +22,7 @@ in_both_modes!(
 const BODY_BYTES: usize = 400;
 const INPUT_TOKENS: u64 = BODY_BYTES as u64 / 2;
 
-/// The usage that an answer is to report, and the text that a stream is to have.
+/// The usage that an answer must report, and the text that a stream must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
     pub prompt: u64,
@@ -37,13 +37,13 @@ pub struct Used {
 const HEADERS: [&str; 4] = ["x-prompt", "x-completion", "x-chunks", "x-bytes"];
 
 impl Used {
-    /// As the upstream is told by headers.
+    /// Reads the usage from the numbers in the request's headers.
     pub fn of(number: impl Fn(&str) -> Option<u64>) -> Self {
         let [prompt, completion, chunks, bytes] = HEADERS.map(|name| number(name).unwrap());
         Self { prompt, completion, chunks, bytes }
     }
 
-    /// `POST url` with a body of [`BODY_BYTES`], which limits the output where `limit` says so.
+    /// `POST url` with a body of [`BODY_BYTES`]. If `limit` is true, the body limits the output.
     pub fn request(
         self,
         client: &reqwest::Client,
@@ -93,7 +93,7 @@ impl Used {
     }
 }
 
-/// The price of a stream that ended before its usage, after so many bytes of text.
+/// The price of a stream that ended before its usage, after this number of bytes of text.
 pub fn estimate(text_bytes: u64) -> i64 {
     INPUT * INPUT_TOKENS as i64 + OUTPUT * text_bytes.div_ceil(2) as i64
 }
@@ -103,7 +103,7 @@ pub fn estimate(text_bytes: u64) -> i64 {
 pub enum StreamEnd {
     /// The stream's last event came.
     Whole,
-    /// An error event came in the middle, after so many bytes of text.
+    /// An error event came in the middle, after this number of bytes of text.
     CutShort { text_bytes: u64, why: String },
     /// The stream ended without either.
     Broken,
@@ -130,14 +130,15 @@ pub fn micros(credits: &Value) -> i64 {
     credits.micros()
 }
 
-/// How one call of a rush ended: what it cost, where it was served; else what it needed.
+/// The outcome of one call of a rush: its cost and its gateway if it was served, else the credits
+/// that it needed.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Charged { cost: i64, is_cut: bool },
     Refused { needed: i64 },
 }
 
-/// All of these calls at once, spread over the gateways: how each ended, by its request id.
+/// Makes all of these calls at once, spread over the gateways. Returns the outcomes by request id.
 async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMap<String, Outcome> {
     let calls = calls.iter().enumerate().map(|(number, (used, limit))| {
         let gateway = cluster.gateway(number % cluster.members.len());
@@ -183,7 +184,7 @@ async fn rush(cluster: &Cluster, account: &str, calls: &[(Used, u64)]) -> HashMa
     outcomes
 }
 
-/// Compares a rush with the upstream's log and with every gateway's entries; the credits that are left, in
+/// Compares a rush with the upstream's log and with every gateway's entries. Returns the credits that are left, in
 /// micro-credits.
 async fn settled(
     cluster: &Cluster,
@@ -236,7 +237,8 @@ fn calls(cluster: &mut Cluster, used: impl Fn(u64, &mut Random) -> Used) -> Vec<
     limits.into_iter().map(|limit| (used(limit, &mut cluster.random), limit)).collect()
 }
 
-/// Each call uses all that it may, so nothing is given back: who was refused could not have paid later either.
+/// Each call uses its whole hold, so nothing is given back. A caller that was refused could not have paid later
+/// either.
 async fn the_last_credits_are_spent_once_where_each_call_has_a_price_of_its_own(
     durability: Durability,
 ) {
@@ -261,8 +263,8 @@ async fn the_last_credits_are_spent_once_where_each_call_has_a_price_of_its_own(
     cluster.check(&[]).await;
 }
 
-/// Whole answers that use less than they may, and streams whose holds grow and which run dry: the balance is never
-/// below zero, and the entries are what was delivered.
+/// Whole answers use less than their holds, and streams grow their holds until the credits run out. The balance is
+/// never below zero, and the entries are what was delivered.
 async fn what_a_call_does_not_use_is_there_for_the_next_one(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
     cluster.grant("poor", 20, "poor").await;

@@ -1,4 +1,4 @@
-//! How long each fault of a store is felt by callers, for the table in docs/cluster.md: `make outages` measures it anew.
+//! Measures how long callers feel each fault of a store, for the table in docs/cluster.md: `make outages`.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use crate::cluster::{BACK_WITHIN, Cluster, Durability};
 use crate::load::{Call, End, Load};
 use crate::support::servers::Redis;
 
-/// For how long a store that comes back by itself is away.
+/// How long a store that comes back by itself is away.
 const AWAY: Duration = Duration::from_secs(5);
 
-/// For how long a server that is killed stays dead.
+/// How long a server that is killed stays dead.
 const DEAD: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
@@ -36,17 +36,17 @@ const FAULTS: [(Fault, &str); 7] = [
 /// The times of one fault.
 #[derive(Clone, Copy, Debug)]
 struct Felt {
-    /// From the fault to the first 503; `None` where there was none.
+    /// From the fault to the first 503; `None` if there was none.
     first: Option<Duration>,
-    /// From the moment at which the store is back (at once, where nothing has to come back) until every client was
-    /// served a call that it began after that, and the last 503 was over.
+    /// The time from the moment at which the store is back (or from the fault, if no store was away) until every
+    /// client was served a call that began after that moment, and the last 503 was over.
     back: Duration,
     /// The longest time without an answer of a call that was paid.
     gap: Duration,
 }
 
-/// For how long calls go on after all were served again: a recovery that the fault brings about may begin later, and
-/// refuse for a moment.
+/// How long calls go on after all clients were served again. A recovery that the fault causes may begin later, and
+/// refuse calls for a moment.
 const AFTER: Duration = Duration::from_secs(2);
 
 /// How often each fault is repeated.
@@ -54,7 +54,7 @@ fn repeats() -> usize {
     std::env::var("FAREBOX_OUTAGES").map_or(10, |repeats| repeats.parse().unwrap())
 }
 
-/// Brings a fault about, and returns once the store is back.
+/// Causes a fault, and returns once the store is back.
 async fn happen(fault: Fault, cluster: &mut Cluster, replica: Option<Redis>) {
     match fault {
         Fault::RedisEmptied => cluster.redis.flush_all(),
@@ -128,7 +128,7 @@ async fn measure(fault: Fault, cluster: &mut Cluster, calls: &mut Vec<Call>) -> 
     Felt { first, back, gap }
 }
 
-/// The middle one, and the worst, in seconds.
+/// The median and the longest of these times, in seconds.
 fn figures(times: impl Iterator<Item = Duration>) -> String {
     let mut times: Vec<_> = times.collect();
     times.sort_unstable();

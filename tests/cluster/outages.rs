@@ -13,15 +13,15 @@ in_both_modes!(
     gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_calls_took,
 );
 
-/// How long a gateway may take to give up: it has five seconds for its calls, and tries for some
-/// more to have written what they settled.
+/// How long a gateway may take to end. It has five seconds for its calls, and then tries for some
+/// more seconds to have their settlements written.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
 fn refused(calls: &[Call], from: Instant) -> usize {
     calls.iter().filter(|call| call.began > from && matches!(call.end, End::Refused(..))).count()
 }
 
-/// For longer than a lease; for as many seconds as `FAREBOX_AWAY_SECONDS` says in a run that may be long.
+/// Postgres is away for longer than a lease lasts, or for `FAREBOX_AWAY_SECONDS` in a long run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_goes_on_on_a_lone_redis_while_postgres_is_away() {
     let away = std::env::var("FAREBOX_AWAY_SECONDS").ok();
@@ -42,8 +42,8 @@ async fn relaxed_goes_on_on_a_lone_redis_while_postgres_is_away() {
     cluster.check(&calls).await;
 }
 
-/// A token that the gateway has never seen asks for its account first, here one that only the other gateway
-/// has served so far.
+/// A call with a token that is new to a gateway needs a look-up of its account. Here only the other gateway has
+/// served the account so far.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relaxed_takes_new_tokens_of_known_accounts_while_postgres_is_away() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
@@ -174,8 +174,8 @@ async fn a_gateway_that_is_told_to_end_while_both_are_away_ends(durability: Dura
     load.stop().await;
 }
 
-/// A rolling restart during an outage: the calls that run end between the loss of Redis and the end of their
-/// gateways. The second one knows that the ledger waits for a recovery by the time that it ends.
+/// A rolling restart during an outage: calls end after the loss of Redis and before the end of their gateways. When
+/// the second gateway ends, it knows already that the ledger waits for a recovery.
 async fn gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_calls_took(
     durability: Durability,
 ) {

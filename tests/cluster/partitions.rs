@@ -15,8 +15,8 @@ in_both_modes!(whole_months_are_folded_away_under_load);
 /// A past of some slices.
 const PAST: History = History { months: 3, accounts: 1200, of_the_first: 2000, of_each: 10 };
 
-/// For how long folding may keep calls waiting: it waits for its lock a quarter of a second at a time,
-/// and the rest is a slow machine.
+/// The longest time that folding may keep calls waiting. Folding waits for its lock a quarter of a second at a time;
+/// the rest allows for a slow machine.
 const GAP: Duration = Duration::from_millis(1500);
 
 /// Every transaction of an account, newest first, in small pages.
@@ -108,7 +108,7 @@ async fn whole_months_are_folded_away_under_load(durability: Durability) {
     let served = cluster.upstream.served().len();
     assert_eq!(cluster.sql(ids), served.to_string(), "each call that was served is one capture");
 
-    // Their ids are known for ever.
+    // The ids of the folded entries are known for ever.
     let grant = |credits: i64| {
         let body = format!(r#"{{"credits":{credits},"id":"gift-alice"}}"#);
         let gateway = cluster.gateway(0);
@@ -189,7 +189,8 @@ async fn what_comes_after_its_month_was_closed_is_written_into_the_first_that_is
     reconciles(&cluster).await;
 }
 
-/// A clock went backwards and wrote an old entry behind a newer one; another wrote one of 1970.
+/// A clock went backwards and wrote an old entry after a newer one. Another clock wrote an entry of
+/// 1970.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn entries_that_a_wrong_clock_dated_survive_folding() {
     let cluster = Cluster::start(Durability::Relaxed, 1).await;

@@ -1,7 +1,7 @@
-//! How Postgres goes about what is asked of it: the plans of the very statements that a gateway runs, as
-//! Postgres itself logs them (auto_explain), on a ledger with a past.
+//! The query plans of the statements that a gateway runs, on a ledger with a past. Postgres itself logs the plans
+//! (auto_explain).
 //!
-//! `FAREBOX_ROWS=10000000` does it on as many entries, and prints the plans with what they took:
+//! `FAREBOX_ROWS=10000000` runs the tests on that many entries, and prints the plans with their times:
 //! docs/postgres.md shows such a run.
 
 use std::time::Instant;
@@ -29,7 +29,7 @@ struct Plan {
 }
 
 impl Plan {
-    /// The nodes that begin so.
+    /// The nodes of the plan whose text begins with `name`.
     fn nodes(&self, name: &str) -> Vec<&str> {
         let node =
             |line: &&str| line.trim_start().trim_start_matches("->").trim_start().starts_with(name);
@@ -37,7 +37,8 @@ impl Plan {
     }
 }
 
-/// Out of Postgres's log: `duration: 1.2 ms  plan:`, then indented lines, the query's text first.
+/// The plans in Postgres's log: `duration: 1.2 ms  plan:`, then indented lines, the query's text
+/// first.
 fn plans(log: &str) -> Vec<Plan> {
     let mut plans: Vec<Plan> = Vec::new();
     let mut lines = log.lines().peekable();

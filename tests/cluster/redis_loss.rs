@@ -1,4 +1,5 @@
-//! Redis forgets: all of it, its scripts, or the last moments. Postgres and the gateways do not.
+//! Redis loses all of its data, its scripts, or the last moments. Postgres and the gateways lose
+//! nothing.
 
 use std::time::{Duration, Instant};
 

@@ -53,7 +53,8 @@ fn refused(redis_url: &str, lines: &str) -> String {
     said
 }
 
-/// A gateway that cannot use its Redis yet goes on trying, and says so; all that it said.
+/// Starts a gateway that cannot use its Redis yet, and waits until it says so. Returns all that it
+/// said.
 fn says_while_it_starts(folder: &Path, text: &str, words: &str) -> String {
     std::fs::write(folder.join("gateway.toml"), text).unwrap();
     let log = folder.join("log");
@@ -177,7 +178,7 @@ fn a_redis_without_a_command_is_refused_at_the_start() {
     assert!(said.contains("XTRIM") && said.contains("take another Redis"), "{said}");
 }
 
-/// The name of a field in INFO, and another one of its length.
+/// The name of a field in INFO, and another name of the same length.
 const REPLICATION_ID: [&[u8]; 2] = [b"master_replid:", b"hidden_replid:"];
 
 /// Passes bytes on, and hides the replication id in the replies.
@@ -217,8 +218,8 @@ async fn a_redis_that_hides_its_replication_id_is_refused_at_the_start() {
     assert!(said.contains("`master_replid`") && said.contains("INFO replication"), "{said}");
 }
 
-/// An authority of our own, two certificates for 127.0.0.1 that it signed (of the server, and of its client), and their
-/// keys.
+/// Writes the certificate of an authority of the test's own, two certificates for 127.0.0.1 that the authority signed
+/// (for the server and for its client), and their keys.
 fn certificates(folder: &Path) {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -406,7 +407,7 @@ async fn three_sentinels_lead_from_a_lost_master_to_its_replica_and_nothing_is_l
     let is_master = |redis: &Redis| redis.ask(&["ROLE"]).starts_with("master");
     assert!(is_master(&replica));
 
-    // The old one comes back, is made a replica, and takes over once more; a sentinel is lost as well.
+    // The old master comes back, is made a replica, and becomes the master once more. A sentinel is lost as well.
     cluster.redis.restart();
     cluster.redis.wait_until("it is a replica in sync", |redis| {
         // A sentinel that makes it a replica cuts its connections.

@@ -15,8 +15,8 @@ in_both_modes!(
     a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not,
 );
 
-/// The key of an account in Redis; empty if Redis does not have it. Nonces of accounts that are being
-/// brought stand one name deeper.
+/// The key of an account in Redis; empty if Redis does not have the account. The pattern leaves out the nonces of
+/// accounts that are being loaded, whose names have one more part.
 fn key_of(cluster: &Cluster, account: &str) -> String {
     cluster.redis.ask(&["KEYS", &format!("{{s00}}:?:a:{account}")])
 }
@@ -36,7 +36,7 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
     let mut cluster = Cluster::start(durability, 2).await;
     for account in ["erin", "frank", "gina"] {
         cluster.grant(account, 100, &format!("gift-{account}")).await;
-        // Brought to Redis, as it is still right.
+        // This call brings the account to Redis, before its damage.
         cluster.gateway(0).post(account, ROUTE).await.expect(200);
     }
     let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });
@@ -80,9 +80,9 @@ async fn what_was_damaged_by_hand_is_found_and_repaired_only_when_asked(durabili
     cluster.check(&calls).await;
 }
 
-/// Postgres stalls at a random moment of a repair, and in the middle of its work for longer than a
-/// transaction and a lease last: what was repaired is repaired, what was not is found again, and no call is
-/// lost or paid twice.
+/// Postgres stalls during a repair: at a random moment, and in the middle of its work, for longer than a transaction
+/// and a lease last. Finished repairs stay, the next check finds the other differences again, and no call is lost or
+/// paid twice.
 async fn a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not(
     durability: Durability,
 ) {

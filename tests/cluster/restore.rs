@@ -1,5 +1,5 @@
-//! Postgres was restored to an earlier point while Redis lives: Redis knows more than the truth does.
-//! No credit is minted, whatever the operator forgets to do.
+//! Postgres was restored to an earlier point while Redis lives, so Redis has operations that Postgres lacks. No
+//! credit is minted, whatever the operator forgets to do.
 
 use crate::check::Excuse;
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
@@ -101,7 +101,8 @@ async fn a_recovery_that_is_asked_for_loses_nothing_under_load() {
     cluster.check(&calls).await;
 }
 
-/// The same epoch: the stream was trimmed of what the restored Postgres lacks.
+/// Postgres is restored within the same epoch, and the stream no longer has the batches that
+/// Postgres lacks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
     let mut cluster = Cluster::start(Durability::Relaxed, 2).await;
@@ -132,8 +133,8 @@ async fn a_dry_run_says_which_batches_are_gone_and_whose_they_were() {
     cluster.check_with(&[], Excuse { lost: 5, ..Excuse::default() }).await;
 }
 
-/// The checkpoint is the same on both, since no call was made in between; and the next grant gets the number of the one
-/// that is lost.
+/// Both servers have the same checkpoint, since no call was made in between. The next grant gets the number of the
+/// lost one.
 async fn a_failover_to_a_replica_that_lacks_a_grant_is_noticed(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     let line = CutProxy::before(cluster.postgres.address()).await;

@@ -66,7 +66,7 @@ async fn rush(cluster: &Cluster, rush: Rush) -> tokio::task::JoinSet<bool> {
     all
 }
 
-/// Waits for all clients; how many of them got a replay.
+/// Waits for all clients. Returns how many of them got a replay.
 async fn replays(mut clients: tokio::task::JoinSet<bool>) -> usize {
     let all = async {
         let mut replays = 0;
@@ -78,8 +78,8 @@ async fn replays(mut clients: tokio::task::JoinSet<bool>) -> usize {
     timeout(PATIENCE, all).await.expect("every client gets its answer")
 }
 
-/// How often each key was charged, by joining the entries with the upstream's log. Each charge is the price, or that of
-/// the usage which the upstream reported.
+/// How often each key was charged, by joining the entries with the upstream's log. Each charge must be the fixed
+/// price, or the price of the usage that the upstream reported.
 async fn charges(cluster: &Cluster, gateway: usize) -> BTreeMap<usize, usize> {
     let served = cluster.upstream.served();
     let mut charges = BTreeMap::new();
@@ -142,7 +142,7 @@ async fn no_key_is_charged_twice_where_a_gateway_is_killed_and_redis_is_emptied(
     });
     assert!(settled.await, "{last:?}");
     let run = cluster.upstream.count();
-    // Each of the killed gateway's calls may have run again; it had a third of the clients, and a few at a time.
+    // Only the killed gateway's calls may have run again. It had a third of the clients, and a few calls at a time.
     assert!((KEYS..=2 * KEYS).contains(&run), "{run} calls for {KEYS} keys");
 }
 
@@ -188,8 +188,9 @@ async fn ask_metered(
     unreachable!("a client asks until it has its answer")
 }
 
-/// A gateway is killed in the middle of its streams and whole answers. Their retries, at other gateways, run them again
-/// once their holds are given back; every key is charged once, by the usage of one of its calls, and replayed whole.
+/// A gateway is killed in the middle of its streams and whole answers. Retries at other gateways run the calls again
+/// once their holds are given back. Every key is charged once, by the usage of one of its calls, and its whole answer
+/// is replayed.
 async fn metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usage(
     durability: Durability,
 ) {

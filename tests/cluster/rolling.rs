@@ -26,8 +26,8 @@ async fn a_rolling_restart_under_load_fails_no_call_that_was_accepted(durability
     for call in calls.iter().filter(|call| call.began > began) {
         match call.end {
             End::Paid | End::Unreachable => {}
-            // The system takes connections for a listener that closes before it has accepted them, and
-            // resets them then: nobody was asked.
+            // The system accepts a connection for a listener before the gateway does. If the listener closes first,
+            // the system resets the connection, so no gateway has seen the call.
             End::Broken(_) => {
                 let while_it_ran = call.began..=call.ended;
                 let mut own = served.iter().filter(|served| served.client == call.client);

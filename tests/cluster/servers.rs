@@ -64,7 +64,7 @@ fn a_sentinel_promotes_the_replica_of_a_master_that_is_gone() {
     let its_replicas = || sentinel.ask(&["SENTINEL", "REPLICAS", "farebox"]);
     sentinel.wait_until("it knows the replica", |_| !its_replicas().is_empty());
     master.kill();
-    // The account's connections are cut as it changes.
+    // A sentinel cuts the connections of a server whose role it changes, so the question may fail.
     let role = |redis: &Redis| redis.try_ask(&["ROLE"]).unwrap_or_default();
     replica.wait_until("it is the master", |replica| role(replica).starts_with("master"));
 }

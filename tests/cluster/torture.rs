@@ -1,5 +1,5 @@
-//! Faults at random, one after the other, for as long as one likes: `make torture MINUTES=n`. In a
-//! plain test run it is short.
+//! Random faults, one after the other: `make torture MINUTES=n` runs them for n minutes. A plain
+//! test run is short.
 
 use std::time::{Duration, Instant};
 
@@ -110,7 +110,7 @@ async fn faults_at_random_lose_nothing() {
     }
 }
 
-/// One cluster, until `time` is over; then all of it is checked.
+/// Tortures one cluster until `time` is over, and then checks it.
 async fn torture(durability: Durability, time: Duration, random: Random, survived: &mut Survived) {
     let mut random = random;
     let persistence = random.one_of(&[Persistence::None, Persistence::Aof]);
@@ -139,7 +139,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     while Instant::now() < end {
         cluster.some_time(20, 800).await;
         let fault = cluster.random.one_of(&faults);
-        // Said before it is done: what fails is the last one.
+        // The fault is printed before it happens, so a failure comes from the last fault in the
+        // output.
         eprintln!("{durability:?}, {persistence:?}, {gateways} gateways: {fault:?}");
         inflict(&mut cluster, fault, clocks.as_ref()).await;
         load.serves_within(BACK_WITHIN).await;
@@ -153,8 +154,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     survived.in_flight_at_kills += checked.in_flight_at_kills;
 }
 
-/// Waits until Postgres has what was decided before now. A loss of Redis and of a gateway within that time is
-/// the double fault that may lose something; what is meant here are single ones.
+/// Waits until Postgres has everything that was decided before now. If Redis and a gateway were both lost within that
+/// time, that would be the double fault that may lose something, and these tests are about single faults.
 async fn catches_up(cluster: &Cluster) {
     let now = Instant::now();
     let has = async |member: &Member| {
@@ -169,7 +170,8 @@ async fn catches_up(cluster: &Cluster) {
     }
 }
 
-/// How old the oldest is that Postgres does not have yet, as the gateways say it: median and p99.
+/// The age of the oldest operation that Postgres does not have yet, by the gateways' metric: median
+/// and p99.
 async fn sync_lag(cluster: &Cluster, time: Duration) -> [Duration; 2] {
     let mut lags = Vec::new();
     let end = Instant::now() + time;
@@ -184,7 +186,7 @@ async fn sync_lag(cluster: &Cluster, time: Duration) -> [Duration; 2] {
     [50, 99].map(|part| Duration::from_secs_f64(lags[(lags.len() - 1) * part / 100]))
 }
 
-/// Does it, and undoes it; a clock stays as it is until it is moved again.
+/// Causes a fault, and ends it. A moved clock stays as it is until it is moved again.
 async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]>) {
     let victim = cluster.any_gateway();
     match fault {
@@ -306,8 +308,8 @@ async fn promote_replica(cluster: &mut Cluster) {
     cluster.lead_to(replica);
 }
 
-/// A replica takes the place of a master that goes on as its replica. One gateway stays connected to that one for a
-/// while, and nobody closes its connections.
+/// A replica becomes the master, and the old master becomes its replica. One gateway stays connected to the old
+/// master for a while, and nobody closes its connections.
 async fn demote_master(cluster: &mut Cluster, victim: usize) {
     let mut successor = Redis::replica_of(cluster.redis.address());
     cluster.some_time(1, 500).await;
@@ -326,7 +328,8 @@ async fn demote_master(cluster: &mut Cluster, victim: usize) {
     cluster.demoted.push(std::mem::replace(&mut cluster.redis, successor));
 }
 
-/// Back to what Redis had a moment ago; where it keeps a log of its own, that log is its copy.
+/// Restarts Redis with the data of a moment ago. If Redis keeps a log of its own, it restarts from
+/// that log.
 async fn old_copy(cluster: &mut Cluster) {
     if cluster.persistence == Persistence::None {
         let old = cluster.redis.snapshot();

@@ -1,5 +1,5 @@
-//! Gateways that reach two Redis servers: a master that was demoted and its successor, or two `redis_url`s in a rolling
-//! change. They must not take the ledger from each other.
+//! Gateways that reach two Redis servers: a master that was demoted and its successor, or two `redis_url`s during a
+//! rolling change. The gateways must not take the ledger from each other.
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ async fn serves(cluster: &Cluster, gateway: usize) {
     }
 }
 
-/// Gateway 0 serves for so long without an end, and gateway 1 takes no call.
+/// Expects that gateway 0 serves for `time` without a break, and that gateway 1 takes no call.
 async fn one_serves_and_one_stays_out(cluster: &Cluster, time: Duration) {
     let (began, recoveries) = (Instant::now(), cluster.recoveries().await);
     while began.elapsed() < time {
@@ -67,7 +67,7 @@ async fn a_gateway_with_another_redis_url_stays_out_while_the_others_serve(durab
     assert_eq!(readyz(&cluster, 0).await, 200);
     one_serves_and_one_stays_out(&cluster, Duration::from_secs(3)).await;
     assert_eq!(other.ask(&["DBSIZE"]), "0", "it takes the ledger to the other Redis");
-    // A start of it is no different.
+    // After a restart, gateway 1 still takes no call.
     cluster.stop_gateway(1);
     cluster.members[1].begin_again();
     one_stays_ready_while_the_other_starts(&cluster).await;
@@ -87,7 +87,7 @@ async fn one_stays_ready_while_the_other_starts(cluster: &Cluster) {
     }
 }
 
-/// Its connections stay open when the master is demoted.
+/// The gateway's connections stay open when its master is demoted.
 async fn a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody(
     durability: Durability,
 ) {

@@ -21,12 +21,12 @@ pub struct Served {
     /// Which client of the load made it.
     pub client: usize,
     pub at: Instant,
-    /// The usage that its answer reports, or is to report; `None` where its price is fixed.
+    /// The usage that its answer reports, or must report; `None` if its price is fixed.
     pub used: Option<Used>,
 }
 
-/// A real HTTP server. `x-client` says who calls, `x-delay-ms` how long the answer takes. A chat is answered as OpenAI
-/// does, as long as its headers want ([`Used`]).
+/// A real HTTP server. `x-client` names the caller, and `x-delay-ms` is the time that the answer takes. A chat gets
+/// an answer like OpenAI's, of the length that its headers ask for ([`Used`]).
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub address: SocketAddr,

@@ -44,7 +44,7 @@ async fn closed(fixture: &TestLedger) {
     eventually("the answers are closed", async || !wal.exists()).await;
 }
 
-/// A connection to the file, which is made where it does not exist.
+/// A connection to the file, which is made if it does not exist.
 async fn on_answers(fixture: &TestLedger) -> SqliteConnection {
     let options =
         SqliteConnectOptions::new().filename(file(&fixture.path())).create_if_missing(true);

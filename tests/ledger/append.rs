@@ -110,7 +110,7 @@ async fn strict_what_was_answered_and_not_folded_outlives_redis_and_its_gateway(
     ledger.stop().await;
 }
 
-/// A batch that no gateway could append was answered to nobody. The batches after it count all the same.
+/// A batch that no gateway could append was acknowledged to no caller. The batches after it count all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_a_batch_that_is_missing_between_others_is_no_loss() {
     let (mut fixture, line) = with_a_line(Kind::ClusterStrict).await;
@@ -170,7 +170,7 @@ async fn strict_a_recovery_waits_for_an_append_that_is_under_way_and_counts_it()
     let fixture = TestLedger::new(Kind::ClusterStrict);
     let ledger = fixture.open_with("10").await;
     ledger.reconciles().await;
-    // A gateway that is no more had Redis decide it.
+    // A lost gateway had Redis decide this batch.
     let append = format!(
         "SELECT append_batch({}, 0, epoch, nonce, checkpoint + 1, \
          E'1795412683123 3600000 *\\n1\\n0000000004000000 a alice 7 /jobs\\nh0 job') FROM shards",

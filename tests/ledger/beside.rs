@@ -1,5 +1,5 @@
-//! One account's trouble is its own: while somebody locks its row, while its look-up takes long, and under a grant, a
-//! purchase or a repair, the calls of other accounts wait no longer than before.
+//! Trouble with one account delays no other account. While an account's row is locked, while its look-up takes long,
+//! and during a grant, a purchase or a repair, the calls of other accounts wait no longer than before.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -26,17 +26,18 @@ on_cluster_ledgers!("multi_thread":
     a_stop_waits_for_what_is_decided_beside_the_pipeline,
 );
 
-/// A call of bob's begins so often.
+/// The time between the beginnings of two of bob's calls.
 const EVERY: Duration = Duration::from_millis(5);
 
 /// How long the trouble lasts.
 const TROUBLE: Duration = Duration::from_secs(2);
 
-/// A wait up to here may come from a busy machine. A transaction that waits for a row takes three times as long.
+/// The longest wait that a busy machine may cause. A transaction that waits for a row takes three times as long.
 const BUSY: Duration = Duration::from_millis(500);
 
-/// How long bob's calls waited for their holds while `trouble` lasted, in order. A call begins every few milliseconds,
-/// whether the one before has its answer or not, so a stall delays all calls that would have begun meanwhile.
+/// How long bob's calls waited for their holds while `trouble` lasted, the shortest wait first. A call begins every
+/// few milliseconds, even if the one before has no answer yet, so a stall delays all calls that would have begun
+/// meanwhile.
 async fn waits_during<T>(ledger: &Ledger, trouble: impl Future<Output = T>) -> (Vec<Duration>, T) {
     let (mut calls, mut every) = (JoinSet::new(), tokio::time::interval(EVERY));
     let mut trouble = pin!(trouble);
@@ -65,7 +66,8 @@ fn p99(waits: &[Duration]) -> Duration {
     waits[waits.len() * 99 / 100]
 }
 
-/// A ledger with credits of alice's and bob's, both warm, and how long bob's calls wait while all is quiet.
+/// Opens a ledger in which alice and bob have credits and are loaded. Also returns how long bob's calls wait while
+/// nothing else happens.
 async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
     let ledger = fixture.open_with("1000").await;
     ledger.post(grant("g-bob", "bob", "1000000")).await.unwrap();

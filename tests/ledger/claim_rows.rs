@@ -16,7 +16,7 @@ async fn rows(fixture: &TestLedger, table: &str) -> i64 {
     sqlx::query_scalar(count).fetch_one(&mut fixture.sql().await).await.unwrap()
 }
 
-/// Writes that many charged claims past the ledger, whose time is up at `until`.
+/// Writes `count` charged claims into the database past the ledger. Their time is up at `until`.
 async fn add_claims(fixture: &TestLedger, count: u32, until: i64) {
     let add = format!(
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \

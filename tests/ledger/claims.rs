@@ -181,7 +181,8 @@ async fn the_same_key_twice_in_one_batch_is_decided_once(fixture: TestLedger) {
         assert_eq!(outcomes[1], Outcome::Claimed(by(&a, ClaimState::Charged)));
         let outcomes = ledger.apply(&[mixed[0].clone(), hold_with(&b, key(n + 10))]).await;
         assert_eq!(outcomes[1], Outcome::Claimed(by(&d, ClaimState::Charged)));
-        // Running when the batch begins, charged and written before the rest of it is decided.
+        // The call runs when the batch begins, and is charged and written before the rest of the
+        // batch is decided.
         ledger.ask(hold_with(&c, key(n + 20))).await;
         let capture = capture_of(&c, Some(claim_id(n + 20)));
         let batch = [capture, Operation::Audit, hold_with(&b, key(n + 20))];
@@ -242,7 +243,8 @@ async fn a_crash_settles_claims_as_it_settles_their_holds(fixture: TestLedger) {
     }
 }
 
-/// In `strict` a batch of calls is one row first. The copies are of the moments before its rows are written.
+/// In `strict` a batch of calls is first written as one row of the log. The copies show the moments before the calls'
+/// own rows are written.
 async fn a_start_finds_the_claims_in_the_log(fixture: TestLedger) {
     if !fixture.kind.is_strict() {
         return;

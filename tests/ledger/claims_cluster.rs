@@ -1,4 +1,5 @@
-//! Claims on the cluster ledger: gateways that get one key at once, and what Redis, a gateway or both lose.
+//! Claims on the cluster ledger: several gateways get one key at once, and Redis, a gateway or both lose what they
+//! have.
 
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ on_cluster_ledgers!("multi_thread":
     a_call_without_a_key_leaves_no_trace_of_claims,
 );
 
-/// The state of the call that has a claim; `None` if the claim was free. It is then taken and given up again.
+/// The state of the call that has a claim; `None` if the claim was free. In that case this takes the claim and gives
+/// it up again.
 pub async fn stands(ledger: &Running, claim: Claim) -> Option<ClaimState> {
     let mut state = None;
     eventually("the ledger decides", async || {
@@ -51,7 +53,7 @@ pub async fn is_charged(ledger: &Running, what: &str, charged: &str, held: &str)
     eventually(what, async || ledger.has("alice").await == text((charged, held))).await;
 }
 
-/// Until a gateway that may not serve yet has written everything, and both stores agree.
+/// Waits until the gateway, which may not serve yet, has written everything, and both stores agree.
 async fn is_clean(ledger: &Running) {
     eventually("the ledger agrees with itself", async || {
         ledger.reconcile().await.is_ok_and(|report| report.is_clean())
@@ -111,7 +113,7 @@ async fn gateways_that_get_a_key_at_once_let_one_call_through(fixture: TestLedge
     second.stop().await;
 }
 
-/// Each key is looked up before the recovery has loaded it, or after.
+/// Each key is looked up either before the recovery has loaded it, or after.
 async fn a_charged_key_stays_the_first_calls_when_redis_is_emptied(fixture: TestLedger) {
     let ledger = fixture.open_with("100").await;
     for n in 0..30 {
@@ -311,7 +313,7 @@ async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture
         assert_eq!(stands(&second, retry).await, None, "nobody left");
         first.reconciles().await;
         assert!(one.leave(claim_id(9)).await.is_ok() && one.leave(claim_id(9)).await.is_ok());
-        // A retry hears of the older of two equal calls first.
+        // A retry is told of the older of two equal calls first.
         assert!(other.leave(claim_id(9)).await.is_ok());
         lose().await;
         assert_eq!(stands(&second, retry).await, Some(ClaimState::Running));

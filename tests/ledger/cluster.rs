@@ -39,7 +39,7 @@ on_cluster_ledgers!("multi_thread":
     a_freeze_holds_on_every_gateway,
 );
 
-/// Until the ledger takes calls again.
+/// Waits until the ledger takes calls again.
 pub async fn serves_again(ledger: &Running) {
     eventually("the ledger serves again", async || {
         let call = ledger.call("0.5").await;
@@ -58,7 +58,7 @@ async fn busy(fixture: &TestLedger) -> (Running, farebox::ledger::Hold) {
     (ledger, live)
 }
 
-/// Nothing of [`busy`] is lost, and all of it can be ended.
+/// Expects that nothing of [`busy`] is lost, and that all of it can be ended.
 async fn goes_on(ledger: Running, live: farebox::ledger::Hold) {
     serves_again(&ledger).await;
     eventually("nothing else is held", async || ledger.has("alice").await == text(("8", "4")))
@@ -214,7 +214,7 @@ async fn a_hold_with_an_old_id_is_refused(fixture: TestLedger) {
     // The id of a call's hold is ours: it is our clock that is wrong.
     assert_eq!(outcomes[0], Outcome::Refused(Refusal::Unavailable));
     assert!(matches!(outcomes[1], Outcome::Held { .. }), "{outcomes:?}");
-    // One that a client chose says nothing of when it was made.
+    // An id that a client chose does not tell when it was made.
     let chosen = ledger.apply(&[api_hold(&made_before(25), "1")]).await;
     assert!(matches!(chosen[..], [Outcome::Held { .. }]), "{chosen:?}");
     assert!(ledger.close().await);
@@ -285,8 +285,8 @@ async fn a_key_that_is_revoked_elsewhere_is_seen(fixture: TestLedger) {
     second.stop().await;
 }
 
-/// The gateway's lease runs out, and the other gateways let its calls' holds expire: a capture that comes all
-/// the same counts.
+/// The gateway's lease runs out, and the other gateways let the holds of its calls expire. A capture that comes later
+/// still counts.
 async fn a_hold_of_a_call_of_a_crashed_gateway_is_given_back(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let mut crashed = fixture.gateway("crashed").await.unwrap();
@@ -323,7 +323,8 @@ async fn two_gateways_of_one_name_both_go_on(fixture: TestLedger) {
     let first = fixture.open_with("10").await;
     let live = first.call("4").await.unwrap();
     let second = fixture.open_another("gateway").await;
-    // The gateway has another place now, and always had one: a recovery waits for its lease.
+    // The second gateway has a place of its own, and the first one keeps its place: a recovery
+    // waits for both leases.
     assert_eq!(places(&fixture).await, 2);
     // The hold was given back when the second gateway started, and its capture counts late.
     live.capture(credits("4"));

@@ -1,4 +1,4 @@
-//! The promises of every ledger about credits and ids, a test a promise.
+//! The promises of every ledger about credits and ids. Each promise has a test.
 
 use farebox::credits::{Credits, SignedCredits};
 use farebox::ledger::{
@@ -120,7 +120,7 @@ fn by_id() -> Vec<Operation> {
     ]
 }
 
-/// Asks them all again: nothing may move.
+/// Asks all of these operations again. No balance may move.
 async fn ask_again(ledger: &Running, when: &str) {
     let before = ledger.has("alice").await;
     for operation in by_id() {

@@ -1,5 +1,5 @@
-//! kill -9 of a process that hammers a ledger. It tells of each operation only after the ledger
-//! had acknowledged it; what it told of is then looked for in the file.
+//! Kills (kill -9) a process that hammers a ledger. The process reports each operation only after
+//! the ledger has acknowledged it; the tests then look for the reported operations in the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -20,10 +20,10 @@ on_embedded_ledgers!("current_thread": a_kill_loses_nothing_but_what_was_not_pro
 /// Set in the process that will be killed: the directory of its ledger.
 const VICTIM: &str = "FAREBOX_TEST_VICTIM";
 
-/// Kills a test.
+/// The number of kills in a test.
 const ROUNDS: usize = 5;
 
-/// How much time's writes `relaxed` may lose.
+/// The time before a crash whose writes `relaxed` may lose.
 const PROMISE: Duration = Duration::from_millis(50);
 
 /// How much later the promised write may run on a machine that is busy with other tests.
@@ -90,7 +90,7 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
             }
         }
         seen.grows_into(&on_disk);
-        // A start puts it in order: no hold is left, and everything adds up.
+        // A start puts the ledger in order: no hold is left, and everything adds up.
         let ledger = fixture.open().await;
         ledger.reconciles().await;
         let (balance, held) = ledger.has("alice").await;
@@ -104,8 +104,8 @@ async fn a_kill_loses_nothing_but_what_was_not_promised(fixture: TestLedger) {
     println!("{told} operations told of in {ROUNDS} rounds; the oldest lost was {worst:?} old");
 }
 
-/// Every call of the victim had a claim of its own: it is charged where the call was charged, and gone where
-/// the call was released, so that no key is both the first call's and free.
+/// Checks the claims. Every call of the victim had a claim of its own: the claim is charged if the call was charged,
+/// and gone if the call was released. So no key is both the first call's and free.
 async fn claims_are_their_calls(fixture: &TestLedger) {
     let mut sql = fixture.sql().await;
     let differ: Vec<String> = sqlx::query_scalar(
@@ -134,7 +134,7 @@ impl Seen {
 
 struct OnDisk {
     entries: BTreeMap<String, i64>,
-    /// Live or ended.
+    /// The ids of all holds, live or ended.
     holds: BTreeSet<String>,
 }
 
@@ -185,8 +185,8 @@ impl OnDisk {
     }
 }
 
-/// Starts a victim, lets it work for a while after its first word, kills it, and returns what it
-/// told, and when it was killed.
+/// Starts a victim, lets it work for a while after its first report, and kills it. Returns its
+/// reports, and the time of the kill.
 fn run_and_kill(fixture: &TestLedger, work_ms: u64) -> (Vec<Told>, u64) {
     let test =
         format!("crash::{}::a_kill_loses_nothing_but_what_was_not_promised", fixture.kind.module());
@@ -232,7 +232,8 @@ async fn hammer(dir: PathBuf, kind: Kind) {
         tasks.push(tokio::spawn(async move {
             for round in 0.. {
                 call(&ledger).await;
-                // Seldom: a grant brings all before it to disk, and that must not hide a loss.
+                // Grants are rare, because a grant brings everything before it to disk, which would
+                // hide a loss.
                 if round % 400 == 50 * task {
                     let id = HoldId::for_call();
                     let asked_us = now_us();

@@ -73,7 +73,8 @@ async fn a_start_ends_what_a_crash_left_once_as_the_config_says(fixture: TestLed
     }
 }
 
-/// In `strict` a batch of calls is one row first. The copies are of the moments before its rows are written.
+/// In `strict` a batch of calls is first written as one row of the log. The copies show the moments before the calls'
+/// own rows are written.
 async fn a_start_writes_the_batches_that_a_crash_left_in_the_log_once(fixture: TestLedger) {
     if !fixture.kind.is_strict() {
         return;
@@ -140,7 +141,7 @@ fn abandon(id: &str, amount: &str) -> Operation {
     }
 }
 
-/// A gateway that was only paused says what the call came to: less than was charged, all of it, or nothing.
+/// A gateway that was only paused says later what the call cost: less than was charged, all of it, or nothing.
 async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once(
     fixture: TestLedger,
 ) {
@@ -174,7 +175,8 @@ async fn a_call_that_is_settled_after_its_crash_capture_gets_the_difference_once
             assert_eq!(has(&mut backend).await, left, "{id}");
         }
     }
-    // An API caller does not correct it, no capture goes beyond the hold, and no other amount comes later.
+    // An API caller cannot correct the charge, no capture exceeds the hold, and a second correction with another
+    // amount is refused.
     for (other, refusal) in [
         (api_capture("all", "4"), conflict()),
         (call_capture("all", "11"), Outcome::Refused(Refusal::AboveHold { held: credits("10") })),
@@ -223,7 +225,8 @@ async fn the_list_is_bounded_and_paged(fixture: TestLedger) {
     ledger.reconciles().await;
     assert_eq!(listed(ledger.read()).await.len(), CALLS);
     ledger.stop().await;
-    // One of them is a day short of what is kept, all others are older.
+    // One of these rows is a day younger than the age at which rows are deleted. All others are
+    // older.
     let mut sql = fixture.sql().await;
     for (days, which) in [(31, "<>"), (29, "=")] {
         let aged = format!(
@@ -264,7 +267,8 @@ async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(fixture: Te
     ledger.stop().await;
 }
 
-/// As if the clock had been set back by a year before the start: the hold's time is in a year then.
+/// It looks as if the clock had been set back by a year before the start: the hold's time ends in a
+/// year.
 async fn a_clock_that_was_set_back_gives_an_api_hold_no_more_life(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     ledger.ask(hold_of(Origin::Api, "short", "2", 1500)).await;

@@ -36,8 +36,7 @@ fn known(fixture: &TestLedger, id: &str) -> (bool, bool) {
     (has(newer(fixture)), has(1 - newer(fixture)))
 }
 
-/// Something that changes the ledger, as if the newer hash had been begun at this time: whether another
-/// was begun thereupon.
+/// Sets the time at which the newer hash was begun, and changes the ledger. Returns whether that began another hash.
 async fn turns(
     fixture: &TestLedger,
     ledger: &mut ClusterLedger,
@@ -51,7 +50,7 @@ async fn turns(
     newer(fixture) != before
 }
 
-/// Repeats what ended them: the same answers, and nothing happens.
+/// Repeats the operations that ended the holds. The answers are the same, and nothing happens.
 async fn asked_again(ledger: &mut ClusterLedger) {
     let holds = ENDED.map(|id| {
         let origin = if id.starts_with("job") { Origin::Api } else { Origin::Call };

@@ -24,7 +24,7 @@ async fn a_stop_lists_the_calls_that_it_cuts_off_and_no_others(fixture: TestLedg
     paid.capture(credits("2"));
     freed.release();
     drop(cut);
-    // Never granted: nothing is cut off.
+    // This hold is never granted, so no call is cut off.
     assert!(matches!(ledger.call("100").await, Err(Refusal::Insufficient { .. })));
     ledger.reconciles().await;
     assert_eq!(ledger.has("alice").await, text(("18", "0")));

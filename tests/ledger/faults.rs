@@ -31,8 +31,9 @@ on_embedded_ledgers!("current_thread":
 /// Set in the process that runs a test by itself.
 const ALONE: &str = "FAREBOX_TEST_ALONE";
 
-/// True in a process of its own. Otherwise runs the test in one, with the signal for too large
-/// a file ignored so that the write fails instead, and passes its failure on.
+/// Returns true in the process that runs the test by itself. Otherwise runs the test in such a
+/// process, and passes its failure on. The process ignores the signal for too large a file, so that
+/// the write fails instead.
 fn alone(fixture: &TestLedger, test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
@@ -228,8 +229,8 @@ async fn a_stop_waits_for_the_disk(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// The disk says that a commit failed, and it cannot be read whether that is so. The ledger then goes by
-/// what stands in the file, and nothing is done twice or lost.
+/// The disk says that a commit failed, and the ledger cannot read whether that is true. Later the ledger goes by the
+/// file's content, and nothing is done twice or lost.
 async fn a_commit_in_doubt_is_settled_by_the_file(fixture: TestLedger) {
     if !alone(&fixture, "a_commit_in_doubt_is_settled_by_the_file") {
         return;
@@ -261,7 +262,7 @@ async fn a_commit_in_doubt_is_settled_by_the_file(fixture: TestLedger) {
             refused
         })
         .await;
-        // Settled while the doubt lasts.
+        // This call is settled while the doubt lasts.
         call.capture(credits("2"));
         free_disk();
         if landed {

@@ -96,7 +96,7 @@ fn rows() -> Vec<ImportRow> {
 async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(fixture: TestLedger) {
     let ledger = fixture.open_with("1").await;
     let mut bad = rows();
-    // The same ids, with something else.
+    // Rows with the same ids and other content.
     bad.extend([
         row("initial", "alice", "2"),
         paid_row("old-5", "eve", "100", "pi_1"),
@@ -131,7 +131,8 @@ async fn an_import_is_whole_or_nothing_and_the_same_again_is_none(fixture: TestL
 async fn a_dry_run_says_what_would_happen_and_changes_nothing(fixture: TestLedger) {
     let mut backend = fixture.backend().await;
     let before = fixture.row_counts().await;
-    // In one batch with what is done: each is decided on what the ones before it left.
+    // The rows are in one batch with rows that are done. Each is decided on what the ones before it
+    // left.
     let batch = [
         import(&rows(), true),
         import(&rows()[..2], false),
@@ -161,7 +162,7 @@ async fn an_account_brought_over_with_nothing_exists_from_then_on(fixture: TestL
     assert_eq!(ledger.has("alice").await, text(("0", "0")), "no sign-up grant");
     assert_eq!(bring(&ledger, &[row("old-1", "alice", "5")]).await, [Err(Refusal::Conflict)]);
     assert_eq!(ledger.ask(Operation::Post(grant("old-1", "alice", "5"))).await, conflict());
-    // Elsewhere, nothing is not granted.
+    // A grant outside of an import cannot be of zero credits.
     let zero = ledger.ask(Operation::Post(grant("gift", "alice", "0"))).await;
     assert_eq!(zero, Outcome::Refused(Refusal::Zero));
     ledger.reconciles().await;
@@ -224,11 +225,12 @@ async fn a_payment_that_is_sold_after_its_import_is_granted_no_second_time(fixtu
         assert_eq!(settled.payment.account(), Some(&account("bob")));
     }
     assert_eq!(bring(&ledger, std::slice::from_ref(&row)).await, [Ok(false)]);
-    // The other way round, the sale has granted.
+    // In the other order, the sale has granted the credits first.
     take(&ledger, nth(2, &paid())).await.unwrap();
     let late = paid_row("old-2", "bob", "500", "pi_1_2");
     assert_eq!(bring(&ledger, &[late]).await, [Err(Refusal::PaymentKnown)]);
-    // One payment under all its names: its refund is taken back once, where it was granted.
+    // This refund names one payment under all its names. It is taken back once, from the account
+    // that got the credits.
     take(&ledger, refunded("re_1", 3950, &["pi_1", "ch_1"])).await.unwrap();
     assert_eq!(ledger.has("bob").await, text(("250", "0")));
     assert_eq!(ledger.has("alice").await, text(("500", "0")));

@@ -41,7 +41,7 @@ fn hold_for(who: &str, id: &str, amount: &str) -> Operation {
     })
 }
 
-/// Alice's balance and what is held of it, as soon as the ledger says.
+/// Alice's balance and her held credits, as soon as the ledger answers.
 async fn alice_has(ledger: &mut ClusterLedger) -> (String, String) {
     let limit = Instant::now() + Duration::from_secs(30);
     loop {
@@ -192,8 +192,8 @@ fn capture_of(id: &CallId, route: &Arc<str>) -> Operation {
     }
 }
 
-/// A gateway that has decided so many batches of holds and as many of captures while Postgres was away, and
-/// the line to that.
+/// A gateway that has decided this number of batches of holds, and as many of captures, while Postgres was away. Also
+/// returns the ledger's servers, and the proxy in front of Postgres.
 async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLedger) {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
     let mut config = fixture.config("gateway");
@@ -216,7 +216,8 @@ async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLe
     (fixture, line, ledger)
 }
 
-/// Each row that is written into a table waits for so long, where `when` holds of it.
+/// Makes Postgres wait for `seconds` at each row that is written into `table` and for which `when`
+/// holds.
 async fn slow_down(fixture: &TestLedger, table: &str, when: &str, seconds: f64) {
     let sql = format!(
         "CREATE FUNCTION wait_{table}() RETURNS trigger LANGUAGE plpgsql AS \
@@ -227,7 +228,8 @@ async fn slow_down(fixture: &TestLedger, table: &str, when: &str, seconds: f64) 
     fixture.execute(&sql).await.unwrap();
 }
 
-/// All of it is in Postgres, and nothing else.
+/// Waits until Postgres has all of these charges. Expects that the ledger is clean, and that no
+/// hold lives.
 async fn is_settled(ledger: &ClusterLedger, charged: usize) {
     let reader = ledger.reader();
     eventually("Postgres has all of it", async || {
@@ -240,7 +242,7 @@ async fn is_settled(ledger: &ClusterLedger, charged: usize) {
     assert!(report.is_clean() && report.live_holds == 0, "{report:?}");
 }
 
-/// All of it takes four seconds to write, and Postgres counts as away after one and a half.
+/// Writing all of the batches takes four seconds, and Postgres counts as away after one and a half.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     let batches = 16;
@@ -251,7 +253,8 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
         ledger.reader().account(&account("alice")).await.is_ok()
     })
     .await;
-    // The grant waits for what Redis decided before, and every call of this gateway waits behind it: not for all.
+    // The grant waits until Postgres has what Redis decided before, and every call of this gateway waits behind the
+    // grant. So the grant is refused before all of it is written.
     let mut refused = 0;
     loop {
         let asked = Instant::now();
@@ -269,8 +272,8 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     assert!(ledger.close().await);
 }
 
-/// Redis loses all of it, and the one transaction of a recovery that a gateway makes in time would not be
-/// enough: it takes three seconds to write.
+/// Redis loses all of these batches. Writing them takes three seconds, which is too long for one transaction of a
+/// recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_handed_over_to_a_recovery_may_be_large() {
     let batches = 44;

@@ -22,7 +22,7 @@ const BEFORE: i32 = NOW - 1;
 /// The time in which a gateway looks at the ledger twice. It looks once a second.
 const SOME_LOOKS: Duration = Duration::from_millis(2500);
 
-/// A gateway of a version with this layout; with what it counts.
+/// A gateway of a version with this layout, and its metrics.
 async fn version(fixture: &TestLedger, layout: i32) -> (Running, Metrics) {
     let mut config = fixture.config(&format!("layout-{layout}"));
     config.layout = Some(layout);
@@ -38,7 +38,7 @@ async fn epoch(fixture: &TestLedger) -> (i64, i32) {
     sql.await.unwrap()
 }
 
-/// One serves and the other one does not, for some time and in one epoch.
+/// Expects that `serving` serves and `waiting` does not, for some time and in one epoch.
 async fn serves_alone(fixture: &TestLedger, serving: &Running, waiting: &Running) {
     let (began, before) = (Instant::now(), epoch(fixture).await);
     while began.elapsed() < SOME_LOOKS {
@@ -64,7 +64,7 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
     let (first, layout) = epoch(&fixture).await;
     assert_eq!(layout, BEFORE);
 
-    // The old one goes on, and settles what it has begun.
+    // The old gateway goes on, and settles the calls that it has begun.
     let (new, metrics) = version(&fixture, NOW).await;
     assert_eq!(metrics.ledger_up.get(), 0);
     serves_alone(&fixture, &old, &new).await;
@@ -86,7 +86,7 @@ async fn versions_of_two_layouts_take_turns_and_never_the_ledger_from_each_other
     call.extend(credits("1")).await.unwrap();
     call.release();
 
-    // Another old one waits likewise: it is the way back, once the new one has ended.
+    // Another old gateway waits likewise. It is the way back, once the new one has ended.
     let (old, _) = version(&fixture, BEFORE).await;
     serves_alone(&fixture, &new, &old).await;
     // A loss of Redis changes nothing about it.

@@ -27,7 +27,7 @@ async fn a_call_that_was_left_is_told_to_one_retry_the_oldest_first(fixture: Tes
     for hold in [&first, &second, &first] {
         hold.leave(claim_id(1)).await.unwrap();
     }
-    // A retry that waits uses nothing up.
+    // A retry that has to wait does not use up the call that was left.
     for _ in 0..2 {
         assert_eq!(claimed(&ledger, retry(1)).await, by(&ids[0], ClaimState::Running));
     }
@@ -71,7 +71,7 @@ async fn calls_that_were_left_at_once_are_told_in_their_order(fixture: TestLedge
     assert!(ledger.close().await);
 }
 
-/// The same hold of a call without a claim.
+/// This hold, as that of a call without a claim.
 fn without_claim(operation: Operation) -> Operation {
     match operation {
         Operation::Hold(hold) => Operation::Hold(NewHold { claim: None, ..hold }),

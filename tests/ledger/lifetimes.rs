@@ -27,7 +27,8 @@ on_every_ledger!("current_thread":
 async fn a_dropped_hold_future_leaves_no_hold(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let hold = || ledger.call("4");
-    // Never polled; asked, and dropped at once; asked and granted, and dropped before it heard.
+    // These calls are never polled; or asked for, and dropped at once; or granted, and dropped
+    // before they know.
     drop(hold());
     assert_eq!(ledger.has("alice").await, text(("10", "0")));
     {
@@ -48,7 +49,7 @@ async fn a_dropped_hold_future_leaves_no_hold(fixture: TestLedger) {
         assert!(poll_once(heard.as_mut()).await, "heard, and its guard dropped");
     }
     assert_eq!(ledger.has("alice").await, text(("10", "0")));
-    // Refused, and dropped before it heard.
+    // This call is refused, and dropped before it knows.
     {
         let mut refused = pin!(ledger.call("11"));
         assert!(!poll_once(refused.as_mut()).await);
@@ -162,8 +163,9 @@ async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(fixture: Test
     let call_id = CallId::new();
     let id = call_id.hold_id().clone();
     let call = ledger.hold(call_id, account("alice"), credits("10"), "/x".into()).await.unwrap();
-    // One batch full of other things, in which the hold's time runs out; behind it the rival
-    // and the capture. This thread does not let the pipeline run until its sweep is due.
+    // One batch is full of other operations, and the hold's time runs out in it. The rival and the
+    // capture are queued behind it. This thread does not let the pipeline run until its sweep is
+    // due.
     let mut batch = vec![Operation::Renew { hold: id, ttl_ms: 0 }];
     batch.resize(1024, Operation::Balance { account: account("alice") });
     batch.push(api_hold("rival", "10"));
@@ -187,7 +189,7 @@ async fn a_hold_never_expires_while_its_capture_waits_in_the_queue(fixture: Test
 
 async fn the_hold_of_a_leaked_call_expires(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
-    // Asked for without a guard, so nobody lives to end it.
+    // This hold is asked for without a guard, so nothing ends it.
     let leaked = NewHold {
         id: HoldId::for_call(),
         account: account("alice"),

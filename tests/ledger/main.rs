@@ -1,4 +1,4 @@
-//! The ledger, tried on every backend: what it promises, a model beside it, a failing disk,
+//! Tests of the ledger on every backend: its promises, a comparison with a model, a failing disk,
 //! kill -9, and a thousand callers for the last credit.
 //!
 //! `FAREBOX_SEED=<number>` repeats a run with the randomness of one that failed.

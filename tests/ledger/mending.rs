@@ -9,7 +9,8 @@ on_cluster_ledgers!("multi_thread":
     what_a_repair_let_go_of_and_did_not_bring_again_is_brought_by_the_next,
 );
 
-/// A gateway was killed, or Postgres was lost, in between: nobody would watch the deadlines of the account's holds.
+/// A gateway was killed, or Postgres was lost, in the middle of a repair. Without the next repair, no gateway would
+/// watch the deadlines of the account's holds.
 async fn what_a_repair_let_go_of_and_did_not_bring_again_is_brought_by_the_next(
     fixture: TestLedger,
 ) {

@@ -71,7 +71,7 @@ async fn an_extension_sets_more_aside_under_the_same_hold(fixture: TestLedger) {
     assert_eq!(ledger.has("alice").await, text(("10", "6.5")));
     hold.capture(credits("6"));
     assert_eq!(ledger.has("alice").await, text(("4", "0")));
-    // One that is given back gives all of it back.
+    // A release gives back the whole hold, with its extension.
     let mut hold = ledger.call("1").await.unwrap();
     hold.extend(credits("2")).await.unwrap();
     hold.release();
@@ -248,7 +248,7 @@ async fn a_charge_keeps_what_the_call_used(fixture: TestLedger) {
     newest.sort_by_key(|used| used.as_deref().map(|used| used.usage.of(UsageKind::Input)));
     expected.sort_by_key(|used| used.as_deref().map(|used| used.usage.of(UsageKind::Input)));
     assert_eq!(newest, expected);
-    // A refund of it, and folding, go as with every charge.
+    // A refund of the charge and folding work as for every charge.
     let charge = by_time[0].operation.hold().unwrap().to_owned();
     ledger.refund(hold_id(&charge), None).await.unwrap();
     let entries = ledger.entries("alice").await;
@@ -320,7 +320,7 @@ async fn an_extended_hold_that_expires_gives_all_of_it_back(fixture: TestLedger)
     assert!(backend.close().await);
 }
 
-/// If it was extended before anything was written, and long after.
+/// The hold is extended before anything was written, and long after.
 async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
     let opened = async |at: &TestLedger, after_crash| {
         std::fs::create_dir_all(at.dir()).unwrap();
@@ -371,7 +371,7 @@ async fn an_extended_hold_is_ended_whole(fixture: TestLedger) {
     }
 }
 
-/// Whether it became a debt or was given up.
+/// An overrun is counted whether it became a debt or was given up.
 #[tokio::test]
 async fn an_overrun_is_counted() {
     let fixture = TestLedger::new(Kind::EmbeddedStrict);

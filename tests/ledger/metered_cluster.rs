@@ -17,7 +17,7 @@ on_cluster_ledgers!("multi_thread":
     what_a_metered_call_owes_at_a_stop_without_redis_is_charged_with_its_usage,
 );
 
-/// Whether Postgres had the extension or only Redis and the gateway.
+/// Either Postgres had the extension, or only Redis and the gateway.
 async fn an_extension_survives_the_loss_of_redis(fixture: TestLedger) {
     let kind = fixture.kind;
     drop(fixture);

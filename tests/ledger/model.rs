@@ -1,7 +1,7 @@
-//! Random sequences of operations, beside a plain model of the ledger's rules: every outcome is
-//! the model's, and after each step every invariant holds.
+//! Random sequences of operations, on the ledger and on a plain model of its rules: every outcome
+//! must be the model's, and after each step every invariant must hold.
 //!
-//! A failing case is shrunk, printed, and repeated by `FAREBOX_SEED`.
+//! A failing case is shrunk and printed. `FAREBOX_SEED` repeats it.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -23,10 +23,10 @@ use crate::test_ledger::{
     AnyBackend, HOUR_MS, Kind, Running, TestLedger, account, hold_id, poll_once, seed,
 };
 
-/// Sequences a test.
+/// The number of sequences in a test.
 const CASES: u32 = 96;
 
-/// The same where each has a Redis of its own.
+/// The number of sequences if each has a Redis of its own.
 const CLUSTER_CASES: u32 = 16;
 
 #[test]
@@ -95,7 +95,7 @@ fn check(kind: Kind, run: impl AsyncFn(TestLedger, Vec<Step>)) {
 /// One thing that happens.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Asks these operations together. Then, if true, everything is checked on disk too.
+    /// Asks these operations together. If the flag is true, everything is then checked on disk too.
     Batch(Vec<Operation>, bool),
     /// The time of these holds runs out, under a live call or not.
     TimeIsUp(BTreeSet<u8>, bool),
@@ -219,7 +219,7 @@ fn without_claims() -> impl Strategy<Value = Operation> {
         1 => Just(EntryKind::Reinstatement),
     ];
     let route = || Arc::<str>::from(ROUTE);
-    // The account that owns it: mostly left out by the API, mostly right from calls.
+    // The account that owns the hold: mostly left out by the API, mostly right from calls.
     let owner = || prop_oneof![Just(None), who().prop_map(Some)];
     prop_oneof![
         1 => (who(), amount()).prop_map(|(account, signup)| Operation::Open { account, signup }),
@@ -296,7 +296,7 @@ async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
                 reader = backend.reader().await;
             }
             Step::Fold => {
-                // Beside the pipeline, or in it.
+                // Folding runs beside the pipeline, or in it.
                 let beside = reader.fold(i64::MAX, OldMonths::Keep).await.unwrap();
                 let report = match beside {
                     Some(report) => report,
@@ -329,7 +329,7 @@ async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
     assert!(backend.close().await);
 }
 
-/// The next start of the backend, which says once what of the one before expired with it.
+/// Starts the backend again. It reports once which holds of the start before have expired.
 async fn started(fixture: &TestLedger, model: &mut Model) -> AnyBackend {
     let expected = model.start(fixture.kind);
     let mut backend = fixture.backend().await;
@@ -355,7 +355,7 @@ async fn time_is_up(backend: &mut AnyBackend, model: &mut Model, ids: &BTreeSet<
     assert_eq!(names(&backend.tick(&|_| live).await), gone);
 }
 
-/// The same through the pipeline, which makes batches of its own.
+/// Asks the operations through the pipeline, which makes batches of its own.
 async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
     let mut model = Model::of(fixture.kind);
     let mut ledger = fixture.open().await;
@@ -406,8 +406,8 @@ async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
     ledger.stop().await;
 }
 
-/// Asks all at once, in this order. The cluster ledger keeps the order of operations that name the same account, so it is
-/// asked for others one after the other.
+/// Asks all operations in this order, and as many at once as keep their order. The embedded ledger keeps the order of
+/// all operations, the cluster ledger only that of operations that name their accounts.
 async fn ask_in_order(ledger: &Running, kind: Kind, operations: &[Operation]) -> Vec<Outcome> {
     type Asked<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
     let mut outcomes = Vec::new();

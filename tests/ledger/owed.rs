@@ -13,7 +13,7 @@ on_cluster_ledgers!("multi_thread":
     what_an_earlier_version_left_uncharged_is_charged_later,
 );
 
-/// Redis has gone before they end, and their gateway is told to stop before it is back.
+/// Redis is lost before the calls end, and their gateway is told to stop before Redis is back.
 async fn what_calls_owe_when_their_gateway_stops_without_redis_is_charged(mut fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     let (part, whole) = (ledger.call("4").await.unwrap(), ledger.call("2").await.unwrap());
@@ -85,7 +85,8 @@ async fn what_an_earlier_version_left_uncharged_is_charged_later(fixture: TestLe
     next.stop().await;
 }
 
-/// The answer is lost, and so is the gateway's way to Redis: the gateway hands over a charge that stands in the stream.
+/// The answer is lost, and so is the gateway's connection to Redis. The gateway hands over a charge that is in the
+/// stream already.
 async fn what_redis_charged_though_its_gateway_never_heard_is_charged_once(
     mut fixture: TestLedger,
 ) {

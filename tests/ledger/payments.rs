@@ -54,7 +54,7 @@ pub fn refunded(id: &str, amount: u64, names: &[&str]) -> Facts {
     Facts { refunds: [(id.into(), refund)].into(), ..named(names) }
 }
 
-/// The same of another payment, the `n`th.
+/// These facts about another payment, the `n`th.
 pub fn nth(n: usize, facts: &Facts) -> Facts {
     let named = |name: &Arc<str>| -> Arc<str> { format!("{name}_{n}").into() };
     let mut facts = facts.clone();

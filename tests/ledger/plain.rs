@@ -106,8 +106,9 @@ impl Model {
         Ok(line)
     }
 
-    /// A call's id is made for it: it is never that of a hold that came before and has ended.
-    /// (Within a batch, and after a release that overtook it, it may come again.)
+    /// Whether the operation can come. A call's id is made for that call, so it is never the id of
+    /// an earlier hold that has ended. (Within a batch, and after a release that overtook its hold,
+    /// the id may come again.)
     pub fn can_come(&self, operation: &Operation, in_batch: bool) -> bool {
         let Operation::Hold(NewHold { id, origin: Origin::Call, .. }) = operation else {
             return true;

@@ -1,5 +1,5 @@
-//! The rules of claims, as plainly as they can be written. They share no code with the ledger, and know no
-//! time: no claim and no call that was left grows old.
+//! The rules of claims, as plainly as they can be written. They share no code with the ledger and know no time:
+//! claims, and the records of calls whose clients left, never expire.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ struct Left {
 pub struct Claims {
     taken: BTreeMap<ClaimId, Taken>,
     left: Vec<Left>,
-    /// A call that was left and charged late, after its hold had expired, is told to a retry. The embedded ledger has
-    /// forgotten it by then.
+    /// Whether a retry is told of a call whose client left and that was charged late, after its hold had expired. The
+    /// embedded ledger has forgotten the call by then.
     left_outlive_expiry: bool,
 }
 

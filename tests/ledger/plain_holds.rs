@@ -20,7 +20,8 @@ pub struct Fate {
 }
 
 impl Fate {
-    /// Whether a release by `origin` counts though its time has run out: no capture comes after it.
+    /// Whether a release by `origin` counts although the hold's time has run out, because no
+    /// capture can come after it.
     fn can_be_released(&self, origin: Origin) -> bool {
         (self.state, self.origin, origin) == (State::Expired, Origin::Api, Origin::Api)
     }

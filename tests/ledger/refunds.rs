@@ -29,7 +29,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_together_no_more_than_it(
     ledger.ask(api_hold("job", "4")).await;
     let unknown = Outcome::Refused(Refusal::UnknownCapture);
     assert_eq!(ask(refund_part("job", "a", "1")).await, Err(unknown), "a hold is not a capture");
-    // Ids that would be one if they were only put together.
+    // Ids that would be equal if their parts were only joined.
     for hold in ["job", "job-2", "j", "job/refund", "job:a"] {
         ledger.ask(api_hold(hold, "0.5")).await;
         ledger.ask(api_capture(hold, if hold == "job" { "3" } else { "0.5" })).await;
@@ -45,7 +45,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_together_no_more_than_it(
         assert_eq!(ask(refund_part("job-2", "a", "0.6")).await, Err(left("0.5")), "another's");
         ledger.fold(i64::MAX).await.unwrap();
     }
-    // All of it is what is left of it.
+    // A refund of everything refunds only what is left.
     let all = Operation::Refund { hold: hold_id("job"), reason: None };
     assert_eq!(ask(all.clone()).await, posted("0.5", true));
     assert_eq!(ask(all.clone()).await, posted("0.5", false));

@@ -116,7 +116,7 @@ async fn metered(
     hold.unwrap().settle(Settlement { amount, overrun, usage: Some(record) });
 }
 
-/// Each model with its calls and credits, and what was used of each kind.
+/// Each model with its calls, its credits, and its usage of each kind.
 fn shown(models: &[ModelUsage]) -> Vec<String> {
     let line = |of: &ModelUsage| {
         let used = serde_json::to_string(&of.usage).unwrap();
@@ -173,7 +173,8 @@ async fn metered_usage_is_added_up_by_model_and_kind(fixture: TestLedger) {
 async fn an_accounts_models_are_bounded_and_of_the_newest_lines(fixture: TestLedger) {
     let ledger = fixture.open_with("1").await;
     let now = now_ms();
-    // One metered line a second for three days: ever new names, and one in ten of a known model.
+    // One metered line a second for three days. The names of the models are always new, except for
+    // one in ten.
     fixture
         .execute(&format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 259200) \
@@ -201,7 +202,7 @@ async fn the_newest_entries_of_all_accounts_come_first(fixture: TestLedger) {
     for n in 0..6 {
         let who = ["alice", "bob", "carol"][n % 3];
         ledger.post(grant(&format!("g{n}"), who, "1")).await.unwrap();
-        // Each at a moment of its own.
+        // Each entry is made at a moment of its own.
         let before = now_ms();
         eventually("a millisecond has passed", async || now_ms() > before).await;
     }
@@ -363,7 +364,7 @@ async fn entries_of_a_time_are_those_that_were_made_in_it(fixture: TestLedger) {
         let fit = all.iter().filter(|entry| fits(entry.created_at_ms));
         fit.map(|entry| entry.seq).collect::<Vec<_>>()
     };
-    // From each moment to each other one that an entry was made at, and beyond both ends.
+    // All ranges between two moments at which entries were made, and ranges beyond both ends.
     let mut moments: Vec<i64> = all.iter().map(|entry| entry.created_at_ms).collect();
     moments.extend([i64::MIN, 0, moments[0] + 1, i64::MAX]);
     for &from in moments.iter().step_by(4) {

@@ -1,5 +1,4 @@
-//! A gateway that stops while its servers are slow, or while it does not reach them, disturbs no other one, and does not
-//! take for ever.
+//! A gateway that stops while its servers are slow or cannot be reached disturbs no other gateway, and stops in time.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,8 @@ on_cluster_ledgers!("multi_thread":
     a_stop_with_both_servers_slow_ends_within_its_limit,
 );
 
-/// A stop takes no longer, with a margin for a busy machine: an orchestrator usually kills after half a minute.
+/// The longest time that a stop may take, with a margin for a busy machine. An orchestrator usually kills a process
+/// after half a minute.
 const LIMIT: Duration = Duration::from_secs(24);
 
 /// A gateway that reaches Redis through a line of its own.
@@ -37,7 +37,7 @@ async fn a_gateway_that_stops_with_nothing_unsynced_ends_no_epoch(fixture: TestL
     eventually("the charge is there", async || ledger.has("alice").await == text(("99", "0")))
         .await;
     other.reconciles().await;
-    // The other gateway has heard that Postgres has all of it.
+    // The other gateway knows that Postgres has everything.
     other.call("1").await.unwrap().release();
     other.reconciles().await;
     let epoch = || fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);

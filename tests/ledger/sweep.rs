@@ -1,4 +1,4 @@
-//! Many holds run out of time together: more than one sweep looks at.
+//! The time of many holds runs out together. One sweep looks at only a part of them.
 
 use std::collections::HashSet;
 
@@ -17,10 +17,10 @@ on_cluster_ledgers!("multi_thread":
 
 const ACCOUNTS: [&str; 3] = ["alice", "bob", "carol"];
 
-/// Two thousand holds are looked at in one go, and five hundred ended.
+/// The number of holds that are due. One sweep looks at two thousand holds, and ends five hundred.
 const DUE: usize = 4500;
 
-/// Their time is not up: they alone are more than one slice.
+/// The number of holds whose time is not up. They alone are more than one slice.
 const LIVE: usize = 4500;
 
 /// The most sweeps that may be needed. Further ones would find no hold.
@@ -72,7 +72,7 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
             assert!(expired.insert(hold.hold.as_str().to_owned()), "{hold:?} expired twice");
         }
         call(&mut ledger).await;
-        // One that is due is captured before its turn comes.
+        // A hold that is due is captured before its turn comes.
         let next = (0..DUE).map(|n| format!("due-{n}"));
         if let Some(id) =
             next.into_iter().find(|id| !expired.contains(id) && !captured.contains(id))
@@ -106,7 +106,7 @@ async fn holds_of_many_slices_expire_once_each_and_calls_are_served_in_between(
     assert!(ledger.close().await);
 }
 
-/// As after three minutes in which Redis stood still, or after its clock was set ahead, while the call went on.
+/// Redis acts as if it had stood still for three minutes, or its clock had been set ahead, while the call went on.
 async fn the_hold_of_a_call_is_ended_by_no_other_gateway_whatever_redis_s_clock_says(
     fixture: TestLedger,
 ) {

@@ -1,4 +1,5 @@
-//! Of several gateways one writes into Postgres what Redis decided; the others only read how far it has come.
+//! One of several gateways, the syncer, writes into Postgres what Redis decided. The others only read how far it has
+//! come.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ on_cluster_ledgers!("multi_thread":
     a_gateway_that_stops_leaves_the_place_of_the_syncer_free,
 );
 
-/// The gateway that has the place of the syncer, by its name; empty where none has it.
+/// The name of the gateway that is the syncer; empty if none is.
 async fn syncer(fixture: &TestLedger) -> String {
     let name = "SELECT coalesce((SELECT g.id FROM gateways g JOIN syncers s \
                 ON s.syncer = g.incarnation AND s.until > clock_timestamp()), '')";

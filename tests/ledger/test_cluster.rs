@@ -17,9 +17,9 @@ pub struct TestCluster {
     pub postgres: Arc<Mutex<Postgres>>,
     pub database: String,
     pub redis: Redis,
-    /// The address of Redis for gateways, where something stands in between.
+    /// The URL of Redis for gateways, if something stands in between.
     pub redis_url: Option<String>,
-    /// The same for Postgres.
+    /// The URL of Postgres for gateways, if something stands in between.
     pub postgres_url: Option<String>,
 }
 

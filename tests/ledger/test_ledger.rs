@@ -1,5 +1,5 @@
-//! If a test does business: a fresh ledger of its own, which can be stopped, crash and be
-//! opened again.
+//! The ledger of a test: a fresh one for each test, which can be stopped, crash and be opened
+//! again.
 
 use std::future::Future;
 use std::ops::Deref;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use crate::test_cluster::TestCluster;
 
-/// Every ledger there is. A new one is a variant here, its arms in this file, and a line in
+/// The kinds of ledgers. A new kind needs a variant here, its arms in this file, and a line in
 /// [`on_every_ledger`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -44,7 +44,7 @@ macro_rules! on_every_ledger {
     };
 }
 
-/// The same for what concerns the embedded ledger's file.
+/// Like [`on_every_ledger`], for tests of the embedded ledger's file.
 macro_rules! on_embedded_ledgers {
     ($runtime:literal: $($test:ident),* $(,)?) => {
         $crate::test_ledger::on_one_ledger!($runtime, embedded_strict, EmbeddedStrict, $($test)*);
@@ -52,7 +52,7 @@ macro_rules! on_embedded_ledgers {
     };
 }
 
-/// The same for what concerns Redis and Postgres.
+/// Like [`on_every_ledger`], for tests of Redis and Postgres.
 macro_rules! on_cluster_ledgers {
     ($runtime:literal: $($test:ident),* $(,)?) => {
         $crate::test_ledger::on_one_ledger!($runtime, cluster_strict, ClusterStrict, $($test)*);
@@ -148,7 +148,7 @@ impl TestLedger {
         SqliteLedger::open(&self.path(), self.kind.durability(), metrics).await
     }
 
-    /// How a gateway of the cluster ledger is set up.
+    /// The config of a gateway of the cluster ledger.
     pub fn config(&self, name: &str) -> LedgerConfig {
         self.cluster().config(self.kind.durability(), name)
     }
@@ -158,7 +158,7 @@ impl TestLedger {
         ClusterLedger::open(&self.config(name), Metrics::new().unwrap()).await
     }
 
-    /// The ledger in use.
+    /// Opens the ledger.
     pub async fn open(&self) -> Running {
         let metrics = Metrics::new().unwrap();
         let (ledger, pipeline) = if self.kind.is_embedded() {
@@ -171,7 +171,7 @@ impl TestLedger {
         Running { ledger, pipeline }
     }
 
-    /// The embedded ledger, with this rule for the calls that a crash left.
+    /// Opens the embedded ledger, with this rule for the calls that a crash left.
     pub async fn open_after(&self, after_crash: AfterCrash) -> Running {
         std::fs::create_dir_all(self.dir()).unwrap();
         let (path, durability) = (self.path(), self.kind.durability());
@@ -188,7 +188,7 @@ impl TestLedger {
         sqlx::query_scalar(logged).fetch_one(&mut self.sql().await).await.unwrap()
     }
 
-    /// The ledger in use, by another gateway.
+    /// Opens the ledger in another gateway.
     pub async fn open_another(&self, name: &str) -> Running {
         let metrics = Metrics::new().unwrap();
         let opened = farebox::gateway::open_ledger(&self.config(name), metrics).await;
@@ -196,7 +196,7 @@ impl TestLedger {
         Running { ledger, pipeline }
     }
 
-    /// Open, with these credits granted to alice.
+    /// Opens the ledger, and grants these credits to alice.
     pub async fn open_with(&self, amount: &str) -> Running {
         let running = self.open().await;
         let posted = running.post(grant("initial", "alice", amount)).await.unwrap();
@@ -334,7 +334,7 @@ impl Deref for Running {
 }
 
 impl Running {
-    /// Connections that were opened in another way.
+    /// A ledger that was opened in another way.
     pub fn of((ledger, pipeline): (Ledger, Pipeline)) -> Self {
         Self { ledger, pipeline }
     }

@@ -146,8 +146,9 @@ async fn folding_stops_at_what_is_newer_and_leaves_no_gap(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// A ledger with more entries than fit in a slice: of one account, of many, and of one that
-/// nothing is folded of. Returns how many accounts and entries can be folded before 1500.
+/// Writes a ledger with more entries than fit in a slice: for one account, for many accounts, and
+/// for an account whose entries are too new to be folded. Returns how many accounts and entries can
+/// be folded before 1500.
 async fn long(fixture: &TestLedger) -> (u64, u64) {
     fixture.open().await.stop().await;
     let mut sql = fixture.sql().await;
@@ -177,7 +178,7 @@ async fn folding_goes_in_slices_each_of_them_whole(fixture: TestLedger) {
         assert!(report.entries <= 2000, "{report:?}");
         folded = (folded.0 + report.accounts, folded.1 + report.entries);
         slices += 1;
-        // As a crash between two slices would leave it.
+        // The ledger is now as a crash between two slices would leave it.
         assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
         let report = reader.reconcile().await.unwrap();
         assert!(report.is_clean(), "{report:#?}");
@@ -276,7 +277,7 @@ async fn reconcile_finds_what_is_wrong(fixture: TestLedger) {
         let differences = report.differences;
         assert!(differences.iter().any(|d| d.what.contains(found)), "{harm}: {differences:#?}");
     }
-    // Rows that fit together on disk, and differ from what the running ledger knows.
+    // These rows agree with each other on disk, but differ from what the running ledger knows.
     let mut sql = fixture.sql().await;
     sql.execute("UPDATE api_holds SET amount = amount + 1").await.unwrap();
     let differences = ledger.reconcile().await.unwrap().differences;

@@ -88,8 +88,8 @@ async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     assert!(pipeline.stop().await);
 }
 
-/// Postgres fails after a recovery has begun the next epoch in Redis. A gateway that is no more has left a
-/// capture in the stream of the epoch before, and there alone; the next try of the recovery still finds it.
+/// Postgres fails after a recovery has begun the next epoch in Redis. A lost gateway has left a capture only in the
+/// stream of the epoch before. The next attempt of the recovery still finds the capture.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -119,7 +119,8 @@ async fn relaxed_a_recovery_that_fails_at_its_end_loses_nothing() {
     ledger.stop().await;
 }
 
-/// Redis is lost with what Postgres does not have yet, and a call ends after that: both are handed over.
+/// Redis is lost with operations that Postgres does not have yet, and a call ends after that. The gateway hands over
+/// both.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_a_stop_hands_over_what_was_decided_and_what_was_not() {
     let (mut fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -140,7 +141,7 @@ async fn relaxed_a_stop_hands_over_what_was_decided_and_what_was_not() {
     ledger.stop().await;
 }
 
-/// A caller with a token that this gateway has not seen asks for the account first: an account in Redis is found.
+/// For a caller whose token is new to this gateway, the gateway first opens the account, and finds it in Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_an_account_that_redis_has_is_open_without_postgres() {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
@@ -228,7 +229,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     let (mut charged, mut live) = (0, Vec::new());
     let refusal = loop {
         match call().await {
-            // Every fourth is still running when no other is taken any more.
+            // A quarter of the calls still run when the ledger takes no new one.
             Ok(hold) if live.len() < charged / 3 => live.push(hold),
             Ok(hold) => {
                 hold.capture(credits("1"));
@@ -264,7 +265,7 @@ async fn relaxed_takes_no_new_call_once_enough_waits_for_postgres() {
     assert!(pipeline.stop().await);
 }
 
-/// The cap counts the holds of a batch together, also where all earlier entries of the account are durable.
+/// The cap counts the holds of a batch together, even if all earlier entries of the account are durable.
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_the_holds_of_one_batch_count_together_against_the_cap() {
     let fixture = TestLedger::new(Kind::ClusterRelaxed);

@@ -17,7 +17,7 @@ fn limit() -> String {
     body(&json!({ "max_tokens": 5000 }))
 }
 
-/// A chat completion of exactly so many bytes, with a usage worth 0.55.
+/// A chat completion of exactly this number of bytes, with a usage worth 0.55.
 fn chat_of(bytes: usize) -> String {
     let empty = chat("", &chat_usage(200, 500)).to_string().len();
     let answer = chat(&"y".repeat(bytes - empty), &chat_usage(200, 500)).to_string();

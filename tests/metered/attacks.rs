@@ -40,7 +40,8 @@ async fn each_prompt_of_a_list_has_an_answer_that_is_held_for() {
         let gateway = with(&ai, &tables, 100).await;
         let request = json!({ "model": "m", "prompt": prompt, "max_tokens": 100 });
         ask(&gateway, COMPLETIONS, &request.to_string()).await.expect(200);
-        // 100 tokens of input, and the output: none of it counts as beyond belief.
+        // 100 tokens of input, and the output. All of this usage is plausible, so all of it is
+        // charged.
         let left = 100.0 - 0.025 - 0.1 * f64::from(u32::try_from(answers).unwrap());
         let balance: f64 = balance(&gateway).await.parse().unwrap();
         assert!((balance - left).abs() < 1e-6, "{prompt}: {balance}, not {left}");
@@ -102,7 +103,7 @@ async fn a_limit_that_an_unknown_provider_may_ignore_limits_no_charge() {
     assert_eq!(balance(&gateway).await, "99.83");
 }
 
-/// A call is shortened only where the limit that is added holds for each shape that it may have.
+/// A call is shortened only if the limit that is added holds for each shape that the call may have.
 #[tokio::test]
 async fn a_request_of_two_shapes_is_refused_where_a_limit_of_one_would_shorten_it() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 8000)))).await;
@@ -245,7 +246,7 @@ async fn an_answer_that_cannot_be_read_costs_no_less_than_its_text() {
     let text = "y".repeat(20_000);
     let nested = format!("{}{}", "[".repeat(130), "]".repeat(130));
     for unread in [
-        // A model that is asked to call a tool with this.
+        // A call of a tool whose argument is nested too deeply to be read.
         format!(
             r#"{{"content":[{{"text":"{text}"}},{{"input":{nested}}}],"usage":{{"input_tokens":200}}}}"#
         ),
@@ -328,7 +329,7 @@ async fn images_and_documents_of_many_tokens_are_charged_by_their_usage() {
         // 150 000 × 250/T + 10 × 1000/T
         assert_eq!(balance(&gateway).await, "62.49", "{path} {request}");
     }
-    // A text of as many tokens is no text.
+    // A text as short as this request's cannot have as many tokens, so the report is not believed.
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(150_000, 10)))).await;
     let gateway = shop(&ai, "", 100).await;
     ask(&gateway, CHAT, &body(&json!({ "max_tokens": 10 }))).await.expect(200);

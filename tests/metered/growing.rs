@@ -1,4 +1,4 @@
-//! The hold of a stream grows before it is used up, and the stream ends where the account can pay no more.
+//! The hold of a stream grows before it is used up, and the stream ends once the account can pay no more.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ fn stream(more: &Value) -> String {
     body(&members)
 }
 
-/// Reads an answer to its end, or to where it breaks off.
+/// Reads an answer to its end, or until it breaks off.
 async fn read(mut answer: reqwest::Response) -> String {
     let mut read = String::new();
     while let Ok(Some(part)) = answer.chunk().await {
@@ -151,7 +151,7 @@ async fn hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it()
     // 0.05 of input and 950 tokens are all that could be paid for; the next event told 960.
     assert_eq!(balance(&gateway).await, "-0.01");
     gateway.assert_reconciled().await;
-    // What is told at the end only is charged all the same.
+    // Tokens that are reported only at the end are charged all the same.
     let events = [chat_chunk(""), chat_usage_chunk(&chat_usage(200, 2000)), DONE.to_owned()];
     let gateway = with(&Ai::answering(Reply::events(&events)).await, &tables(""), 1).await;
     let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
@@ -178,8 +178,8 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
     gateway.assert_reconciled().await;
 }
 
-/// The model may write 8 000 tokens, and these clients name no limit: each needs what a stream holds at first, and not
-/// what it could use at the most.
+/// The model may write 8 000 tokens, and these clients name no limit. Each needs only the credits that a stream holds
+/// at first, and not the most that it could use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_one() {
     let permits = Arc::new(Semaphore::new(0));
@@ -200,7 +200,7 @@ async fn an_account_that_can_pay_for_an_answer_is_not_refused_for_the_longest_on
     }
     // 20 × (200 × 250/T + 10 × 1000/T)
     assert_eq!(balance(&gateway).await, "1.8");
-    // One that does not stream and names no limit is shortened where the route says so.
+    // A call that does not stream and names no limit is shortened if the route says so.
     let whole = Reply::json(&crate::support::ai::chat("ok", &chat_usage(200, 10)));
     let gateway = with(&Ai::answering(whole).await, &tables("on_short = \"shorten\""), 1).await;
     crate::shop::ask(&gateway, CHAT, &body(&json!({}))).await.expect(200);

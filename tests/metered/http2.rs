@@ -175,7 +175,8 @@ async fn an_answer_that_does_not_stream_is_read_to_its_end_for_a_client_that_res
     assert_eq!(balance(&gateway).await, "99.85");
 }
 
-/// A body is read whole before anything is held, so a client that resets in it has asked nobody.
+/// A body is read whole before anything is held, so a client that resets its stream in the body is
+/// not charged.
 #[tokio::test]
 async fn a_call_whose_body_is_reset_reaches_no_upstream() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
@@ -237,8 +238,8 @@ async fn streams_of_one_connection_never_outrun_their_balance() {
     gateway.assert_reconciled().await;
 }
 
-/// A client that opens no window gets nothing, and the gateway reads no more than it can keep. The bytes that lie
-/// ready for the client were made for it, so they are paid.
+/// A client that opens no window gets nothing, and the gateway reads no more than it can keep. The client pays for
+/// the bytes that the gateway keeps for it.
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_no_more_than_the_gateway_keeps_for_it() {
     let ai = Ai::answering(endless()).await;
@@ -279,7 +280,8 @@ async fn the_frames_of_a_stream_do_not_matter() {
     }
 }
 
-/// A head that an upstream might read otherwise than we do is refused here, too; trailers go no further.
+/// A head that an upstream might read in another way than Farebox is refused over HTTP/2, too. Trailers are not
+/// forwarded.
 #[tokio::test]
 async fn a_head_that_is_refused_over_http_1_is_refused_over_http_2() {
     let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;

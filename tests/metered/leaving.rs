@@ -57,7 +57,7 @@ async fn an_answer_that_does_not_stream_is_read_to_its_end_and_charged_by_its_us
             if option.contains("release") {
                 assert_eq!(balance(&gateway).await, left, "{option}");
             } else {
-                // The gateway notices, and goes on.
+                // The gateway notices that the client has left, and goes on.
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 assert_eq!(crate::shop::held(&gateway).await, "0.55", "{option}");
             }

@@ -1,4 +1,4 @@
-//! Models: where their calls go, under which name, and the list of them.
+//! Models: the upstreams of their calls, the names that upstreams get, and the list of models.
 
 use std::sync::Arc;
 

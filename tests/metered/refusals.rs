@@ -32,7 +32,7 @@ async fn an_account_without_credits_is_told_so_before_anything_of_its_body_is_lo
         assert_eq!(answer.header("x-should-retry"), "false");
         assert_eq!(problem["available"], 0, "{problem}");
     }
-    // At once, though the body is far too long, and never comes.
+    // The refusal comes at once, though the body is far too long and never comes.
     for more in [
         "content-length: 999999999\r\n",
         "content-length: 400\r\n",

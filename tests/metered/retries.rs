@@ -340,7 +340,8 @@ async fn a_stream_that_ran_dry_is_replayed_as_far_as_it_was_paid_for() {
     gateway.assert_reconciled().await;
 }
 
-/// An encoded stream that runs dry breaks off, since no error event can follow. No retry takes it for a whole one.
+/// An encoded stream whose credits run out breaks off, since no error event can follow. No retry gets its part as a
+/// whole answer.
 #[tokio::test]
 async fn an_encoded_stream_that_ran_dry_is_not_replayed() {
     let headers = "content-type: text/event-stream\r\ncontent-encoding: deflate\r\n";

@@ -90,7 +90,7 @@ async fn images_that_a_tool_of_the_providers_makes_are_counted() {
     }
 }
 
-/// No text tells how many tokens of sound or of images were delivered, so the hold cannot grow behind them.
+/// No text tells how many tokens of sound or of images were delivered, so the hold cannot grow with them.
 #[tokio::test]
 async fn a_stream_of_sound_or_images_holds_all_that_it_may_use_at_once() {
     for (path, more) in [

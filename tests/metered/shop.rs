@@ -46,7 +46,7 @@ pub fn routes(more: &str) -> String {
 pub const CHAT: &str = "/v1/chat/completions";
 pub const MESSAGES: &str = "/v1/messages";
 
-/// A gateway in front of `ai` with the model `m` and alice's whole credits; `route` are more keys of each route.
+/// A gateway in front of `ai` with the model `m`, and whole credits for alice. `route` has more keys for each route.
 pub async fn shop(ai: &Ai, route: &str, credits: u64) -> TestGateway {
     with(ai, &[routes(route), model("m", "hold_output_tokens = 2048")].concat(), credits).await
 }

@@ -1,4 +1,5 @@
-//! Answers that the meter cannot read, or not whole: none of them costs less than the same answer would have, read.
+//! Answers that the meter cannot read, or cannot read whole. Each costs at least as much as if the meter could read
+//! it.
 
 use std::io::Write as _;
 
@@ -47,14 +48,14 @@ async fn an_answer_that_cannot_be_decoded_costs_what_was_held_at_least() {
     }
 }
 
-/// The client can read an encoding that we cannot: its bytes are the least that the text can have been.
+/// The client may know an encoding that Farebox does not. The encoded bytes count as the least length of the text.
 #[tokio::test]
 async fn a_stream_that_cannot_be_decoded_holds_more_as_its_bytes_pass() {
     let asked = body(&json!({ "stream": true }));
     let answer = encoded("text/event-stream", "deflate", &[7; 10_000]);
     // 200 tokens of input, and 5 000 of output.
     assert_eq!(left(answer, &asked).await, "94.95");
-    // One that leaves in the middle pays for the bytes that it has.
+    // A client that leaves in the middle pays for the bytes that it has.
     let headers = "content-type: text/event-stream\r\ncontent-encoding: deflate\r\n";
     let head = format!("HTTP/1.1 200 OK\r\n{headers}transfer-encoding: chunked\r\n\r\n");
     let reply = Reply(vec![
@@ -175,7 +176,7 @@ async fn a_head_request_costs_what_was_held() {
     assert_eq!(balance(&gateway).await, "99.45");
 }
 
-/// A stream whose memory is not there passes on as it comes.
+/// A stream for which there is no memory is passed on as it comes.
 #[tokio::test]
 async fn the_pieces_that_a_stream_keeps_back_are_within_the_memory_for_bodies() {
     let long = chat_chunk(&"y".repeat(400 << 10));

@@ -121,14 +121,14 @@ async fn an_api_key_works_where_the_sdks_put_it() {
         let balance = Answer::of(request.header(name, value)).await.expect(200);
         assert_eq!(balance["account"], "alice", "{name}");
     }
-    // The key goes no further.
+    // The key is not forwarded.
     for seen in upstream.seen() {
         for (name, value) in &seen.headers {
             assert!(!value.to_str().unwrap_or("").contains(&key), "{name}");
         }
         assert_eq!(seen.header("x-farebox-account"), Some("alice"));
     }
-    // Two that differ: guessing who pays is not ours to do.
+    // Two credentials differ, and Farebox must not guess who pays.
     let request = gateway.client.get(gateway.url("/credits/balance")).bearer_auth(&key);
     Answer::of(request.header("x-api-key", &other)).await.problem(401, "UNAUTHENTICATED");
     let last = if key.ends_with('x') { 'y' } else { 'x' };

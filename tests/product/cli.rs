@@ -114,7 +114,7 @@ fn a_check_says_how_much_memory_the_connections_may_take() {
     assert!(said.contains("20 GiB, 20 MiB for each of 1000 connections"), "{said}");
     let unread = "answers that clients do not read may take 57 GiB, 58 MiB for each";
     assert!(said.contains(unread), "{said}");
-    // As many as this machine lets a process open, where that is fewer.
+    // As many as this machine lets a process open, if that is fewer.
     let shell = "ulimit -Sn 600; ulimit -Hn 600; exec \"$0\" check";
     let mut shell_command = std::process::Command::new("sh");
     let shell_command = shell_command.args(["-c", shell, env!("CARGO_BIN_EXE_farebox")]);

@@ -56,8 +56,8 @@ pub async fn upstream() -> (SocketAddr, Log) {
     (address, log)
 }
 
-/// Calls until the gateway is gone, or until an answer is not 200: then its first line. One call after the other on one connection: the gateway then
-/// queues a call's capture before the next call's hold.
+/// Makes calls until the gateway is gone, or until an answer is not 200, whose first line is then returned. The calls
+/// follow one another on one connection, so the gateway queues a call's capture before the next call's hold.
 pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Option<String>> {
     let bearer = token(ACCOUNTS[number % ACCOUNTS.len()]);
     let request = format!(
@@ -87,8 +87,8 @@ pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Optio
     }
 }
 
-/// Grants one credit after the other to `erin` until the gateway is gone; the ids that it was
-/// told are granted.
+/// Grants one credit after the other to `erin` until the gateway is gone. Returns the ids of the
+/// acknowledged grants.
 async fn granter(gateway: SocketAddr, round: usize) -> Vec<String> {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{gateway}/admin/accounts/erin/grants");
@@ -165,7 +165,8 @@ async fn killed_under_load(durability: &str, rounds: usize) {
 
         gateway = Process::serve(folder.path(), &text);
         gateway.assert_reconciled().await;
-        // A grant that was acknowledged is there, in both modes; of those on the way, who knows.
+        // In both modes an acknowledged grant is there. A grant that was on its way may be there or
+        // not.
         let gifts = gateway.transactions("erin").await;
         let there: HashSet<_> = gifts.iter().map(|line| line["id"].as_str().unwrap()).collect();
         for id in &granted {
@@ -194,8 +195,8 @@ async fn killed_under_load(durability: &str, rounds: usize) {
     assert!(gateway.terminate().success());
 }
 
-/// Which of this round's calls have no capture. A client's next call is held after its last one
-/// was captured, in one queue: what a kill loses of a client's calls is their end, in `strict`
+/// The calls of this round that have no capture. A client's next call is held after its previous
+/// call was captured, in one queue. So a kill loses only the last calls of a client: in `strict`
 /// the one call in flight, in `relaxed` those of the last moments.
 fn lost_in_this_round(
     log: &[Served],
@@ -210,7 +211,7 @@ fn lost_in_this_round(
         let end = &calls[kept..];
         for call in end {
             assert!(!captured.contains(&call.request_id), "a gap before {call:?}: {calls:?}");
-            // 50 ms are promised; two busy cores may take their time to run anybody.
+            // 50 ms are promised, but on two busy cores any task may have to wait.
             let age = killed.saturating_duration_since(call.at);
             assert!(age < Duration::from_millis(50 + 1000), "{age:?}: {call:?}");
         }
@@ -220,7 +221,7 @@ fn lost_in_this_round(
     lost
 }
 
-/// The upstream's log beside the ledger: returns the calls that were captured.
+/// Compares the upstream's log with the ledger. Returns the calls that were captured.
 pub async fn join(gateway: &Process, log: &[Served]) -> HashSet<String> {
     let captures = captures(gateway).await;
     let mut served: HashMap<&str, &Served> = HashMap::new();

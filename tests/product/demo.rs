@@ -19,8 +19,8 @@ fn paste(line: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The same; the list of entries once it has the grant and both calls, since an entry is on disk a moment
-/// after its call has ended.
+/// Like [`paste`], but repeats a request for the list of entries until the list has the grant and both calls. An
+/// entry is on disk a moment after its call has ended.
 fn paste_at_rest(line: &str) -> String {
     let began = Instant::now();
     loop {
@@ -63,7 +63,7 @@ fn shape_of(answer: &str) -> (String, Vec<String>, serde_json::Value) {
     (status.to_owned(), names, json)
 }
 
-/// The README has a 402 as curl shows it; it is the demo's.
+/// The README's example of a 402 is the answer of the demo, as curl shows it.
 fn the_readme_shows(refused: &str) {
     let readme =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
@@ -71,8 +71,8 @@ fn the_readme_shows(refused: &str) {
     assert_eq!(shape_of(shown), shape_of(refused));
 }
 
-/// Six words asked for, and eight answered, at 250 and 1 000 credits for a million; on the twenty credits
-/// of the gift.
+/// The question has six words and the answer eight, at 250 and 1 000 credits for a million tokens. They are paid from
+/// the twenty credits of the gift.
 fn metered_lines_show_usage(reported: &str, without_a_price: &str) {
     let (before, last) = reported.rsplit_once("data: [DONE]").unwrap();
     assert_eq!(last.trim(), "");

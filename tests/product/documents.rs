@@ -1,5 +1,5 @@
-//! The documents, against the command line, the config, the routes, the scripts and the tests as they
-//! are: no page names a thing that does not exist, or leaves out one that does.
+//! Compares the documents with the command line, the config, the routes, the scripts and the tests: no page names a
+//! thing that does not exist, or leaves out one that does.
 
 mod configuration;
 mod links;
@@ -23,7 +23,7 @@ fn read(path: &Path) -> String {
 /// A command line of a document.
 struct Typed {
     words: Vec<String>,
-    /// The command stands in a sentence, where it may be named without all that it needs.
+    /// The command stands in a sentence, which may name it without all of its required arguments.
     in_prose: bool,
 }
 

@@ -127,14 +127,14 @@ async fn a_ledger_that_cannot_write_is_503(fault: Fault, durability: &str) {
 
     let before = upstream.seen().len();
     fault.begin(&gateway, folder.path()).await;
-    // In `relaxed` the calls of the next moments may be taken at their word; then it is noticed.
+    // In `relaxed` calls may still be granted for a moment, until the ledger notices the fault.
     let noticed =
         eventually(async || gateway.post("alice", "/api/ai/generate").await.status == 503);
     assert!(noticed.await, "{}", gateway.stderr());
     let free = upstream.seen().len() - before;
     assert!(durability == "relaxed" || free == 0, "{free} calls passed");
     let passed = upstream.seen().len();
-    // An account with too few credits may be told so; an account with enough never is.
+    // An account with too few credits may get a 402; an account with enough never does.
     let poor = gateway.post("poor", "/api/ai/generate").await;
     assert!(poor.status == 503 || poor.json()["available"] == 1, "{}", poor.text);
     for account in ["alice", "nobody"] {
@@ -191,8 +191,8 @@ async fn a_read_only_ledger_is_503_and_heals_by_itself_relaxed() {
     a_ledger_that_cannot_write_is_503(Fault::ReadOnly, "relaxed").await;
 }
 
-/// Only root can do this to a file; whoever is not reads so at the end of the run (see
-/// .config/nextest.toml).
+/// Only root can make a file immutable. The output of other users' runs says that this was not
+/// tested (see .config/nextest.toml).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_immutable_ledger_is_503_and_heals_by_itself() {
     if !immutable_binds(folder_on_disk().path()) {

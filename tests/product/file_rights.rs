@@ -53,7 +53,8 @@ async fn the_ledgers_files_and_backups_are_their_owners_alone_whatever_the_umask
     }
 }
 
-/// As an earlier version left them; the ledger also by a symbolic link.
+/// The files have the rights that an earlier version gave them. The ledger is also reached by a
+/// symbolic link.
 #[tokio::test]
 async fn files_that_others_can_read_are_tightened_at_the_start_and_the_log_says_so() {
     for by_link in [false, true] {

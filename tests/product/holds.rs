@@ -91,7 +91,7 @@ async fn a_part_is_captured_and_the_rest_given_back() {
     };
     let first = capture(r#"{"credits":4}"#).await.expect(200);
     assert_eq!(gateway.settled_balance("alice").await, 96);
-    // The same again is the same; another amount, or a release, comes too late.
+    // The same capture again gets the same answer. Another amount, or a release, comes too late.
     assert_eq!(capture(r#"{"credits":4}"#).await.expect(200), first);
     capture(r#"{"credits":3}"#).await.problem(409, "IDEMPOTENCY_CONFLICT");
     let release = post_as(&gateway, "/credits/holds/job-1/release", &service, "alice", "").await;
@@ -280,7 +280,8 @@ async fn many_requests_for_one_hold_make_one() {
         answer.expect(201);
     }
     assert_eq!(gateway.balance("alice").await["held"], 60);
-    // Half of them capture it, half release it: one of both wins, and all hear the same.
+    // Half of the requests capture the hold, half release it. One of both wins, and all answers
+    // agree.
     let ends = (0..50).map(|n| {
         let (way, body) = [("capture", r#"{"credits":60}"#), ("release", "")][n % 2];
         let path = format!("/credits/holds/job-1/{way}");

@@ -1,4 +1,5 @@
-//! `farebox import --csv` and `farebox key import`: what is brought over from an earlier system.
+//! `farebox import --csv` and `farebox key import`, which import accounts and keys of an earlier
+//! system.
 
 use std::path::Path;
 
@@ -20,7 +21,8 @@ fn accounts_and_keys_are_imported_once() {
         assert!(list.contains("100.5") && list.contains("a,b"), "{list}");
         assert_eq!(list.lines().count(), 3, "{list}");
     }
-    // A file with a row that cannot be taken is not imported; mended, all of it is.
+    // A file with a row that cannot be imported is refused as a whole. Once the row is corrected,
+    // all of the file is imported.
     std::fs::write(at.join("bad.csv"), "account,credits,id\ncarol,5,old-4\ndave,-5,old-5\n")
         .unwrap();
     let errors = fails(at, &["import", "--csv", "bad.csv"], 1);
@@ -59,7 +61,7 @@ fn a_whole_customer_base_of_keys_is_imported_and_may_be_again() {
     let at = folder.path();
     ledger_only(at);
     let file = at.join("keys.csv");
-    // A break: part of the file is in the ledger.
+    // As after an interruption, a part of the file is in the ledger.
     write_keys(&file, 0, 700);
     assert!(ok(at, &["key", "import", "keys.csv"]).contains("imported 700 keys; 0 were"));
     write_keys(&file, 0, 20_000);
@@ -192,7 +194,7 @@ fn every_mistake_of_an_import_is_told_with_its_line_before_anything_moves() {
         let errors = fails(at, &["import", "--csv", "old.csv"], 1);
         assert!(errors.contains("column"), "{header}: {errors}");
     }
-    // As spreadsheets write it: with a mark, and lines that end in two bytes.
+    // As spreadsheets write the file: with a byte-order mark, and with lines that end in CR LF.
     std::fs::write(at.join("old.csv"), "\u{feff}account,credits,id\r\nbob,5,old-2\r\n").unwrap();
     ok(at, &["import", "--csv", "old.csv"]);
     assert!(ok(at, &["account", "show", "bob"]).contains("balance 5,"));

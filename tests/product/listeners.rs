@@ -149,7 +149,7 @@ async fn the_limit_of_open_files_is_raised_and_check_says_what_fits() {
     let said = String::from_utf8(said.stderr).unwrap();
     assert!(said.contains("may open 64 files"), "{said}");
 
-    // A soft limit below the hard one is no limit.
+    // A soft limit below the hard one does not count, because the gateway raises it.
     let mut soft = Command::new("bash");
     soft.args(["-c", "ulimit -Sn 500; exec \"$0\" \"$@\""]);
     soft.arg(check.get_program()).args(check.get_args()).current_dir(folder.path());

@@ -9,7 +9,8 @@ use crate::support::token;
 
 const CLIENTS: usize = 16;
 
-/// An upstream that answers anything with the same bytes, so that the gateway gets the cores.
+/// An upstream that answers everything with the same bytes, so that nearly all of the CPU time is
+/// the gateway's.
 async fn canned() -> std::net::SocketAddr {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -31,7 +32,8 @@ async fn canned() -> std::net::SocketAddr {
     address
 }
 
-/// `calls` calls over [`CLIENTS`] connections, each with another token in turn; how many were 200.
+/// Makes `calls` calls over [`CLIENTS`] connections, each with another token in turn. Returns how
+/// many were answered with 200.
 async fn load(gateway: &Process, calls: usize) -> usize {
     let client = async |number: usize| {
         let mut socket = tokio::net::TcpStream::connect(gateway.public).await.unwrap();
@@ -89,7 +91,7 @@ async fn memory_is_flat_over_many_requests() {
     assert!(gateway.terminate().success());
 }
 
-/// The memory that a connection may take besides its head, twice. tests/deploy/test_deploy.py counts with it.
+/// Twice the memory that a connection may take besides its head. tests/deploy/test_deploy.py counts with this number.
 const CONNECTION_BYTES: usize = 32 * 1024;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

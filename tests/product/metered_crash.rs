@@ -1,5 +1,5 @@
-//! kill -9 in the middle of calls that are priced by usage, streamed and whole. Afterwards the entries are, to the
-//! micro-credit, what the upstream's log says, and what `[ledger] after_crash` says of the calls that were cut off.
+//! kill -9 in the middle of calls that are priced by usage, streamed and whole. Afterwards the entries agree with the
+//! upstream's log to the micro-credit, and the calls that were cut off are charged as `[ledger] after_crash` says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::support::metered::{CHAT, CHAT_TABLES, INPUT, OUTPUT};
 use crate::support::random::Random;
 use crate::support::{eventually, token};
 
-/// Whole credits of each account.
+/// The whole credits that each account gets.
 const GRANT: i64 = 100_000;
 
 const MICROS: i64 = 1_000_000;
@@ -30,7 +30,7 @@ fn config(ai: &Ai, durability: &str, after_crash: &str) -> String {
     config_on_ports(ai.address, CHAT_TABLES).replace("[ledger]", &ledger)
 }
 
-/// The answer that a call is to have. A header tells it to the upstream.
+/// The answer that a call must get. A header passes it to the upstream.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     client: usize,
@@ -138,7 +138,7 @@ async fn captures(gateway: &Process, account: &str) -> BTreeMap<String, Value> {
     all
 }
 
-/// An entry by usage has what the upstream has told, and nothing else.
+/// Expects that an entry by usage has exactly the usage that the upstream reported.
 fn assert_by_usage(line: &Value, plan: Plan) {
     assert_eq!(micros(&line["amount"]), -plan.cost(), "{line} {plan:?}");
     assert_eq!(line["usage"], json!({ "input": plan.prompt, "output": plan.completion }), "{line}");
@@ -168,7 +168,7 @@ async fn killed_in_the_middle(durability: &str, after_crash: &str) {
     });
     futures_util::future::join_all(ended).await;
     assert!(eventually(async || gateway.account("alice").await["held"] == 0).await);
-    // Calls that the crash cuts off: streams after one event to twelve, and answers that nobody has begun.
+    // Calls that the crash cuts off: streams that have sent one to twelve events, and answers that have not begun.
     let mut open = Vec::new();
     for n in 0..16 {
         let events = if n < 12 { n + 1 } else { 0 };
@@ -192,7 +192,7 @@ async fn killed_in_the_middle(durability: &str, after_crash: &str) {
         }
     }
     assert!(eventually(async || ai.asked().len() == 28).await);
-    // Each hold has grown by now as far as its text wants.
+    // By now each hold has grown as much as the delivered text requires.
     let mut held = Value::Null;
     let has_grown = eventually(async || {
         let before = held.clone();
@@ -284,8 +284,9 @@ async fn client(number: usize, url: String, mut random: Random) {
     }
 }
 
-/// Kills under load: of each client's calls the entries are a gapless beginning, exact by the upstream's usage; in
-/// `strict` only the one call in flight may lack its entry, and with `charge` its hold is captured instead.
+/// Kills the gateway under load. Each client's calls have entries up to some call without a gap, exactly as the
+/// upstream reported their usage. In `strict` only the one call in flight may lack its entry, and with `charge` its
+/// hold is captured instead.
 async fn killed_under_load(durability: &str, after_crash: &str) {
     const CLIENTS: usize = 12;
     let mut random = Random::seeded();

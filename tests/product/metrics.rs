@@ -285,7 +285,7 @@ async fn holds_made_through_the_api_are_counted_once_as_they_end() {
     ask("/credits/holds", r#"{"credits":2,"id":"d"}"#).await.expect(201);
     ask("/credits/holds", r#"{"credits":1000,"id":"e"}"#).await.expect(402);
     ask("/credits/holds", r#"{"credits":1,"id":"late","ttl_seconds":1}"#).await.expect(201);
-    // Asked twice each, as a client that heard no answer does.
+    // Each is asked twice, as by a client that got no answer.
     for _ in 0..2 {
         ask("/credits/holds/a/capture", r#"{"credits":4}"#).await.expect(200);
         ask("/credits/holds/b/release", "").await.expect(200);

@@ -47,7 +47,7 @@ async fn parts_of_a_capture_are_refunded_each_once_and_never_more_than_was_captu
     assert!(above["detail"].as_str().unwrap().contains("3 credits"), "{above}");
     refund(r#"{"credits":"0.5","id":"part-2"}"#).await.expect(200);
     assert_eq!(gateway.balance("alice").await["balance"], 7.5);
-    // All of it is then what is left of it.
+    // A refund of everything then refunds what is left.
     let rest = refund("").await.expect(200);
     assert_eq!(rest["amount"], 2.5, "{rest}");
     assert_eq!(refund("").await.expect(200), rest);
@@ -102,8 +102,8 @@ async fn bodies_that_move_money_refuse_members_that_they_do_not_know() {
     let key = format!(r#""keys":[{{"account":"alice","hash":"{key}""#);
     let before = (gateway.balance("alice").await, transactions(&gateway, "alice").await.len());
 
-    // A path, whether the admin listener has it, a body that would be taken, and where in it the
-    // member goes: before this text.
+    // Each case has a path, whether the admin listener has that path, a body that would be
+    // accepted, and the text in the body before which the member is inserted.
     let grants = "/admin/accounts/alice/grants";
     let payment = r#"{"credits":5,"id":"g","payment":{"payment_intent":"pi_1","paid":"1.00 EUR"}}"#;
     let row = r#"{"rows":[{"account":"alice","credits":5,"id":"g"}]}"#;

@@ -329,7 +329,7 @@ async fn healthcheck_asks_the_health_listener() {
     ok(folder.path(), &["healthcheck"]);
     gateway.kill();
     fails(folder.path(), &["healthcheck"], 1);
-    // Somebody else on that port is not a gateway that lives.
+    // Another server on that port does not count as a gateway that lives.
     fails(folder.path(), &["healthcheck", "-c", "nowhere.toml"], 2);
 }
 

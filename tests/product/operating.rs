@@ -37,7 +37,7 @@ fn what_a_command_does_is_shown_by_its_long_help_and_its_summary_by_the_short_on
     }
 }
 
-/// `check` says them and is content; a start and a reload log them.
+/// `check` prints these warnings and succeeds. A start and a reload log them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn doubtful_settings_are_warnings_with_file_line_and_hint() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ async fn a_reload_says_which_settings_wait_for_a_restart() {
         lines.map(str::to_owned).collect::<Vec<_>>()
     };
 
-    // Prices are taken up: nothing waits.
+    // A reload applies prices, so no setting waits for a restart.
     std::fs::write(&file, text.replace("credits = 5", "credits = 6")).unwrap();
     gateway.signal("HUP");
     gateway.wait_until(|gateway| gateway.stderr().contains("applied the new prices"));
@@ -182,7 +182,7 @@ async fn a_reload_says_which_settings_wait_for_a_restart() {
         assert!(!said.contains(other), "{other}: {said}");
     }
 
-    // As it was: nothing waits any more.
+    // The file is as it was, so no setting waits any more.
     std::fs::write(&file, &text).unwrap();
     gateway.signal("HUP");
     gateway.wait_until(|gateway| gateway.stderr().matches("applied the new prices").count() == 3);
@@ -287,8 +287,8 @@ async fn anybody_s_lines_are_a_few_a_second_and_the_rest_is_counted() {
     assert!(!log.contains("openapi.json"), "{log}");
 }
 
-/// An upstream that sends what is no head: the log tells which upstream and which call, and nothing of
-/// what was sent.
+/// An upstream sends something that is no head. The log names the upstream and the call, and quotes nothing of the
+/// bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_head_that_cannot_be_read_is_not_in_the_log() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -326,7 +326,7 @@ async fn a_head_that_cannot_be_read_is_not_in_the_log() {
     }
 }
 
-/// A kept connection may be one that its upstream was just closing: that is the operator's to mend, by
+/// A kept connection may be one that its upstream was just closing. The operator can prevent that with
 /// `keepalive_timeout`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_attempt_says_which_connection_it_was_and_how_it_ended() {

@@ -205,7 +205,7 @@ async fn transactions_are_paged_newest_first_and_sum_up_to_the_balance() {
         all.iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), all.len(), "an id is shown once");
 
-    // Every kind's sign; the captures are the upstream's calls, one by one.
+    // Each kind of entry has the right sign. The captures are the upstream's calls, one by one.
     let of_kind =
         |kind: &str| -> Vec<&Value> { all.iter().filter(|line| line["kind"] == kind).collect() };
     assert_eq!(of_kind("grant").len(), 1);
@@ -319,7 +319,7 @@ async fn the_description_lists_these_routes() {
         let (_, found) = found.unwrap_or_else(|| panic!("{path} is not described"));
         assert!(found[method]["responses"].is_object(), "{method} {path}: {found}");
     }
-    // Values in a path are named there; others are refused.
+    // The described path parameters are exactly those in the path's braces.
     for (path, operations) in paths {
         for (method, operation) in operations.as_object().unwrap() {
             let parameters = operation["parameters"].as_array().into_iter().flatten();

@@ -15,7 +15,8 @@ async fn an_unknown_query_parameter_is_refused_by_name_on_every_own_route() {
     let description = get(&gateway, "/credits/openapi.json", "").await.expect(200);
     let mut asked = 0;
     for (path, item) in description["paths"].as_object().unwrap() {
-        // Others write the links to pages and files, so these may carry any parameter. Stripe signs its events.
+        // Other sites write the links to pages and files, so these may carry any parameter. Stripe's events are
+        // authenticated by their signature.
         let is_page =
             path.ends_with("/account") || path.contains("/ui/") || path.contains("/webhooks/");
         for method in item.as_object().unwrap().keys().filter(|_| !is_page) {

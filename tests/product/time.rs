@@ -75,7 +75,7 @@ async fn paused(durability: &str) {
     for account in ACCOUNTS {
         gateway.grant(account, GRANT, &format!("gift-{account}")).await;
     }
-    // As `join` expects it.
+    // `join` expects this grant.
     gateway.grant("dave", 1, "one-more").await;
     let key = gateway.admin(Method::POST, "/admin/accounts/dave/keys", r#"{"service":true}"#);
     let key = key.await.json()["key"].as_str().unwrap().to_owned();
@@ -160,7 +160,7 @@ async fn a_moved_clock_expires_no_hold_and_dates_the_entries() {
         clock.is_off_by(by);
         let granted = gateway.grant("alice", 1, &format!("gift{by}")).await;
         days.push(day(&granted));
-        // One that runs out by itself shows that the sweep has passed, and when it should.
+        // A hold that expires by itself shows that the sweep has passed, and that it came in time.
         let short = format!(r#"{{"credits":1,"id":"short{by}","ttl_seconds":1}}"#);
         own("/credits/holds", short).await.expect(201);
         assert_eq!(held().await, 23);

@@ -1,4 +1,4 @@
-//! The screens' files: what browsers are told about them.
+//! The screens' files, and the headers with which browsers get them.
 
 use std::io::Read as _;
 
@@ -123,7 +123,8 @@ async fn whoever_reads_gzip_is_sent_gzip() {
             let mut text = String::new();
             GzDecoder::new(&bytes[..]).read_to_string(&mut text).unwrap();
             assert!(text == plain.text, "{url}: {text}");
-            // Other bytes under another tag, so that a cache never mixes the two.
+            // The other coding has other bytes and another tag, so that a cache never mixes the
+            // two.
             let etag = headers["etag"].to_str().unwrap();
             assert_ne!(etag, plain.header("etag"));
             for (known, status) in [(etag, 304), (plain.header("etag"), 200)] {

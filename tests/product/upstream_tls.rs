@@ -32,7 +32,7 @@ impl TlsUpstream {
     }
 }
 
-/// Answers each request's head with 200, without looking at more of it than its host.
+/// Answers each request's head with 200, and reads nothing of the head but its host.
 async fn serve(socket: TcpListener, acceptor: TlsAcceptor, seen: Log) {
     loop {
         let (stream, _) = socket.accept().await.unwrap();

@@ -6,8 +6,8 @@ use http::Method;
 
 use crate::support::{TestGateway, Upstream, token};
 
-/// The time that a request may take in a debug build on a busy machine. One whose work grew with the square
-/// of its length would take many times that.
+/// The time that a request may take in a debug build on a busy machine. A request whose work grew with the square of
+/// its length would take many times that.
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Just below `max_header_bytes`, with what the client sends by itself.

@@ -1,9 +1,10 @@
-//! Everything that can happen next. Each has a function that says when it can, and what it does.
+//! The actions that can happen next. Each has a function that says when the action can happen, and
+//! what it does.
 use crate::state::{GATEWAYS, State};
 use crate::variant::{Append, Extension, Variant};
 use crate::{appends, calls, faults, recovery, upkeep};
 
-/// `usize` is a gateway or a call.
+/// An action. Its number is that of a gateway or a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Action {
     SendHold(usize),

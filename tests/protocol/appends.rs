@@ -22,7 +22,7 @@ pub fn begin(mut state: State, call: usize) -> Option<State> {
     Some(state)
 }
 
-/// Postgres commits it, whether or not the gateway still runs.
+/// Postgres commits the append, whether or not the gateway still runs.
 pub fn commit(mut state: State, gateway: usize) -> Option<State> {
     let Appending { call, record, epoch } = state.appending[gateway].take()?;
     if epoch == state.postgres.epoch - u8::from(state.postgres.is_recovering) {

@@ -60,7 +60,7 @@ pub fn forward(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-/// Redis extends the hold of a call that runs. Where that is refused the call goes on as it was.
+/// Redis extends the hold of a call that runs. If Redis refuses, the call goes on as it was.
 pub fn extend(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let may = state.calls[call] == Call::Forwarded && serves(variant, &state, call);
     if call > 0 || !may || !reaches_account(variant, &mut state, call) {
@@ -73,8 +73,8 @@ pub fn extend(variant: &Variant, mut state: State, call: usize) -> Option<State>
     Some(state)
 }
 
-/// The gateway reads that reply as it reads the one to a hold. Where it may not believe it, the call goes
-/// on with the hold that it had.
+/// The gateway reads the reply to an extension like the reply to a hold. If it may not believe the reply, the call
+/// goes on with the hold that it had.
 pub fn go_further(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let Call::Extending { lapsed } = state.calls[call] else { return None };
     let gateway = state.gateway_of(call);
@@ -127,8 +127,8 @@ pub fn release(variant: &Variant, mut state: State, call: usize) -> Option<State
     Some(state)
 }
 
-/// A hold that is not renewed: its gateway is stopped and its lease, which is shorter, has run out, or
-/// its call has ended and a recovery brought it back.
+/// Expires a hold that is not renewed. Either its gateway is stopped, and the gateway's lease, which is shorter, has
+/// run out; or its call has ended, and a recovery brought the hold back.
 pub fn expire(variant: &Variant, mut state: State, call: usize) -> Option<State> {
     let owner = *state.gateway_of(call);
     let master = &mut state.nodes[state.master];
@@ -152,7 +152,7 @@ fn durable(variant: &Variant, state: &State, call: usize) -> Record {
     }
 }
 
-/// The gateway takes a reply for good that was sent for under its lease.
+/// Whether the gateway believes a reply, by the variant's check of the lease.
 fn believes(variant: &Variant, gateway: &Gateway, lapsed: bool) -> bool {
     match variant.lease_check {
         LeaseCheck::Never => true,

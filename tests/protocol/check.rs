@@ -6,8 +6,8 @@ use stateright::{Checker, HasDiscoveries, Model};
 use crate::properties::{ALWAYS, Protocol};
 use crate::variant::Variant;
 
-/// Explores every state: each invariant holds in all of them, each of `seen` happens in one, and
-/// there are at least `at_least` of them.
+/// Explores every state. Each invariant must hold in all states, each property of `seen` must hold
+/// in one, and there must be at least `at_least` states.
 pub fn assert_clean(variant: Variant, at_least: usize, seen: &[&'static str]) {
     let checker = Protocol::new(variant).checker().spawn_bfs().join();
     let states = checker.unique_state_count();
@@ -30,7 +30,7 @@ pub fn assert_broken(variant: Variant, invariant: &'static str) {
     eprintln!("{} states until: {:?}", checker.unique_state_count(), path.into_actions());
 }
 
-/// Explores every state: `invariant` holds in all of them, whatever else does.
+/// Explores every state: `invariant` holds in all of them, even if other invariants do not.
 pub fn assert_holds(variant: Variant, invariant: &'static str) {
     let checker = Protocol::new(variant).checker().spawn_bfs().join();
     eprintln!("{} states, {} steps deep", checker.unique_state_count(), checker.max_depth());

@@ -130,7 +130,7 @@ pub fn find_postgres(mut state: State, gateway: usize) -> Option<State> {
     Some(state)
 }
 
-/// Only of a gateway that cannot renew it.
+/// The lease of a gateway that cannot renew it runs out.
 pub fn lease_runs_out(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
     let one = &mut state.gateways[gateway];
     if one.can_write_postgres() || !one.has_lease {
@@ -143,7 +143,8 @@ pub fn lease_runs_out(variant: &Variant, mut state: State, gateway: usize) -> Op
     Some(state)
 }
 
-/// In the epoch it acknowledged; in a newer one it has to check in.
+/// A gateway renews its lease in the epoch that it acknowledged. In a newer epoch it has to check
+/// in first.
 pub fn renew_lease(mut state: State, gateway: usize) -> Option<State> {
     let one = &mut state.gateways[gateway];
     if !one.can_write_postgres() || one.has_lease || one.epoch != state.postgres.epoch {

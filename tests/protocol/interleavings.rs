@@ -54,8 +54,8 @@ fn a_gateway_that_lost_postgres_stops_before_another_recovers() {
     assert_clean(variant, 130_000, &[CAPTURED, REFUSED, RECOVERED, LATE, DEBT]);
 }
 
-/// Stopped with the reply in its socket, its hold expires and is spent by another; then it
-/// continues, renews its lease, and looks at it.
+/// A gateway is stopped with the reply in its socket. Its hold expires, and another call spends the
+/// credits. Then the gateway continues, renews its lease, and checks only the renewed lease.
 #[test]
 fn a_lease_renewed_since_the_hold_was_sent_is_not_good_enough() {
     let faults = Faults { pauses: 1, ..Faults::NONE };
@@ -85,8 +85,8 @@ fn a_hold_whose_caller_was_told_503_is_given_back_in_every_order() {
     assert_clean(variant, 2_600, &[CAPTURED, REFUSED, TOMBSTONE]);
 }
 
-/// The grant commits between the reading and the end of a hydration, finds the account cold and
-/// counts as delivered.
+/// The grant commits after a hydration has read the account and before it ends. It finds the
+/// account cold, and counts as delivered.
 #[test]
 fn a_grant_that_lets_a_hydration_finish_is_stranded() {
     let variant = Variant { delivery_ends_hydration: false, ..CHOSEN };
@@ -119,8 +119,8 @@ fn a_reply_from_before_the_check_in_overspends_where_it_is_believed() {
     assert_broken(variant, NO_OVERSPENDING);
 }
 
-/// One Redis without a replica: a gateway without Postgres goes on. Stopped with a reply in its
-/// socket, it must not forward after another has recovered.
+/// One Redis without a replica: a gateway goes on without Postgres. If it is stopped with a reply
+/// in its socket, it must not forward the call after another gateway has recovered.
 #[test]
 fn without_a_lease_on_a_lone_redis_a_late_reply_overspends() {
     let variant = Variant { lease_check: LeaseCheck::Never, bounds: Bounds::COARSE, ..LONE_REDIS };

@@ -8,7 +8,7 @@ use crate::variant::Variant;
 /// Invariants 1 and 6: what was forwarded never exceeds what was granted, but for the debits that
 /// come late from a process that was stopped.
 pub const NO_OVERSPENDING: &str = "no call is forwarded without a credit";
-/// Invariant 10: what was acknowledged is somewhere from where it will reach Postgres.
+/// Invariant 10: each acknowledged operation is in some place from which it will reach Postgres.
 pub const NO_LOST_DEBIT: &str = "no acknowledged debit is lost";
 /// Invariant 7.
 pub const AGREEMENT: &str = "at rest, Redis and Postgres agree";

@@ -45,8 +45,9 @@ pub fn check_in(variant: &Variant, mut state: State, gateway: usize) -> Option<S
     Some(state)
 }
 
-/// A replay after the epoch has opened without it: only captures count. A call in flight
-/// is captured late, by itself, when it ends; a hold that was released and restored expires.
+/// The record after a replay that comes when the epoch has opened without it: only captures count.
+/// A call in flight is captured late when it ends; a hold that was released and then restored
+/// expires.
 fn late(known: Record, redo: Record) -> Record {
     match (known, redo.is_capture()) {
         (Record::Unknown, true) => redo.late(),
@@ -92,8 +93,8 @@ impl Postgres {
 }
 
 impl State {
-    /// The watermark in each reply trims the rings. Here at once, and in stopped processes too: what
-    /// a ring has over Postgres is all that counts.
+    /// The watermark in each reply trims the rings. The model trims them at once, even in stopped processes, because
+    /// only the records that a ring has and Postgres lacks matter.
     pub fn trim_rings(&mut self) {
         for (redo, durable) in self.rings.iter_mut().zip(self.postgres.records) {
             if durable.merged(*redo) == durable {

@@ -3,7 +3,7 @@ use crate::state::{CALLS, Data, Node, Record};
 use crate::variant::{Fence, Variant};
 
 impl Node {
-    /// Would a batch of that epoch be applied here?
+    /// Whether a batch of that epoch would be applied here.
     pub fn accepts(&self, epoch: u8, fence: Fence) -> bool {
         let epoch_in_data = self.data.epoch == epoch;
         let script = epoch_in_data && self.script == epoch;
@@ -35,7 +35,7 @@ impl Data {
         self.outbox == [Record::Unknown; CALLS]
     }
 
-    /// Whether the hold stands. Nothing changes where it is refused.
+    /// Places a hold. Returns whether it stands; a refusal changes nothing.
     pub fn hold(&mut self, call: usize) -> bool {
         if self.records[call] == Record::Unknown && self.has_credit() {
             self.write(call, Record::Held);
@@ -43,7 +43,7 @@ impl Data {
         self.records[call] == Record::Held
     }
 
-    /// Whether the hold has a second credit from now on. Nothing changes where that is refused.
+    /// Extends a hold by a second credit. Returns whether it did; a refusal changes nothing.
     pub fn extend(&mut self, call: usize) -> bool {
         let is_granted = self.records[call] == Record::Held && self.has_credit();
         if is_granted {

@@ -1,14 +1,14 @@
 //! One account, two gateways, a Redis master with its replica, and Postgres.
 //!
-//! Everything is small and `Copy`: the checker makes a great many of these.
+//! Everything is small and `Copy`, because the checker makes a great many states.
 use crate::variant::{Faults, Variant};
 
 /// The most calls that a variant may have.
 pub const CALLS: usize = 4;
 pub const GATEWAYS: usize = 2;
 
-/// The ledger's record of each call's hold. The balance follows from it: an amount is not stored,
-/// so that whoever loses a record loses its debit with it.
+/// The ledger's record of each call's hold. The balance follows from the records: no amount is
+/// stored, so a store that loses a record also loses its debit.
 pub type Records = [Record; CALLS];
 
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -85,7 +85,8 @@ pub enum Call {
     },
     /// The upstream has the call.
     Forwarded,
-    /// The same, and Redis has extended its hold; the gateway has not looked at that reply.
+    /// The upstream has the call, and Redis has extended its hold; the gateway has not looked at
+    /// that reply.
     Extending {
         lapsed: bool,
     },
@@ -112,7 +113,7 @@ impl Call {
         }
     }
 
-    /// The upstream has it, and it has not ended.
+    /// Whether the upstream has the call, and the call has not ended.
     pub fn is_in_flight(self) -> bool {
         self.owed() > 0 && !self.is_captured()
     }
@@ -233,7 +234,7 @@ pub struct State {
     /// The records that each call's gateway knows to be appended.
     pub known_appends: Records,
     /// Calls of a process that was stopped while its hold expired, or while an epoch opened without
-    /// its ring. Their debits come late and may make a debt: invariant 1 names them.
+    /// its ring. The debits of these calls come late and may make a debt, which invariant 1 allows.
     pub excused: [bool; CALLS],
     /// The faults that may still happen.
     pub faults: Faults,

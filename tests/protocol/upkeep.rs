@@ -75,8 +75,8 @@ pub fn retire(variant: &Variant, mut state: State) -> Option<State> {
     Some(state)
 }
 
-/// A syncer reads the outbox after its checkpoint, which is in its own epoch. A second one that reads takes the first one's place: what the first
-/// would commit after it is refused by the checkpoint.
+/// A syncer reads the outbox after its checkpoint, which is in its own epoch. A second syncer that reads takes the
+/// place of the first: the checkpoint then refuses the first one's commits.
 pub fn read_outbox(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
     let one = state.gateways[gateway];
     let data = state.node_of(gateway).data;

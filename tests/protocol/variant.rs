@@ -49,7 +49,7 @@ pub enum Fence {
     EpochInData,
     /// The epoch in Redis, and the script of that epoch, which lives in one process.
     Script,
-    /// The epoch, its script, and that this process has been the master without a break since the epoch opened.
+    /// The epoch, its script, and whether this process has been the master without a break since the epoch opened.
     ScriptAndReign,
 }
 
@@ -72,7 +72,7 @@ pub enum Durability {
     /// A call is forwarded when Postgres has its hold. A capture too counts as done only then: until
     /// then the call is one in flight, which a crash of its gateway gives away.
     Strict,
-    /// The same for holds, but a capture counts as done when Redis has it.
+    /// Like [`Self::Strict`] for holds, but a capture counts as done when Redis has it.
     StrictForHoldsOnly,
 }
 
@@ -83,7 +83,7 @@ pub enum Append {
     Never,
     /// The text of its own batch is in Postgres. The epoch is checked under a lock that a recovery waits for.
     Fenced,
-    /// The same, without that lock.
+    /// Like [`Self::Fenced`], without that lock.
     Unfenced,
 }
 
@@ -91,15 +91,15 @@ pub enum Append {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extension {
     Never,
-    /// As a hold is made: as durably, and with the same checks of the reply.
+    /// Like a hold: with the same durability, and the same checks of the reply.
     AsAHold,
-    /// As above, but the gateway does not keep the record in its redo log.
+    /// Like [`Self::AsAHold`], but the gateway does not keep the record in its redo log.
     NotInRing,
-    /// As above, but in strict the call goes on before Postgres has the record.
+    /// Like [`Self::AsAHold`], but in strict the call goes on before Postgres has the record.
     NotAwaited,
 }
 
-/// How much happens. Each call costs one credit, the first one two where its hold is extended.
+/// How much happens. Each call costs one credit; the first one costs two if its hold is extended.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     pub calls: usize,
@@ -113,7 +113,7 @@ pub struct Bounds {
 impl Bounds {
     /// Two calls, so four operations; anything may happen between reading and writing.
     pub const FINE: Self = Self { calls: 2, first_grant: 1, later_grants: 0, small_steps: true };
-    /// Bounds with more calls, where hydration and sync are one step each.
+    /// Bounds with more calls, in which hydration and sync are one step each.
     pub const COARSE: Self = Self { calls: 3, first_grant: 1, later_grants: 0, small_steps: false };
 }
 

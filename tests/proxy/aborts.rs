@@ -144,7 +144,7 @@ async fn most_of_an_answer_is_charged_though_the_client_kept_a_byte_of_its_reque
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
 
-/// An upstream that is silent because its client is has not broken its answer off.
+/// An upstream that is silent because its client is silent has not broken off its answer.
 #[tokio::test]
 async fn an_answer_that_waits_for_a_client_that_stopped_is_charged_like_one_whose_client_left() {
     for (option, balance) in [("", 95), ("on_client_abort = \"release\"", 100)] {
@@ -208,8 +208,8 @@ async fn a_client_that_left_after_a_large_body_or_behind_more_bytes_is_not_charg
 /// How long the upstream of the next tests waits for a client that does not read.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// An upstream with an answer that is larger than all buffers, which hangs up on a client that does
-/// not read it, and then tells so.
+/// An upstream with an answer that is larger than all buffers. The upstream hangs up on a client
+/// that does not read the answer, and then notifies the test.
 async fn impatient() -> (RawUpstream, Arc<Notify>) {
     let gone = Arc::new(Notify::new());
     let gives_up = gone.clone();

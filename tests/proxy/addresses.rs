@@ -115,7 +115,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Lets nobody in any more: connecting there takes as long as it may.
+/// Fills a listener's backlog, so that connecting there takes until the time limit.
 async fn fill(socket: TcpSocket, address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
     let listener = socket.listen(1).unwrap();
     let mut waiting = Vec::new();
@@ -135,7 +135,7 @@ async fn an_address_that_does_not_answer_costs_its_time_once() {
     for _ in 0..10 {
         assert_eq!(gateway.post("alice", "/x/y").await.status(), 200);
     }
-    // One of the first two calls found out; the others knew it.
+    // One of the first two calls found the dead address; the others knew of it.
     assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
 }

@@ -34,7 +34,7 @@ async fn with_body_timeout(upstream: &RawUpstream, timeout: &str) -> TestGateway
     gateway
 }
 
-/// A body of so many bytes in which every part differs from its neighbours.
+/// A body of `length` bytes in which every part differs from its neighbours.
 fn body(length: usize) -> String {
     (0..length).map(|n| char::from(b'a' + (n / 7 % 26) as u8)).collect()
 }

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use crate::support::servers::{Lighttpd, Uwsgi};
 use crate::support::{TestGateway, config_text, token};
 
-/// Says what it was told, a variable a line.
+/// A CGI program that prints its variables, one on each line.
 const ENVIRONMENT: &str = "#!/bin/sh\nprintf 'content-type: text/plain\\r\\n\\r\\n'\nenv\n";
 
-/// The same in Python.
+/// A WSGI program that does the same.
 const WSGI_ENVIRONMENT: &str = r#"
 def application(environ, start_response):
     told = "".join(f"{name}={value}\n" for name, value in environ.items() if isinstance(value, str))
@@ -28,7 +28,7 @@ async fn a_cgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
     only_farebox_says_who_calls(server.address(), '.').await;
 }
 
-/// uWSGI tells `.` from `-`, and not `_`.
+/// uWSGI distinguishes `.` from `-`, but not `_` from `-`.
 #[tokio::test]
 async fn a_wsgi_program_reads_farebox_s_word_on_who_calls_and_no_client_s() {
     let server = Uwsgi::running(WSGI_ENVIRONMENT);
@@ -55,7 +55,7 @@ async fn only_farebox_says_who_calls(server: SocketAddr, taken: char) {
     let direct = headers(taken).fold(direct, |asked, (name, value)| asked.header(name, value));
     let told = direct.send().await.unwrap().text().await.unwrap();
     for name in ["HTTP_X_TEAM_KEY", "HTTP_X_FAREBOX_ACCOUNT", "HTTP_X_CREDITS_COST"] {
-        // uWSGI joins what stands twice: the plain name's value and the other one's.
+        // If two headers become one variable, uWSGI joins their values.
         assert!(told.contains(&format!("{name}=mallory")), "without a gateway: {told}");
     }
 

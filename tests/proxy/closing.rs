@@ -86,8 +86,8 @@ async fn an_answer_that_ends_its_connection_arrives_whole_behind_whatever_came_a
     }
 }
 
-/// A client that has not sent all of its request waits for the end of the connection, not for a
-/// deadline, where an upstream has answered early and takes no more.
+/// An upstream has answered early and takes no more. A client that has not sent all of its request
+/// then waits for the end of the connection, not for a deadline.
 #[tokio::test]
 async fn an_early_answer_that_ends_its_connection_ends_it_at_once() {
     for (version, closes) in [("1.1", "connection: close\r\n"), ("1.0", "")] {

@@ -1,4 +1,4 @@
-//! An upstream never sees another end of a request than Farebox does.
+//! Farebox and its upstreams always agree on where a request ends.
 
 use bytes::Bytes;
 
@@ -13,8 +13,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 /// A request that a smuggler would like the upstream to take for a second one.
 const SMUGGLED: &str = "GET /admin HTTP/1.1\r\nhost: x\r\n\r\n";
 
-/// The requests in what an upstream was sent, read by the framing that it was sent. Panics where
-/// a request has two framings, or something that is no request follows one.
+/// The requests in the bytes that an upstream was sent, split by their own framing. Panics if a
+/// request has two framings, or if something that is no request follows one.
 pub fn requests(mut bytes: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {

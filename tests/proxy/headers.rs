@@ -300,7 +300,7 @@ async fn a_service_key_alone_may_name_another_account() {
     }
 }
 
-/// As HTTP/2 may send them (RFC 9113, 8.2.3).
+/// HTTP/2 clients may send their cookies in several lines (RFC 9113, 8.2.3).
 #[tokio::test]
 async fn several_lines_of_cookies_are_one_upstream() {
     let seen = forwarded("cookie: a=1\r\ncookie: b=2; c=3\r\ncookie: farebox_session=x; __Host-farebox_session=y\r\n").await;

@@ -114,7 +114,7 @@ async fn an_empty_data_frame_is_no_end_of_a_body_and_its_end_is_told_once() {
     assert_eq!(settled(&gateway).await, 100 - 18 * 5);
 }
 
-/// A POST's head, with a `content-length` where it is declared.
+/// Sends the head of a POST, with a `content-length` if a length is given.
 fn open(
     client: &mut SendRequest<Bytes>,
     path: &str,
@@ -175,7 +175,7 @@ fn pump(mut stream: SendStream<Bytes>) -> (tokio::task::JoinHandle<()>, Arc<Atom
     (pump, sent)
 }
 
-/// Waits until the other end takes bytes; how many. `None` if the stream is over.
+/// Waits until the other end takes bytes. Returns how many it takes; `None` if the stream is over.
 async fn capacity(stream: &mut SendStream<Bytes>) -> Option<usize> {
     stream.reserve_capacity(16 * 1024);
     std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()

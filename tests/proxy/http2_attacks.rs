@@ -153,7 +153,7 @@ async fn streams_that_are_opened_and_reset_in_bursts_leave_no_call_and_no_hold()
     assert!(grown < 64 * MIB, "{grown} bytes");
 }
 
-/// Each of these frames is answered with one. A client that does not read the answers is not read any more either.
+/// The gateway answers each of these frames with one. It stops reading from a client that does not read the answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn control_frames_whose_answers_nobody_reads_take_no_memory() {
     let upstream = RawUpstream::answering(OK).await;

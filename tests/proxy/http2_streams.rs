@@ -95,7 +95,7 @@ pub async fn receive(
     }
 }
 
-/// Answers each request with `answer`, once it is told to.
+/// An upstream that answers each request with `answer`, once the test says so.
 async fn held_up(answer: &'static str) -> (RawUpstream, Arc<Notify>) {
     let go = Arc::new(Notify::new());
     let waits = go.clone();
@@ -313,7 +313,8 @@ async fn an_answer_without_a_body_ends_with_its_head_and_a_whole_one_with_its_la
     }
 }
 
-/// A window of nothing is a client that waits; its other streams have theirs.
+/// A window of zero makes its own stream wait. The client's other streams have windows of their
+/// own.
 #[tokio::test]
 async fn a_stream_without_a_window_waits_alone_and_is_whole_once_it_has_one() {
     const INITIAL_WINDOW_SIZE: u16 = 4;

@@ -26,7 +26,7 @@ async fn a_body_beyond_the_memory_is_a_503_that_costs_nothing_and_reaches_no_ups
     }
     let held = async || gateway.balance("alice").await["held"] == 5 * SHARE;
     assert!(eventually(held).await);
-    // All that was sent has been read once one more finds no room.
+    // Once one more body finds no room, everything that was sent before has been read.
     let refused = eventually(async || {
         let mut client = Wire::connect(gateway.public()).await;
         client.send(request("POST /x/y", "alice", &length, &part)).await;

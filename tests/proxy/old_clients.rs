@@ -145,7 +145,7 @@ async fn an_http_1_0_client_gets_no_1xx() {
             assert_eq!(status(&answer), 200, "{answer}");
         }
     }
-    // One that knows them gets them.
+    // An HTTP/1.1 client knows 1xx answers, and gets them.
     let mut client = Wire::connect(gateway.public()).await;
     client.send(request("GET /x/y", "alice", "", "")).await;
     for code in [100, 103, 102, 200] {

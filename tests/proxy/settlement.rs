@@ -1,4 +1,4 @@
-//! Each answer has its price: charged, released, and never left held.
+//! Each kind of answer is either charged or released, and no hold is left.
 
 use std::time::Duration;
 

@@ -70,7 +70,7 @@ async fn a_part_of_a_body_reaches_the_upstream_when_the_client_sent_it() {
     assert_eq!(gateway.settled_balance("alice").await, 95);
 }
 
-/// How much each way: 200, or as many as FAREBOX_TEST_MEGABYTES says.
+/// The megabytes that go each way: 200, or as many as FAREBOX_TEST_MEGABYTES says.
 fn megabytes() -> usize {
     std::env::var("FAREBOX_TEST_MEGABYTES").map_or(200, |text| text.parse().unwrap())
 }

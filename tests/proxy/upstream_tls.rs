@@ -74,7 +74,7 @@ impl Upstream {
         Self { address, folder, connections, over, ended }
     }
 
-    /// The real binary in front of it, which trusts `authorities`.
+    /// Starts the real binary in front of this upstream. It trusts `authorities`.
     async fn gateway(&self, authorities: &Path) -> Process {
         let port = self.address.port();
         let text = config_on_ports(self.address, &route("")).replacen(
@@ -154,7 +154,7 @@ async fn call(gateway: &Process, path: &str) -> Answer {
     Answer::of(gateway.client.get(gateway.url(path)).bearer_auth(token("alice"))).await
 }
 
-/// A connection that its upstream has closed before a call begins is not the call's.
+/// A call does not use a connection that its upstream closed before the call began.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_fails_because_its_tls_upstream_closes_idle_connections() {
     const AT_ONCE: usize = 16;

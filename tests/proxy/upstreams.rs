@@ -1,5 +1,5 @@
-//! Connections to upstreams: used again only where nothing is left on them, and what upstreams
-//! say that they should not.
+//! Connections to upstreams are used again only if nothing is left on them. Other tests are about
+//! upstreams that send what they should not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -181,7 +181,7 @@ async fn a_client_may_send_the_rest_of_its_request_after_an_early_answer_for_a_w
     assert_eq!(header(&head, "connection"), Some("close"));
     client.send("x".repeat(length)).await;
     assert_eq!(client.rest().await, "", "it was read to its end, then closed");
-    // One that goes on and on is cut off.
+    // A client that goes on and on is cut off.
     let mut client = Wire::connect(gateway.public()).await;
     client.send(request("POST /x/y", "alice", "transfer-encoding: chunked\r\n", "")).await;
     client.message().await.unwrap();

@@ -14,7 +14,7 @@ async fn check(browser: &Browser, state: &str) {
     check_in(browser, state, "en").await;
 }
 
-/// The same of a page in French.
+/// Like [`check`], for a page in French.
 async fn check_french(browser: &Browser, state: &str) {
     browser.until("document.documentElement.lang === 'fr' && !$('.bone')").await;
     check_in(browser, &format!("{state}-fr"), "fr").await;

@@ -34,17 +34,18 @@ impl App {
         format!("http://localhost:{}", self.address.port())
     }
 
-    /// The app's origin on the gateway's very site: cookies know no ports.
+    /// The app's origin on the same site as the gateway, since cookies ignore ports.
     pub fn near_origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on it has this page; a script where the path ends so.
+    /// Serves this text at `path` from now on: as a script if the path ends in `.js`, otherwise as
+    /// a page.
     pub fn put(&self, path: &str, text: impl Into<String>) {
         self.pages.lock().unwrap().insert(path.to_owned(), text.into());
     }
 
-    /// The same for what stands in a body.
+    /// Like [`Self::put`], for the text of a page's body.
     pub fn put_body(&self, path: &str, body: &str) {
         let head = "<!doctype html><html lang=en><meta charset=utf-8><title>An app</title>\
             <link rel=icon href=data:,>";

@@ -41,7 +41,7 @@ async fn the_account_page_says_whose_it_is_and_leads_back() {
             .await;
         assert_eq!(browser.run("return overflow()").await, 0, "{look:?}");
     }
-    // The question of a link says it as well, and the tab's title.
+    // The question of a link names the seller as well, and so does the tab's title.
     for look in [LOOKS[4], LOOKS[6]] {
         browser.look(look).await;
         browser.open("about:blank").await;
@@ -147,7 +147,7 @@ async fn history_is_by_day_and_of_the_days_that_were_chosen() {
             assert_eq!(seller.process.post("alice", "/api/ai/generate").await.status, 200);
             left -= 5;
         }
-        // Each is charged by the clock of its own day.
+        // Each call is charged by the clock of its own day.
         assert!(
             eventually(async || seller.process.account("alice").await["balance"] == left).await
         );

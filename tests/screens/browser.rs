@@ -30,7 +30,7 @@ pub mod key {
 /// Helpers for every script of a test; the file has their comments.
 const PAGE: &str = include_str!("page.js");
 
-/// How a page is looked at.
+/// The language, theme and width in which a page is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
     pub lang: &'static str,
@@ -55,19 +55,19 @@ pub const LOOKS: [Look; 8] = {
     ]
 };
 
-/// A browser with one or more windows; ends with the value.
+/// A browser with one or more windows. It ends when the value is dropped.
 pub struct Browser {
     client: reqwest::Client,
     session: String,
-    /// The console's lines and the pages' requests so far.
+    /// The lines of the consoles, and the requests of the pages, so far.
     heard: RefCell<(Vec<Value>, Vec<String>)>,
-    // Ends before its folder is removed.
+    // The driver ends before its folder is removed.
     _driver: Family,
     _folder: TempDir,
 }
 
 impl Browser {
-    /// Starts ChromeDriver on a port of its choice, and by it a Chromium that knows nothing yet.
+    /// Starts ChromeDriver on a port of its choice, which starts a Chromium with an empty profile.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let profile = folder.path().join("profile");
@@ -133,12 +133,12 @@ impl Browser {
         self.until("!$('dialog')").await;
     }
 
-    /// Runs the body of a function, with `page.js` before it, and gives what it returns.
+    /// Runs the body of a function, with `page.js` before it, and returns its result.
     pub async fn run(&self, script: &str) -> Value {
         self.run_with(script, json!([])).await
     }
 
-    /// The same with arguments.
+    /// Like [`Self::run`], with arguments.
     pub async fn run_with(&self, script: &str, arguments: Value) -> Value {
         self.try_run(script, arguments).await.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
@@ -149,12 +149,12 @@ impl Browser {
         self.try_ask(Method::POST, "/execute/sync", body).await
     }
 
-    /// Waits until an expression is true, and gives its value; fails with what the page shows.
+    /// Waits until an expression is true, and returns its value. Fails with the text of the page.
     pub async fn until(&self, expression: &str) -> Value {
         let limit = Instant::now() + LIMIT;
         let script = format!("return {expression}");
         loop {
-            // While the page changes for another there is nothing to ask.
+            // While one page replaces another, scripts cannot run.
             let said = self.try_run(&script, json!([])).await;
             match &said {
                 Ok(Value::Null | Value::Bool(false)) | Err(_) => {}
@@ -178,7 +178,8 @@ impl Browser {
             let element = self.element(expression).await;
             match self.try_ask(Method::POST, &format!("{element}/click"), json!({})).await {
                 Ok(_) => return,
-                // Drawn anew in between, or under what just goes away.
+                // The element was drawn anew in between, or something that is going away still
+                // covers it.
                 Err(error) => assert!(Instant::now() < limit, "{expression}: {error}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -259,7 +260,7 @@ impl Browser {
         self.devtools("Emulation.setUserAgentOverride", language).await;
     }
 
-    /// Opens a second window and goes there; the handles of the first and the second.
+    /// Opens a second window and goes there. Returns the handles of both windows.
     pub async fn open_window(&self) -> (String, String) {
         let text = |value: Value| value.as_str().unwrap().to_owned();
         let first = text(self.try_ask(Method::GET, "/window", Value::Null).await.unwrap());
@@ -273,7 +274,8 @@ impl Browser {
         self.post("/window", json!({ "handle": window })).await;
     }
 
-    /// Goes into the frame that an expression finds; out of all of them without one.
+    /// Goes into the frame that an expression finds, or out of all frames if there is no
+    /// expression.
     pub async fn enter(&self, frame: Option<&str>) {
         let frame = match frame {
             Some(expression) => self.until(expression).await,
@@ -282,7 +284,7 @@ impl Browser {
         self.post("/frame", json!({ "id": frame })).await;
     }
 
-    /// A picture of the window, into `FAREBOX_SCREENSHOTS` where that is set.
+    /// Writes a picture of the window into the folder `FAREBOX_SCREENSHOTS`, if that is set.
     pub async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("FAREBOX_SCREENSHOTS") else { return };
         let shot = self.devtools("Page.captureScreenshot", json!({ "format": "png" })).await;
@@ -306,8 +308,8 @@ impl Browser {
         }
     }
 
-    /// The complaints in the pages' consoles so far. Requests that fail are left out: a test may
-    /// mean them.
+    /// The complaints in the pages' consoles so far. Failed requests are left out, because a test
+    /// may cause them on purpose.
     pub async fn console(&self) -> Vec<String> {
         self.listen().await;
         let heard = self.heard.borrow();
@@ -316,7 +318,7 @@ impl Browser {
         said.map(|line| format!("{}: {}", line["source"], line["message"])).collect()
     }
 
-    /// The requests that a page's console calls failed, so far.
+    /// The requests that the pages' consoles report as failed, so far.
     pub async fn failed_requests(&self) -> Vec<String> {
         self.listen().await;
         let heard = self.heard.borrow();

@@ -11,7 +11,7 @@ pub struct Demo {
     pub process: Process,
     /// The address of the account page, with a token.
     pub link: String,
-    /// If the operator's page is, and its token.
+    /// The address of the operator's page, and its token.
     pub admin: String,
     pub admin_token: String,
     _folder: TempDir,
@@ -56,7 +56,7 @@ impl Demo {
         Answer::of(request.body(body.to_string())).await.expect(200)
     }
 
-    /// A call of five credits, from outside of any browser; its status.
+    /// Makes a call of five credits from outside of any browser. Returns its status.
     pub async fn call(&self) -> u16 {
         let request = self.process.client.post(self.process.url("/api/ai/generate"));
         Answer::of(request.bearer_auth(self.token())).await.status.as_u16()

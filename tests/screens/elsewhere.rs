@@ -1,4 +1,5 @@
-//! Pages of other origins: an app's, which may, and a stranger's, which may not.
+//! Pages of other origins: an app's page, which may use the account, and a stranger's page, which
+//! may not.
 
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use crate::process::{Process, config_on_ports};
 use crate::seller::{PACKS, Seller};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
 
-/// Says all of a page in this language.
+/// Shows the page in this language.
 async fn speak(browser: &Browser, lang: &str) {
     let choose = "const select = $('select'); select.value = arguments[0]; \
         select.dispatchEvent(new Event('change'))";

@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, token};
 /// A script that runs wherever it is taken for markup.
 const MARKUP: &str = "<img src=x onerror=window.__xss=1><script>window.__xss=1</script>";
 
-/// The same as an account id can be: no spaces.
+/// [`MARKUP`] without spaces, as an account id cannot have any.
 fn account() -> String {
     let start = "\"'><svg/onload=window.__xss=1><img/src=x/onerror=window.__xss=1>{{7*7}}";
     format!("{start}{}", "W".repeat(255 - start.len()))
@@ -103,7 +103,7 @@ async fn names_full_of_markup_are_text_and_break_nothing() {
     browser.picture("hostile-admin-account").await;
     browser.assert_quiet(&servers).await;
 
-    // On a page whose own policy would not save it.
+    // The same text is shown on a page whose own policy would not stop a script.
     let gateway = seller.process.url("");
     let signed = token(&account);
     app.put_body(

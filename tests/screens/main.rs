@@ -1,7 +1,8 @@
 //! The screens in a real browser: Debian's Chromium against the real binary. Each test has a
 //! browser, a gateway and a folder of its own, and waits for what a page shows, never for a time.
 //!
-//! `FAREBOX_SCREENS_NODE` is the folder with what `package.json` names, which `make` installs.
+//! `FAREBOX_SCREENS_NODE` is the folder with the packages that `package.json` names, which `make`
+//! installs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! The operator's page where there is little room, in French, and in forced colours; and its search.
+//! The operator's page in a narrow window, in French, and in forced colours; and its search.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -26,7 +26,8 @@ async fn sign_in(browser: &Browser, seller: &Seller) {
     browser.until("$('nav') && !$('[aria-busy]')").await;
 }
 
-/// All that a view's table says stands within the window, without moving it sideways.
+/// A script for a view's table. It returns whether the page overflows, whether the table has rows,
+/// and the texts that are outside of the window.
 const WITHIN: &str = "const outside = all('tbody td, tbody button').filter((node) => { \
     const { left, right, width } = node.getBoundingClientRect(); \
     return !width || left < 0 || right > innerWidth; }); \

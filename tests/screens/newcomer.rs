@@ -32,7 +32,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
     for look in LOOKS {
         let name = format!("{}-{}-{}", look.lang, look.theme, look.width);
         browser.look(look).await;
-        // As nobody knows this browser yet.
+        // No cookie is left, so this browser is a stranger to the gateway.
         browser.devtools("Network.clearBrowserCookies", json!({})).await;
         browser.open("about:blank").await;
         browser.open(&demo.process.url("/credits/account")).await;
@@ -70,7 +70,7 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
 
         // From here on without a reload: the page keeps this.
         browser.run("window.same = true").await;
-        // As an app's page has it.
+        // The page gets the element that an app's page would have.
         browser.run("document.body.append(document.createElement('farebox-upsell'))").await;
         assert_eq!(call(&browser, demo.token()).await, 200);
         balance -= 5;
@@ -80,7 +80,8 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
             balance -= 5;
         }
         browser.until(&format!("credits() === {balance} && $('[part~=badge]')")).await;
-        // The upsell opens once as the credits get low, follows them, and opens again where a call is refused.
+        // The upsell opens once when the credits get low, shows them as they change, and opens again when a call is
+        // refused.
         let low = word(look, "You have no credits left", "Vous n’avez plus de crédits");
         browser.until(&format!("$('dialog', '{low}')")).await;
         browser.click("$('dialog [part~=later]')").await;
@@ -100,7 +101,8 @@ async fn a_newcomer_signs_in_buys_spends_runs_out_and_buys_again_in_every_look()
         browser.until(&format!("credits() === {balance}")).await;
         browser.until("!location.search && !$('.bone')").await;
         assert_eq!(browser.run("return overflow()").await, 0);
-        // The next one begins with what this one has left; not with hundreds of calls.
+        // Each look of the page begins with the credits that the one before left, so most of them
+        // are used up first.
         while balance > 150 {
             let body =
                 json!({ "credits": format!("-{}", balance - 50), "id": name, "reason": name });

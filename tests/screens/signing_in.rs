@@ -19,7 +19,7 @@ async fn a_link_signs_nobody_in_who_was_not_asked() {
     browser.until("$('dialog', 'mallory') && $('dialog', 'Sign in to this account?')").await;
     assert_eq!(browser.run(SESSION).await, Value::Null, "before the answer there is no session");
     assert_eq!(browser.run("return location.hash").await, "", "the secret left the address");
-    // The cautious answer is where Enter is.
+    // The focus is on the cautious answer, so Enter chooses it.
     browser.until("focus().value === 'no'").await;
     browser.picture("link-asks").await;
     browser.click("$('dialog button', 'Do not sign in')").await;
@@ -29,7 +29,7 @@ async fn a_link_signs_nobody_in_who_was_not_asked() {
     browser.open("about:blank").await;
     browser.sign_in_by(&seller.link("alice")).await;
     browser.until("$('.who', 'alice') && credits() === 0").await;
-    // Another one while somebody is signed in: asked with both names.
+    // A second link while somebody is signed in: the question has both names.
     browser.open(&seller.link("mallory")).await;
     browser.until("$('dialog', 'You are signed in as alice. This link is for mallory.')").await;
     browser.click("$('dialog button', 'Stay signed in')").await;

@@ -49,10 +49,10 @@ async fn an_upsell_that_is_open_tells_of_the_call_that_is_refused_meanwhile() {
         .await;
     assert_eq!(browser.run("return call('/dear')").await, 402);
     browser.until("$('dialog h2', 'Not enough credits') && $('dialog', 'This takes 30 credits. 18 credits are left.')").await;
-    // Bought meanwhile, in another tab: the dialog does not go on asking for what is there.
+    // Credits come meanwhile, as if bought in another tab. The dialog then asks only for the rest.
     seller.grant("alice", 5, "more").await;
     browser.until("$('dialog', 'This takes 30 credits. 23 credits are left.')").await;
-    // The same where the app opened it.
+    // The same holds for a dialog that the app opened.
     browser.click("$('dialog [part~=later]')").await;
     browser.until("!$('dialog')").await;
     let manual = "const upsell = document.querySelector('farebox-upsell'); \

@@ -40,7 +40,7 @@ pub enum Step {
     Chunk(Vec<u8>),
     /// Ends a chunked body.
     End,
-    /// Lets so much time pass.
+    /// Waits for this time.
     Pause(Duration),
     /// Waits for a permit.
     Wait(Arc<Semaphore>),

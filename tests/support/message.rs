@@ -280,8 +280,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// The reason to report within a message, where a closed connection means that the message is cut
-/// off.
+/// The reason to report if reading stops within a message. A closed connection then means that the
+/// message is cut off.
 fn within(stop: Stop) -> Stop {
     if stop == Stop::Closed { Stop::Cut } else { stop }
 }

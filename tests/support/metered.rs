@@ -34,7 +34,7 @@ hold_output_tokens = 100
 /// The price of a token of input in [`CHAT_TABLES`], in micro-credits.
 pub const INPUT: i64 = 250;
 
-/// The price of a token of output there, in micro-credits.
+/// The price of a token of output in [`CHAT_TABLES`], in micro-credits.
 pub const OUTPUT: i64 = 1000;
 
 /// A call that is charged by usage.

@@ -138,8 +138,7 @@ pub fn status(head: &str) -> u16 {
     head.split(' ').nth(1).unwrap_or_default().parse().unwrap_or_else(|_| panic!("{head:?}"))
 }
 
-/// A request of `account`, with the further header lines `more` (`"a: b\r\n"`) and the body as it
-/// is.
+/// A request of `account`, with the further header lines `more` (`"a: b\r\n"`) and this body.
 pub fn request(line: &str, account: &str, more: &str, body: &str) -> String {
     let token = token(account);
     format!("{line} HTTP/1.1\r\nhost: shop\r\nauthorization: Bearer {token}\r\n{more}\r\n{body}")
@@ -180,8 +179,8 @@ impl RawUpstream {
         Self { address, logs }
     }
 
-    /// Answers nothing: notifies when the head of a request has arrived, and then waits until its client
-    /// leaves.
+    /// Starts an upstream that answers nothing. It notifies the test when the head of a request has arrived, and then
+    /// waits until the client leaves.
     pub async fn waiting() -> (Self, Arc<Notify>) {
         let arrived = Arc::new(Notify::new());
         let notify = arrived.clone();
@@ -196,7 +195,7 @@ impl RawUpstream {
         (upstream.await, arrived)
     }
 
-    /// Answers every message of every connection with `answer`.
+    /// Starts an upstream that answers every message of every connection with `answer`.
     pub async fn answering(answer: &'static str) -> Self {
         Self::start(move |mut wire| async move {
             while wire.message().await.is_some() {

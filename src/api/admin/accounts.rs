@@ -47,8 +47,8 @@ pub(crate) struct AdjustmentRequest {
     reason: Option<String>,
 }
 
-/// A header of a response that repeats an earlier one, with the same body. The id was used before,
-/// so nothing moved this time.
+/// A header that marks a response as a repetition: the request's id was used before, so the body is
+/// that of the first response, and no credits moved this time.
 pub(crate) const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 type Replayed = Option<[(HeaderName, &'static str); 1]>;
@@ -58,7 +58,7 @@ fn replayed(new: bool) -> Replayed {
 }
 
 /// The effect of a grant or adjustment. A repeated request gets the same body, until the entry is
-/// folded.
+/// folded into an opening balance.
 #[derive(Serialize)]
 pub(crate) struct PostedBody {
     id: String,
@@ -138,7 +138,7 @@ pub(crate) struct RefundRequest {
     reason: Option<String>,
 }
 
-/// An amount. `null` is refused: only a missing amount means everything that is left.
+/// Reads an amount. `null` is refused: only a missing amount means everything that is left.
 fn some_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Credits>, D::Error> {
     json_number(deserializer).map(Some)
 }
@@ -207,8 +207,8 @@ impl AccountsBody {
 /// The most accounts that one page of a search reads, which takes a fraction of a second.
 const SEARCHED_ACCOUNTS: u32 = 100_000;
 
-/// The beginning of the cursor of a search that has listed all ids that start with the text. No id
-/// contains a space, so no id can begin like this.
+/// The first character of a search's cursor, once the search has listed all ids that start with the
+/// text. No id contains a space, so a cursor that begins with an id cannot begin with this.
 const ELSEWHERE: &str = " ";
 
 /// A search for accounts whose ids contain this text, ignoring ASCII case. Ids that start with the

@@ -35,7 +35,8 @@ struct ModelBody {
     /// The `match` of the price that applies today; the name in small letters for a model that has no
     /// price any more, and `null` for routes with unit prices of their own.
     model: Option<String>,
-    /// The model as `GET /credits/prices` lists it; `null` where the price table does not have it.
+    /// The model as `GET /credits/prices` lists it; `null` if the price table does not have the
+    /// model.
     price: Option<Box<RawValue>>,
     calls: u64,
     captured: Credits,

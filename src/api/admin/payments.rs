@@ -51,8 +51,8 @@ impl ImportedPayment {
             currency: price.currency().code().to_ascii_lowercase().into(),
         };
         let facts = Facts {
-            // The import's own id is one of the names, so the same id with another payment is
-            // refused.
+            // The import's id is one of the names of the payment, so an import with the same id and
+            // another payment is refused.
             names: [payment_intent.clone(), format!("import:{id}").into()].into(),
             sale: Some(Sale {
                 session: payment_intent,

@@ -1,5 +1,5 @@
-//! The files of `web/`, embedded as they are: there is no build step. The first request for any of
-//! them compresses them all.
+//! The files of `web/`, which are embedded in the program unchanged, without a build step. The
+//! first request for any of the files compresses all of them.
 
 use std::io::Write as _;
 use std::sync::LazyLock;
@@ -59,7 +59,7 @@ pub(super) struct File {
 /// A file's bytes in one coding.
 pub(super) struct Form {
     pub bytes: Bytes,
-    /// A hash of these bytes. A browser that already has them sends the hash back, and gets 304.
+    /// A hash of these bytes. A browser that already has the bytes sends the hash, and gets 304.
     pub etag: HeaderValue,
 }
 

@@ -260,6 +260,6 @@ Paste these into another terminal:
     // The lines are printed at once, so that a script that waits for one of them then has all of
     // them.
     println!("{lines}");
-    // Without this, a script that reads these lines through a pipe could wait for them forever.
+    // Without the flush, a script that reads the lines through a pipe could wait for them forever.
     let _ = std::io::stdout().flush();
 }

@@ -6,7 +6,7 @@ use crate::price::RouteConfig;
 use crate::price::metered::{ModelConfig, PriceConfig};
 use crate::usage::MeterKind;
 
-/// The end of the paths with OpenAI's chat API.
+/// The end of each path that serves OpenAI's chat API.
 const CHAT: &str = "/chat/completions";
 
 /// A chat route that is priced by model, and a model for it.
@@ -16,8 +16,8 @@ pub(super) struct Metered<'a> {
 }
 
 impl<'a> Metered<'a> {
-    /// The first such route whose path can be typed into a shell, and the first model that has a
-    /// single name.
+    /// The first chat route that is priced by model and whose path can be typed into a shell, with
+    /// the first model that has a single name.
     pub fn first_of(routes: &'a [RouteConfig], models: &'a [ModelConfig]) -> Option<Self> {
         let can_be_typed = |text: &str| !text.contains(['{', '*', '\'', '"', '\\']);
         let is_chat = |route: &&RouteConfig| {

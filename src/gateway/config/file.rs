@@ -355,8 +355,8 @@ impl Draft {
     }
 }
 
-/// Whether the mistake only says that a route has no `price` or `answer`, although the route has
-/// one that could not be read. It is missing in the copy that was checked.
+/// Whether the mistake only says that a route has no `price` or `answer`, although the file has one
+/// that could not be read. The unreadable value is missing in the copy that was checked.
 fn is_about_an_unread_price(mistake: &Mistake, report: &Report<'_>) -> bool {
     let Some((route, key)) = mistake.key.split_once('.') else { return false };
     let is_unread = |name: &str| report.covers(&format!("{route}.{name}"));

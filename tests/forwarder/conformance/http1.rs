@@ -16,17 +16,19 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The outcome that a case must have.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome {
-    /// This number of answers of 200, as many whole requests upstream with this body, and a connection that
-    /// goes on.
+    /// The client gets this number of answers of 200, the upstream gets as many whole requests with this body, and
+    /// the connection goes on.
     Served(usize, &'static str),
     /// One answer of 200, and the end of the connection.
     ServedLast,
-    /// One answer of such a status, nothing whole upstream, and the end of the connection. With 0
-    /// among them the connection may end without an answer.
+    /// The client gets one answer with one of these statuses, no whole request reaches the
+    /// upstream, and the connection ends. If the statuses contain 0, the connection may end without
+    /// an answer.
     Refused(&'static [u16]),
-    /// The same, but the connection may go on: where the request ends is certain.
+    /// Like [`Self::Refused`], but the connection may go on, because the end of the request is
+    /// certain.
     RefusedKept(&'static [u16]),
-    /// Either is allowed, as long as both ends agree on it.
+    /// The request may be served or refused, as long as client and upstream agree.
     ServedOrRefused,
 }
 

@@ -3,7 +3,7 @@
 use super::http1::{Case, Outcome};
 use super::http1_cases::case;
 
-/// All of them.
+/// All cases of request lines and fields.
 pub const CASES: &[Case] = &[
     case(
         "9112 2.2",

@@ -16,8 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The outcome that a case must have.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// Stream 1 is answered to its end, so many whole requests with this body reach the upstream, and
-    /// the connection goes on.
+    /// Stream 1 is answered to its end, this number of whole requests with this body reaches the upstream, and the
+    /// connection goes on.
     Served(usize, Vec<u8>),
     /// Stream 1 is answered with an error, which its head ends, and is not reset.
     RefusedByHead,
@@ -28,7 +28,7 @@ pub enum Outcome {
     /// A stream is reset with one of these codes, or answered with an error (RFC 9113, 8.1.1), or the
     /// connection ends. Nothing whole reaches the upstream.
     Stream(&'static [u32]),
-    /// Like that, where a stream before it was rightly served.
+    /// Like [`Self::Stream`], after another stream that was rightly served.
     StreamAfter(&'static [u32]),
 }
 

@@ -100,7 +100,7 @@ pub fn case(section: &'static str, name: &'static str, bytes: Bytes, outcome: Ou
 }
 
 impl Case {
-    /// Farebox gets it wrong, and why.
+    /// Marks a case that Farebox gets wrong, with the reason.
     pub fn known(self, reason: &'static str) -> Self {
         Self { known: Some(reason), ..self }
     }
@@ -115,7 +115,8 @@ pub fn served() -> Outcome {
 }
 
 pub const PROTOCOL: Outcome = Outcome::Connection(&[PROTOCOL_ERROR]);
-/// The `h2` crate says the less precise PROTOCOL_ERROR of some of them.
+/// The outcome for a frame of a wrong size. For some such frames the `h2` crate reports the less
+/// precise PROTOCOL_ERROR.
 pub const SIZE: Outcome = Outcome::Connection(&[FRAME_SIZE_ERROR, PROTOCOL_ERROR]);
 pub const COMPRESSION: Outcome = Outcome::Connection(&[COMPRESSION_ERROR, PROTOCOL_ERROR]);
 pub const MALFORMED: Outcome = Outcome::Stream(&[PROTOCOL_ERROR]);

@@ -1,8 +1,9 @@
-//! The demands of RFC 9110, 9112, 9113 and 7541 on a server and a gateway, case by case: the cases of h2spec
-//! and of the suites for HTTP/1 that apply to a gateway, as bytes in and what must come of them.
+//! The requirements of RFC 9110, 9112, 9113 and 7541 for servers and gateways, case by case. The cases are those of
+//! h2spec and of the suites for HTTP/1 that apply to a gateway: each has the bytes that a client sends, and the
+//! outcome that must follow.
 //!
-//! A case of which Farebox is known to be wrong says so; once it is right, its test fails until the
-//! word is taken out.
+//! A case that Farebox is known to get wrong is marked as `known`. Once Farebox gets it right, its test fails until
+//! the mark is removed.
 
 mod http1;
 mod http1_bodies;

@@ -16,8 +16,8 @@ const ROUTES: &str = "[[routes]]\npath = \"/free/{*rest}\"\nupstream = \"ai\"\nc
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// The answer to `/free/…/two-lines`: two lines of `connection`, of which the second says that
-/// the connection is closed, as it then is.
+/// The answer to `/free/…/two-lines`, which has two lines of `connection`. The second line says
+/// that the connection is closed, and the upstream then closes it.
 const TWO_LINES: &[u8] =
     b"HTTP/1.1 200 OK\r\nconnection: x-hop\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
 

@@ -49,7 +49,8 @@ async fn stream_of(shared: Arc<Shared>, client: SendRequest<Bytes>, random: Rand
     }
 }
 
-/// One stream. Errors say that it, or its connection, was reset, which either end may do.
+/// Runs one stream. An error says that the stream or its connection was reset, which either end may
+/// do.
 async fn exchange(
     shared: &Shared,
     client: SendRequest<Bytes>,
@@ -71,7 +72,7 @@ async fn exchange(
     let request = request.body(()).unwrap();
     let mut client = client.ready().await?;
     let (answer, mut stream) = client.send_request(request, !has_body)?;
-    // One in ten is reset somewhere.
+    // One in ten streams is reset at some point.
     let mut resets = random.below(10) == 0;
     if has_body {
         for part in content(nonce, length).chunks(1 + length / 4) {

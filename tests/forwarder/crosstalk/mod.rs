@@ -1,8 +1,8 @@
-//! Many connections at once, with clients and upstreams that break off at any byte: each answer is the
-//! one to its request, and each body the one that was sent with its head.
+//! Many connections at once, with clients and upstreams that break off at any byte. Each client must get the answer
+//! to its own request, and each body must follow the head that it was sent with.
 //!
-//! A test run takes [`BRIEF`]; a gateway that mixes up two calls in a thousand is caught in its first
-//! second. `make crosstalk` runs for ten minutes (FAREBOX_CROSSTALK_MINUTES).
+//! A test run takes [`BRIEF`]; a gateway that mixes up two calls in a thousand is caught in its first second. `make
+//! crosstalk` runs for ten minutes (FAREBOX_CROSSTALK_MINUTES).
 
 mod http1;
 mod http2;

@@ -122,7 +122,7 @@ async fn answer(to: &mut OwnedWriteHalf, head: &Head, nonce: &str, random: &mut 
     let mut bytes = (text + "\r\n").into_bytes();
     let body = content(nonce, length);
     if is_head {
-        // Its head is all of it.
+        // The head is the whole answer.
     } else if framing == Framing::Chunked {
         for part in body.chunks(1 + random.below(3000)) {
             bytes.extend(format!("{:x}\r\n", part.len()).bytes());
@@ -135,13 +135,13 @@ async fn answer(to: &mut OwnedWriteHalf, head: &Head, nonce: &str, random: &mut 
     }
     let says_more = length <= 5000 && framing != Framing::UntilClose && random.below(30) == 0;
     if says_more {
-        // This belongs to nobody.
+        // This answer belongs to no request.
         bytes.extend(b"HTTP/1.1 200 OK\r\nx-echo: stray\r\ncontent-length: 5\r\n\r\nstray");
     }
     if is_cut {
         bytes.truncate(random.below(bytes.len()));
     }
-    // Bytes that came once the next request was sent would be its answer to anybody.
+    // Any gateway would take bytes that came after the next request for the answer to it.
     let mut wild = (!says_more && random.below(3) == 0).then(|| random.fork());
     let is_sent = write(to, &bytes, &mut wild).await;
     is_sent && !is_cut && framing != Framing::UntilClose && random.below(20) > 0

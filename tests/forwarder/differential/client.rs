@@ -13,10 +13,10 @@ use crate::support::message::{Framing, Head, Reader, Stop, write};
 use crate::support::random::Random;
 use crate::support::token;
 
-/// How long it waits for an answer.
+/// How long the client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it waits to see that nothing of a request arrives at the upstream.
+/// How long the client waits to see that nothing of a request arrives at the upstream.
 const NOTHING: Duration = Duration::from_millis(60);
 
 /// The answers that a client received to one request.
@@ -24,7 +24,7 @@ const NOTHING: Duration = Duration::from_millis(60);
 pub struct Got {
     pub interim: Vec<u16>,
     pub answer: Option<Answered>,
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     pub stop: Option<Stop>,
 }
 
@@ -113,7 +113,7 @@ struct Wire {
 }
 
 impl Wire {
-    /// Each request after the answer to the one before.
+    /// Sends each request after the answer to the one before.
     async fn one_by_one(&mut self, exchange: &Exchange, side: &mut Side<'_>) -> Vec<Got> {
         let mut all = Vec::new();
         for plan in &exchange.calls {
@@ -172,7 +172,7 @@ impl Wire {
             tokio::time::sleep(Duration::from_millis(20)).await;
             return got;
         }
-        // An answer that ends the connection leaves nobody to send the rest to.
+        // After an answer that ends the connection, the rest of the request cannot be sent.
         tokio::select! {
             () = wire.answer(plan, &mut got) => {}
             () = async { if send.await { std::future::pending().await } else { tokio::time::sleep(PATIENCE).await } } => {}
@@ -184,7 +184,7 @@ impl Wire {
         Reading { from: &mut self.from }.body(plan, head, got).await;
     }
 
-    /// All requests at once.
+    /// Sends all requests at once.
     async fn together(&mut self, exchange: &Exchange, side: &mut Side<'_>) -> Vec<Got> {
         let mut bytes = Vec::new();
         for plan in &exchange.calls {

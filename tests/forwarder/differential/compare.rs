@@ -18,7 +18,7 @@ pub struct Difference {
     pub farebox: String,
 }
 
-/// Fields of requests that differ each time, or are Farebox's own word.
+/// Fields of requests that differ each time, or that Farebox sets itself.
 const OWN_REQUEST_FIELDS: [&str; 7] = [
     "host",
     "authorization",
@@ -126,8 +126,8 @@ fn end(end: &Result<(), Stop>) -> String {
     }
 }
 
-/// A connection that is closed, one that is reset and one that nobody uses any more are told apart by
-/// timing alone.
+/// A stop as text. Connections that are closed, reset or no longer used have the same text, because only timing tells
+/// them apart.
 fn stop(stop: Option<&Stop>) -> String {
     match stop {
         None | Some(Stop::Closed | Stop::Cut) => "the connection ended".into(),

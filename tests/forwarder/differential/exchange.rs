@@ -15,8 +15,8 @@ pub struct Exchange {
     pub seed: u64,
     pub protocol: Protocol,
     pub calls: Vec<Plan>,
-    /// All requests go out at once, and then the answers are read. Only with Farebox: a bare proxy
-    /// gets them one after another, and must give the same answers.
+    /// Whether all requests go out at once, before the answers are read. This is for Farebox only:
+    /// the bare proxy gets the requests one after another, and must give the same answers.
     pub pipelined: bool,
 }
 
@@ -49,9 +49,9 @@ pub struct Request {
 pub enum End {
     /// The client reads the whole answer.
     Reads,
-    /// The client leaves after so many bytes of its body.
+    /// The client leaves after this number of bytes of its body.
     LeavesInRequest(usize),
-    /// The client leaves after it has read so many bytes of the answer's body, or its end.
+    /// The client leaves after it has read this number of bytes of the answer's body, or its end.
     LeavesInAnswer(usize),
 }
 
@@ -70,7 +70,7 @@ pub struct Answer {
     pub body: Vec<u8>,
     pub pieces: Vec<usize>,
     pub has_trailers: bool,
-    /// Only so many bytes of it are sent, and then the connection is closed.
+    /// Only this number of bytes of the answer is sent, and then the connection is closed.
     pub cut: Option<usize>,
     /// Bytes that are no answer by the RFCs, in place of one.
     pub malformed: Option<&'static str>,
@@ -83,7 +83,7 @@ pub enum Then {
     Keeps,
     /// The upstream closes the connection, as its answer has announced.
     Closes,
-    /// The same, and nothing has said so.
+    /// The upstream closes the connection without having announced it.
     ClosesUnasked,
     /// The upstream sends more bytes, which belong to no answer.
     SaysMore,
@@ -115,8 +115,8 @@ impl Plan {
         options.any(|one| one.trim().eq_ignore_ascii_case(option))
     }
 
-    /// Whether the request is refused: it would have its own framing or host taken away, or a
-    /// WebSocket on a route that takes none.
+    /// Whether Farebox refuses the request: its `connection` header lists its own framing, or it
+    /// asks for a WebSocket on a route that allows none.
     pub fn is_refused(&self) -> bool {
         self.lists("connection", "content-length")
             || self.request.version == "HTTP/1.1"
@@ -125,7 +125,7 @@ impl Plan {
                 && self.lists("upgrade", "websocket")
     }
 
-    /// Whether a connection over HTTP/1 may end with this call, good as it is.
+    /// Whether a connection over HTTP/1 may end with this call although the call is valid.
     pub fn may_end_connection(&self) -> bool {
         self.request.version == "HTTP/1.0"
             || self.lists("connection", "close")

@@ -12,7 +12,7 @@ pub struct Case<'a> {
     pub difference: &'a Difference,
     pub bare: &'a Call,
     pub farebox: &'a Call,
-    /// One of both had closed the connection before, and the other had not.
+    /// One of the two proxies had closed the connection before, and the other had not.
     pub is_after_close: bool,
 }
 
@@ -39,7 +39,7 @@ fn status(call: &Call) -> Option<u16> {
     call.got.answer.as_ref().map(|answer| answer.status)
 }
 
-/// The field that differs, where it is one of `what`, a request or an answer.
+/// The field that differs, if it is a field of `what`: a request or an answer.
 fn field<'a>(case: &Case<'a>, what: &str) -> Option<&'a str> {
     case.difference.place.strip_prefix(what)?.strip_prefix(" field ")
 }

@@ -19,7 +19,8 @@ impl Exchange {
             let is_last = n + 1 == count || protocol == Protocol::Http2;
             calls.push(plan(&mut random, protocol, format!("{seed:x}-{n}"), is_last));
         }
-        // Shows whether the connection was kept, and that what came before has left nothing behind.
+        // This call shows whether the connection was kept, and whether earlier calls have left
+        // anything on it.
         if calls.last().is_some_and(|plan| plan.request.end == End::Reads) {
             calls.push(Plan::plain(format!("{seed:x}-last")));
         }
@@ -77,8 +78,8 @@ fn plan(random: &mut Random, protocol: Protocol, nonce: String, is_last: bool) -
     Plan { nonce, request, answer }
 }
 
-/// How long the parts of a body are. HTTP/2 takes a burst of small frames for an attack, and a hundred
-/// thousand chunks tell nothing more than a few hundred.
+/// The lengths of the parts of a body. There are a few hundred parts at most: HTTP/2 takes a burst of small frames
+/// for an attack, and a hundred thousand chunks would test nothing more.
 fn pieces(random: &mut Random, protocol: Protocol, length: usize) -> Vec<usize> {
     let most = random.one_of(&[1, 10, 1000, 20_000, 200_000]);
     let least = length / if protocol == Protocol::Http2 { 20 } else { 300 };
@@ -157,7 +158,7 @@ fn request(
             &*name.to_ascii_lowercase(),
             "connection" | "keep-alive" | "proxy-connection" | "upgrade"
         );
-        // HTTP/2 has none of them, and a `te` of its own (RFC 9113, 8.2.2).
+        // HTTP/2 allows no connection headers, and only one value of `te` (RFC 9113, 8.2.2).
         if is_http1 || !of_connection && (name != "te" || value == "trailers") {
             fields.push((name, value.to_owned()));
         }

@@ -17,10 +17,10 @@ use crate::support::token;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it waits to see that nothing of a request arrives at the upstream.
+/// How long the client waits to see that nothing of a request arrives at the upstream.
 const NOTHING: Duration = Duration::from_millis(60);
 
-/// Runs an exchange, over TLS where there is a certificate.
+/// Runs an exchange, over TLS if there is a certificate.
 pub async fn run(
     exchange: &Exchange,
     side: &mut Side<'_>,
@@ -120,7 +120,7 @@ async fn exchange(
             if let Some(random) = &mut wild
                 && random.below(5) == 0
             {
-                // A part of nothing is no end.
+                // An empty part does not end the body.
                 stream.send_data(Bytes::new(), false)?;
                 tokio::task::yield_now().await;
             }

@@ -1,5 +1,5 @@
-//! Gateways with a lane for each exchange that runs at a time, so that connections to an upstream
-//! belong to one exchange alone.
+//! Gateways with a lane for each exchange that runs at the same time. Each lane has upstreams of
+//! its own, so the connections to an upstream belong to one exchange alone.
 
 use std::net::SocketAddr;
 
@@ -96,7 +96,7 @@ credits = 0
         (Self { plain, tls, certificate, _folders: folders }, lanes)
     }
 
-    /// Stops both, which must have panicked nowhere.
+    /// Stops both gateways, which must not have panicked.
     pub fn stop(mut self) {
         for process in [&mut self.plain, &mut self.tls] {
             assert!(process.terminate().success());
@@ -110,7 +110,8 @@ credits = 0
 }
 
 impl Lane {
-    /// Runs an exchange through both; the bare proxy's outcome is the first.
+    /// Runs an exchange through the bare proxy and through Farebox, and returns the outcomes in
+    /// this order.
     pub async fn run(&self, exchange: &Exchange, wild: Random) -> [Outcome; 2] {
         let is_http2 = exchange.protocol == Protocol::Http2;
         let farebox = if is_http2 { self.tls } else { self.plain };

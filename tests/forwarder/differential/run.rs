@@ -29,8 +29,8 @@ fn only() -> Option<u64> {
     Some(u64::from_str_radix(&set, 16).unwrap())
 }
 
-/// How often an exchange is run. A difference without a reason counts where each run shows one: the moment at which
-/// an upstream or a client hangs up may fall before or after a byte, for either proxy.
+/// The most runs of an exchange. An exchange fails only if each run shows a difference without a reason, because an
+/// upstream or a client may hang up just before or just after a byte, with either proxy.
 const ATTEMPTS: usize = 3;
 
 /// The results of a lane's exchanges.

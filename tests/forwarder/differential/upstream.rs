@@ -14,7 +14,7 @@ use super::exchange::{Plan, Then};
 use crate::support::message::{Framing, Head, Reader, Stop, write};
 use crate::support::random::Random;
 
-/// How long it waits for the rest of a request.
+/// How long the upstream waits for the rest of a request.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A request as it arrived.
@@ -49,7 +49,7 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Starts it. If `wild` is given, its answers go out in pieces of random sizes.
+    /// Starts the upstream. If `wild` is given, its answers go out in pieces of random sizes.
     pub async fn start(wild: Option<Random>) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
@@ -81,7 +81,7 @@ impl Upstream {
             plans.iter().map(|plan| (plan.nonce.clone(), Arc::new(plan.clone()))).collect();
     }
 
-    /// The requests of a plan, and what no gateway may send.
+    /// The requests of a plan, as they arrived.
     pub fn seen(&self, nonce: &str) -> Vec<Arrival> {
         self.state.lock().unwrap().arrivals.get(nonce).cloned().unwrap_or_default()
     }
@@ -91,7 +91,7 @@ impl Upstream {
         std::mem::take(&mut self.state.lock().unwrap().faults)
     }
 
-    /// Waits until it has nothing more to do with a plan; where nothing arrives, for `without`.
+    /// Waits until the upstream is done with a plan; if nothing of it arrives, for `without`.
     pub async fn done(&self, nonce: &str, without: Duration) {
         let started = Instant::now();
         loop {
@@ -227,7 +227,7 @@ impl Connection {
         }
         bytes.extend(plan.answer_bytes());
         if plan.answer.then == Then::SaysMore {
-            // Bytes that came once the next request was sent would be its answer to anybody.
+            // Any gateway would take bytes that came after the next request for the answer to it.
             return self.to.write_all(&bytes).await.is_ok();
         }
         write(&mut self.to, &bytes, &mut self.wild).await

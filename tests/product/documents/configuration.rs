@@ -1,7 +1,7 @@
-//! docs/configuration.md and gateway.toml, against the config as the gateway reads it.
+//! Compares docs/configuration.md and gateway.toml with the config as the gateway reads it.
 //!
-//! No list of keys stands here. A key that cannot exist is put under each section in turn, and the
-//! mistake that this causes names the keys that the section takes.
+//! This file has no list of keys. It puts a key that cannot exist under each section in turn, and
+//! the mistake that the gateway reports names the keys that the section takes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,7 +80,7 @@ fn parse(text: &str) -> Result<Config, Mistakes> {
     config::parse(text, Path::new("gateway.toml"), Sections::ALL, &|_| None)
 }
 
-/// All that a config says. Which of its keys were written down makes no difference.
+/// All values of a config. Whether a key was written or took its default makes no difference.
 fn meaning(config: Config) -> String {
     format!("{:#?}", Config { start_keys: StartKeys::default(), ..config })
 }
@@ -160,7 +160,7 @@ fn the_shipped_config_shows_every_key_that_there_is() {
     assert!(missing.is_empty(), "gateway.toml does not show {}", missing.join(", "));
 }
 
-/// The rows of docs/configuration.md: of each section the keys, each with the cell of its default.
+/// The rows of docs/configuration.md: the keys of each section, each with the cell of its default.
 fn documented() -> BTreeMap<String, Vec<(String, String)>> {
     let (mut sections, mut header) = (BTreeMap::new(), String::new());
     for line in read(&root().join("docs/configuration.md")).lines() {
@@ -192,7 +192,7 @@ fn the_page_of_the_configuration_has_every_key_and_no_other() {
     }
 }
 
-/// `LEAST` without a key of a section, where it has it.
+/// `LEAST` without a key of a section; `None` if `LEAST` does not have the key.
 fn without(header: &str, key: &str) -> Option<String> {
     let (mut lines, mut inside, mut is_there) = (Vec::new(), false, false);
     for line in LEAST.lines() {

@@ -1,5 +1,5 @@
-//! docs/api.md, against the routes, problems and headers that there are; docs/runbook.md, against the
-//! lines that Farebox writes.
+//! Compares docs/api.md with the routes, problems and headers that exist, and docs/runbook.md with the lines that
+//! Farebox logs.
 
 use std::collections::BTreeSet;
 

@@ -76,7 +76,7 @@ fn must_be_charged(ran: &Ran, rule: Rule) -> bool {
     }
 }
 
-/// Looks over one gateway and its upstream. Returns the calls that the upstream ran.
+/// Checks one gateway and its upstream. Returns the calls that the upstream ran.
 pub async fn check(side: &Side, upstream: &Upstream, received: &Received) -> Vec<Ran> {
     assert!(received.faults.is_empty(), "{:#?}", &received.faults[..received.faults.len().min(5)]);
     let mut charged = charges(side).await;

@@ -323,8 +323,8 @@ where
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// Finds the answers in what was received, and holds them against the nonces that were sent: mutated
-/// requests need not be the ones that were meant, so what counts is what stands in the bytes.
+/// Finds the answers in the received bytes, and compares them with the nonces in the sent bytes. A mutated request
+/// may differ from the request that was planned, so only the sent bytes count.
 fn read(sent: &str, received: &str) -> Received {
     let mut found = Received::default();
     let sent_lower = sent.to_ascii_lowercase();

@@ -220,8 +220,8 @@ fn by_hand(side: &Side, random: &mut Random, stream: u32) -> Vec<u8> {
     bytes
 }
 
-/// Sends frames that no library would send. The answers are read and not looked at: the upstream's log
-/// and the ledger tell what became of the frames.
+/// Sends frames that no library would send. The answers are read but not checked: the upstream's log and the ledger
+/// show what became of the frames.
 pub async fn raw(side: &Side, certificate: &CertificateDer<'static>, random: &mut Random) {
     let mut bytes = Vec::new();
     for n in 0..1 + random.below(4) as u32 {

@@ -49,7 +49,7 @@ const fn rule(credits: i64) -> Rule {
     Rule { credits, releases: false }
 }
 
-/// The rule of a path as it is written. `Err` where the path has rules, but not for the method.
+/// The rule of a path as it is written. `Err` if the path has rules, but none for the method.
 fn written(method: &str, path: &str) -> Option<Result<Rule, ()>> {
     let only = |listed: &[&str], found| if listed.contains(&method) { Ok(found) } else { Err(()) };
     let segments: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
@@ -66,8 +66,8 @@ fn written(method: &str, path: &str) -> Option<Result<Rule, ()>> {
     })
 }
 
-/// The least price of a call, where the upstream was sent this method and path. The upstream may
-/// be one that ignores case and a trailing slash. `None` if no rule covers the call.
+/// The lowest price that a call may have if the upstream was sent this method and path. The
+/// upstream may ignore case and a trailing slash. `None` if no rule covers the call.
 pub fn price(method: &str, path: &str) -> Option<Rule> {
     if let Some(found) = written(method, path) {
         return found.ok();

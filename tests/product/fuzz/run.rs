@@ -15,7 +15,7 @@ const ROUND: Duration = Duration::from_secs(20);
 /// Clients at a time, for each gateway.
 const CLIENTS: usize = 12;
 
-/// For how long: one round, or FAREBOX_FUZZ_MINUTES.
+/// The number of rounds: one, or as many as FAREBOX_FUZZ_MINUTES has room for.
 fn rounds() -> u32 {
     let minutes = std::env::var("FAREBOX_FUZZ_MINUTES").map(|text| text.parse::<u32>().unwrap());
     minutes.map_or(1, |minutes| (minutes * 60).div_ceil(ROUND.as_secs() as u32))

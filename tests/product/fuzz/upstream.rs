@@ -1,5 +1,5 @@
-//! An upstream that takes every byte at its word: it reads requests by the strict grammar only, writes
-//! down what it ran, and answers in many ways.
+//! An upstream that reads requests by the strict grammar only, writes down the requests that it ran, and answers in
+//! many ways.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::random::Random;
 
-/// How long it keeps a call waiting that it never answers.
+/// How long the upstream keeps a call waiting that it never answers.
 const SILENCE: Duration = Duration::from_millis(250);
 
 /// The largest body that a gateway reads before it forwards a call.

@@ -1,5 +1,5 @@
-//! Imports run one way: down the list of layers in ARCHITECTURE.md, in no circle, and SQL and Redis are
-//! spoken by `store` alone.
+//! Imports run one way, down the list of layers in ARCHITECTURE.md and without circles. Only `store` speaks SQL and
+//! Redis's protocol.
 //!
 //! The test reads the text of `src/`: `use` items, paths that begin with `crate`, `self` or `super`, and paths
 //! through an imported module (`rules::decide`). A path is followed through re-exports to the file that

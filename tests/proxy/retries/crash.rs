@@ -48,8 +48,8 @@ async fn after_a_restart_the_key_is_still_the_first_call_s() {
     assert_eq!((counting.calls(), gateway.settled_balance("alice").await), (1, 95));
 }
 
-/// A gateway is killed at any moment of a call. Afterwards the key is that call's and its answer is there,
-/// or a retry runs anew.
+/// A gateway is killed at any moment of a call. Afterwards either the key belongs to that call and its answer is
+/// kept, or a retry runs the call again.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_a_key_is_still_the_first_call_s_or_runs_anew() {
     let counting = Counting::quick().await;
@@ -88,8 +88,8 @@ async fn after_kill_9_a_key_is_still_the_first_call_s_or_runs_anew() {
             let again = post(&process, &key(call)).await.unwrap();
             assert_eq!(again.status, 200, "{}", again.text);
             if let Some(first) = first {
-                // An answer that a client has whole was charged, and its charge was asked for before its end was
-                // sent; a crash right then may have lost it with the hold, so that the call runs anew.
+                // If a client has the whole answer, the gateway had asked for the charge before it sent the end of
+                // the answer. A crash right then may have lost the charge with the hold, and then the call runs anew.
                 let is_replay = again.headers.contains_key("idempotent-replayed");
                 let is_last = call + 2 >= answers.len();
                 assert!(is_replay || is_last, "call {call} of {}", answers.len());

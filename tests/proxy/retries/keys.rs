@@ -47,7 +47,7 @@ async fn the_entry_of_a_call_says_how_often_its_answer_was_sent_again() {
     let gateway = gateway(&counting, "").await;
     assert_eq!(ask(&gateway, "never-repeated", "{}").await.status, 200);
     assert_eq!(ask(&gateway, "once", "{}").await.status, 200);
-    // Each of alice's entries, newest first: as she, and as the operator sees it in two places.
+    // Each of alice's entries, newest first, in three lists: her own, and two of the operator's.
     let lines = async || -> Vec<[Value; 3]> {
         let own = gateway.client.get(gateway.url("/credits/transactions"));
         let own = Answer::of(own.bearer_auth(token("alice"))).await;

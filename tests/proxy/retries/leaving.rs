@@ -26,7 +26,7 @@ async fn a_call_that_was_left_is_read_to_its_end_and_kept_for_the_retry() {
     client.send(request("once", "{}")).await;
     assert!(eventually(async || counting.calls() == 1).await);
     drop(client);
-    // The gateway notices, and goes on.
+    // The gateway notices that the client has left, and goes on.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(gateway.balance("alice").await["held"], 5);
     ask(&gateway, "once", "{}").await.problem(409, "IDEMPOTENCY_IN_PROGRESS");
@@ -143,7 +143,7 @@ async fn a_client_that_resets_its_stream_of_http_2_has_left() {
         assert!(eventually(async || counting.calls() == calls).await);
         sent.send_reset(h2::Reason::CANCEL);
         drop(answer);
-        // The gateway notices, and goes on.
+        // The gateway notices that the client has left, and goes on.
         tokio::time::sleep(Duration::from_millis(100)).await;
         counting.answer_one();
         let charged = eventually(async || {
@@ -163,8 +163,8 @@ async fn a_client_that_resets_its_stream_of_http_2_has_left() {
     }
 }
 
-/// A client that does not read makes its upstream give up. It pays for what came, and a retry is told that it was not
-/// kept: a part of an answer does not pass for a whole one.
+/// A client that does not read makes its upstream give up. The client pays for the part that came. A retry is told
+/// that the answer was not kept, because a part of an answer must not pass for a whole one.
 #[tokio::test]
 async fn an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one() {
     let upstream = RawUpstream::start(|mut wire| async move {

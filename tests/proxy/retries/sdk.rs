@@ -8,7 +8,7 @@ use crate::support::http::Answer;
 use crate::support::wire::{Wire, post};
 use crate::support::{TestGateway, eventually, token};
 
-/// A call of alice's SDK, after so many attempts.
+/// A call of alice's SDK, after `before` attempts.
 fn attempt(gateway: &TestGateway, before: u32, body: &'static str) -> reqwest::RequestBuilder {
     let request = gateway.client.post(gateway.url(PATH)).bearer_auth(token("alice"));
     request.header("x-stainless-retry-count", before).body(body)
@@ -22,7 +22,7 @@ async fn leave(gateway: &TestGateway, counting: &Counting, body: &str) {
     client.send(request.replace("host:", "x-stainless-retry-count: 0\r\nhost:")).await;
     assert!(eventually(async || counting.calls() > calls).await);
     drop(client);
-    // The gateway notices, and goes on.
+    // The gateway notices that the client has left, and goes on.
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
@@ -104,7 +104,8 @@ async fn equal_calls_in_parallel_are_calls_of_their_own() {
     let gateway = gateway(&counting, "").await;
     let calls = [(); 2].map(|()| tokio::spawn(Answer::of(attempt(&gateway, 0, "{}"))));
     assert!(eventually(async || counting.calls() == 2).await);
-    // The retry of a call that was answered with an error by somebody else meets none of the two.
+    // A retry of a call that a server in front of the gateway answered with an error is linked to
+    // none of the two calls.
     let third = tokio::spawn(Answer::of(attempt(&gateway, 1, "{}")));
     assert!(eventually(async || counting.calls() == 3).await);
     counting.permits.add_permits(3);

@@ -10,7 +10,7 @@ use super::postgres::{Postgres, USER, as_user, folder};
 use super::process::{Family, free_port, program};
 
 /// The number of connections to Postgres. There are so few that each client's transactions are
-/// spread over all of them. So state that a client leaves in a session is met by another client.
+/// spread over all of them. So if a client leaves state in a session, another client meets it.
 const POOL: u32 = 5;
 
 /// A PgBouncer for one test.
@@ -23,7 +23,8 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// Starts a PgBouncer in front of this Postgres. It finds the Postgres again after restarts.
+    /// Starts a PgBouncer in front of this Postgres. The PgBouncer connects again after the
+    /// Postgres restarts.
     pub fn before(postgres: &Postgres) -> Self {
         let before = postgres.address();
         let mut bouncer = Self { port: free_port(), before, folder: folder(), process: None };
@@ -38,23 +39,23 @@ impl Bouncer {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Kills it (SIGKILL), which breaks every connection on both sides.
+    /// Kills the PgBouncer (SIGKILL), which breaks every connection on both sides.
     pub fn kill(&mut self) {
         self.process.take().unwrap().kill();
     }
 
-    /// Asks it to end at once.
+    /// Asks the PgBouncer to end at once.
     pub fn stop(&mut self) {
         self.process.take().unwrap().end(Signal::TERM);
     }
 
-    /// Starts it again on the same port, after it has ended.
+    /// Starts the PgBouncer again on the same port, after it has ended.
     pub fn restart(&mut self) {
         assert!(self.process.is_none(), "it still runs");
         assert!(self.try_start(), "it does not start again: {}", self.said());
     }
 
-    /// The log since its last start.
+    /// The PgBouncer's log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -71,7 +72,7 @@ impl Bouncer {
             "auth_type = any".to_owned(),
             "pool_mode = transaction".to_owned(),
             format!("default_pool_size = {POOL}"),
-            // After losing Postgres it would by default wait 15 s before connecting to it again.
+            // By default, a PgBouncer that loses its Postgres waits 15 s before it connects again.
             "server_login_retry = 1".to_owned(),
         ];
         std::fs::write(&config, lines.join("\n")).unwrap();

@@ -1,4 +1,5 @@
-//! A TCP proxy that a test can cut or stall, or make lose the bytes of one direction.
+//! A TCP proxy whose connections a test can cut or stall, and whose bytes in one direction it can
+//! drop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,8 +133,8 @@ impl CutProxy {
         });
     }
 
-    /// Carries everything again. Connections that lost bytes are closed: what follows on them
-    /// would make no sense.
+    /// Carries everything again. Connections that lost bytes are closed, because the bytes after
+    /// the gap would make no sense.
     pub fn mend(&self) {
         self.state.send_modify(|state| {
             let lost = [state.requests, state.replies].contains(&Flow::Lost);
@@ -143,8 +144,8 @@ impl CutProxy {
         });
     }
 
-    /// Leads new connections to another server. The present ones stay, as when an address changes
-    /// its meaning.
+    /// Leads new connections to another server. The present connections stay, as when an address is
+    /// moved to another server.
     pub fn lead_new_connections_to(&self, target: SocketAddr) {
         self.state.send_modify(|state| state.target = target);
     }

@@ -193,8 +193,9 @@ impl Postgres {
         output.stdout
     }
 
-    /// Offers TLS with this certificate from now on, and asks clients that use it for one that
-    /// `clients` signed. All three are the texts of PEM files. A client without TLS needs none.
+    /// Offers TLS with this certificate from now on, and requires a certificate that `clients`
+    /// signed from every client that uses TLS. All three parameters are the texts of PEM files. A
+    /// client without TLS needs no certificate.
     pub fn require_certificates(&mut self, certificate: &str, key: &str, clients: &str) {
         let rules = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n\
                      hostnossl all all 127.0.0.1/32 trust\n";
@@ -278,7 +279,7 @@ impl Postgres {
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// The log since its last start.
+    /// The server's log since its last start.
     pub fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
@@ -316,7 +317,8 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         if let Folder::OfTheRun(_) = self.folder {
             for name in self.databases.lock().unwrap().drain(..) {
-                // A test that failed may have left the database in a state in which this fails too.
+                // A test that failed may have left the database in a state in which it cannot be
+                // dropped.
                 let _ = self.try_sql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
             }
             return;
@@ -326,9 +328,9 @@ impl Drop for Postgres {
     }
 }
 
-/// Removes segments of shared memory that killed servers left. Each is a few bytes, by which a
-/// Postgres would see on its next start whether it still runs. The system has room for 4 096
-/// segments; when they are used up, no Postgres can start.
+/// Removes segments of shared memory that killed servers left. Each segment is a few bytes, from
+/// which a Postgres sees at its next start whether its earlier process still runs. The system has
+/// room for 4 096 segments; when they are used up, no Postgres can start.
 fn free_shared_memory() {
     const SIZE: i64 = 56;
     let table = std::fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
@@ -353,9 +355,9 @@ fn free_shared_memory() {
     }
 }
 
-/// A server for tests that need only a database of their own, and neither stop nor pause it. It is the
-/// server of the whole run, or else one that the tests of this process share; that one ends when the
-/// last of them drops it.
+/// A server for tests that need only a database of their own, and neither stop nor pause the server. If the whole run
+/// has a server, this is that one. Otherwise the tests of this process share a server, which ends when the last test
+/// drops it.
 pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
     static SHARED: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();

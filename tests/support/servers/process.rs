@@ -115,14 +115,14 @@ impl Family {
         self.child.id()
     }
 
-    /// Sends SIGSTOP to all of them. It is sent twice: after the first time no process is left that
-    /// makes more children.
+    /// Sends SIGSTOP to the process and its children. The signal is sent twice: after the first
+    /// time, no process is left that makes more children.
     pub fn pause(&self) {
         self.signal_all(Signal::STOP);
         self.signal_all(Signal::STOP);
     }
 
-    /// Sends SIGCONT to all of them.
+    /// Sends SIGCONT to the process and its children.
     pub fn resume(&self) {
         self.signal_all(Signal::CONT);
     }
@@ -132,14 +132,15 @@ impl Family {
         let _ = kill_process(pid(self.child.id()), signal);
     }
 
-    /// Kills all of them (SIGKILL), and waits until they have ended.
+    /// Kills the process and its children (SIGKILL), and waits until they have ended.
     pub fn kill(&mut self) {
         let members = self.signal_all(Signal::KILL);
         let _ = self.child.wait();
         self.await_end(&members);
     }
 
-    /// Asks the parent to end with `signal`, and waits until all of them have ended.
+    /// Asks the parent to end with `signal`, and waits until the parent and its children have
+    /// ended.
     pub fn end(&mut self, signal: Signal) -> ExitStatus {
         let members = members(self.child.id());
         self.signal(signal);

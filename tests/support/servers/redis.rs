@@ -18,7 +18,7 @@ pub enum Persistence {
     None,
     /// The data as of about a second before.
     Rdb,
-    /// All data that it has confirmed.
+    /// All data whose writes Redis has confirmed.
     Aof,
 }
 
@@ -110,7 +110,8 @@ impl Redis {
         Self::start_with_tls_for(certificate, key, None)
     }
 
-    /// The same. If `clients` is an authority, every client must show a certificate that it signed.
+    /// Like [`Self::start_with_tls`]. If `clients` is an authority, every client must show a
+    /// certificate that the authority signed.
     pub fn start_with_tls_for(certificate: &Path, key: &Path, clients: Option<&Path>) -> Self {
         let mut redis = Self::start(Persistence::None);
         let tls = free_port();
@@ -152,7 +153,7 @@ impl Redis {
         self.process.take().unwrap().kill();
     }
 
-    /// Ends the server by SIGTERM. It saves its data before, if it saves at all.
+    /// Ends the server by SIGTERM. The server first saves its data, if it saves at all.
     pub fn stop(&mut self) {
         self.process.take().unwrap().end(Signal::TERM);
     }
@@ -183,7 +184,7 @@ impl Redis {
         self.process.as_ref().unwrap().resume();
     }
 
-    /// A copy of its present data. Not for a server that saves by itself.
+    /// A copy of the server's present data. Use this only on a server that does not save by itself.
     pub fn snapshot(&self) -> Snapshot {
         assert_eq!(self.ask(&["SAVE"]), "OK");
         let snapshot = Snapshot(std::fs::read(self.dump()).unwrap());
@@ -252,7 +253,8 @@ impl Redis {
         command.args(&self.options);
         command.args(["--port", &self.address.port().to_string(), "--bind", "127.0.0.1"]);
         command.arg("--dir").arg(self.folder.path());
-        // Without this, a replica waits for others before it gets its data.
+        // Without this option, a master waits for more replicas before it sends its data to the
+        // first.
         command.args(["--repl-diskless-sync-delay", "0"]);
         let mut process = Family::start(&mut command, &self.log());
         let answers = |_: &Family| self.try_ask(&["PING"]).is_ok_and(|reply| reply == "PONG");

@@ -111,7 +111,7 @@ impl Stripe {
     }
 
     /// The table `[stripe]` of gateway.toml for a seller who sells through this Stripe, with more
-    /// `lines` in it. They may have a `webhook_secret` of their own.
+    /// `lines` in it. If `lines` have a `webhook_secret`, it takes the place of the usual one.
     pub fn section(&self, lines: &str) -> String {
         let base = self.api_base();
         let secret = if lines.contains("webhook_secret") {
@@ -348,7 +348,7 @@ impl Account {
         }
         match operations::answer(&mut self.books, &asked.method, &asked.path, &asked.parameters) {
             Ok(reply) => self.keep(asked, reply),
-            // A request that was refused before it had an effect is not remembered: its key can be
+            // A request that was refused before it had an effect is not stored, so its key can be
             // used again.
             Err(refused) => refused,
         }

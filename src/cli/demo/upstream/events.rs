@@ -15,7 +15,7 @@ const PAUSE: Duration = Duration::from_millis(60);
 /// The longest time that the pauses of one answer take together.
 const ALL_PAUSES: Duration = Duration::from_secs(3);
 
-/// An event without a name, as OpenAI's chat has them.
+/// An event without a name, like the events of OpenAI's chat.
 pub fn unnamed(data: &Value) -> String {
     format!("data: {data}\n\n")
 }

@@ -26,8 +26,8 @@ pub async fn serve(socket: TcpListener) {
         .route("/v1/images/generations", post(images::answer))
         .route("/v1/messages", post(messages::answer))
         .route("/v1/models", get(models));
-    // The same routes once more, so that they can be priced by usage there, and have a fixed price
-    // here.
+    // The routes are also served below `/metered`. There the demo prices them by usage, and
+    // elsewhere by call.
     let router = Router::new().nest("/metered", api.clone()).merge(api).fallback(generate);
     if let Err(error) = axum::serve(socket, router).await {
         tracing::error!(%error, "the demo upstream failed");

@@ -10,10 +10,11 @@ pub const MODEL: &str = "farebox-demo";
 /// The time in every answer. It is always 0, so that the same request gets the same answer.
 pub const CREATED: u64 = 0;
 
-/// The number of tokens in an answer that was asked to think. They are counted but not shown.
+/// The number of tokens of thinking, if the request asks for thinking. They are counted but not
+/// shown.
 const THOUGHT: u64 = 16;
 
-/// The highest number to which an answer to "count to 5000" counts.
+/// The highest number that an answer counts to, if the question is for example "count to 5000".
 const COUNTED: u64 = 10_000;
 
 /// The parts of a request from which the answer is made.
@@ -44,7 +45,7 @@ impl<'a> Question<'a> {
         self.turns.iter().map(|turn| tokens(turn)).sum()
     }
 
-    /// The number of tokens in all turns but the newest. A provider has them in its cache.
+    /// The number of tokens in all turns but the newest. A provider has those turns in its cache.
     pub fn earlier(&self) -> u64 {
         self.input() - self.turns.last().map_or(0, |newest| tokens(newest))
     }
@@ -73,7 +74,7 @@ impl<'a> Question<'a> {
 
 /// An answer.
 pub struct Reply {
-    /// The text, in the pieces that a stream has.
+    /// The text, in the pieces in which a stream sends it.
     pub words: Vec<String>,
     /// A call of the request's tool, in place of a text.
     pub call: Option<Call>,

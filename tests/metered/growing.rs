@@ -130,6 +130,24 @@ async fn a_part_that_is_larger_than_the_hold_waits_until_it_is_paid_for() {
     }
 }
 
+#[tokio::test]
+async fn a_stream_that_declares_its_length_is_paid_for_like_any_other() {
+    let events = [chat_chunk(&"Q".repeat(8000)), DONE.to_owned()];
+    let head = "content-type: text/event-stream\r\n";
+    for (credits, whole) in [(100, true), (1, false)] {
+        let mut seen = Vec::new();
+        for reply in [Reply::events(&events), Reply::whole(200, head, events.concat())] {
+            let gateway = with(&Ai::answering(reply).await, &tables(""), credits).await;
+            let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+            assert_eq!(answer.headers().get("content-length"), None);
+            let text = read(answer).await;
+            seen.push((delivered(&text), text.ends_with(DONE), balance(&gateway).await));
+        }
+        assert_eq!(seen[0], seen[1], "with {credits} credits");
+        assert_eq!((seen[1].0, seen[1].1), if whole { (8000, true) } else { (0, false) });
+    }
+}
+
 /// A model that thinks shows no text for long. Some servers tell the tokens of that as they go.
 #[tokio::test]
 async fn hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it() {

@@ -37,6 +37,8 @@ impl Relay<'_> {
             settle::answer_ended(self.call, self.about, self.figures);
         } else if metered.changes_length() {
             head.remove_header(&header::CONTENT_LENGTH);
+            // The last part of a stream must be paid for as well, before the stream ends.
+            state.answer = Answer::Body(None);
         }
         let told = self.told();
         self.write_metered_head(head, told, is_whole, state)

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
 
+use super::body::expects_continue;
 use super::body_memory::BodyMemory;
 use super::call::About;
 use super::client::Client;
@@ -99,7 +100,7 @@ async fn ask(
     mut feeder: Feeder,
     mut wait: Wait<'_>,
 ) -> Result<Response<Body>, Problem> {
-    let waits = client.head().headers.contains_key(header::EXPECT);
+    let waits = expects_continue(client.head());
     let mut deadline = None;
     let (mut length, mut reserved) = (0_usize, None);
     let mut answering = pin!(router.clone().oneshot(request));

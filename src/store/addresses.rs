@@ -48,6 +48,13 @@ fn postgres_urls(config: &LedgerConfig) -> [(&'static str, &Option<Secret>); 2] 
     [("postgres_url", &config.postgres_url), ("postgres_read_url", &config.postgres_read_url)]
 }
 
+/// The address with the scheme that stands for a connection without TLS.
+pub(crate) fn without_tls(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let scheme = scheme.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
+    format!("{scheme}://{rest}")
+}
+
 fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
     if config.backend != BackendKind::Redis {
         return None;
@@ -62,8 +69,7 @@ fn check_redis(config: &LedgerConfig) -> Option<Mistake> {
     }
     // The address is read with a scheme without TLS, because with TLS the library would look for
     // certificates.
-    let plain = url.replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
-    if Config::from_url(&plain).is_err() {
+    if Config::from_url(&without_tls(url)).is_err() {
         let hint = "write redis://:password@host:6379; in a password write `@`, `/`, `:` and `%` as \
                     %40, %2F, %3A and %25";
         let message = "`redis_url` cannot be read as an address";
@@ -169,6 +175,18 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+
+    #[test]
+    fn only_the_scheme_of_an_address_loses_its_tls() {
+        for (url, expected) in [
+            ("rediss://valkeys-1.example:6379/0", "redis://valkeys-1.example:6379/0"),
+            ("valkeys://:rediss1@host:6379", "valkey://:rediss1@host:6379"),
+            ("rediss-sentinel://a:26379?node=rediss", "redis-sentinel://a:26379?node=rediss"),
+            ("redis://rediss:6379", "redis://rediss:6379"),
+        ] {
+            assert_eq!(without_tls(url), expected);
+        }
+    }
 
     #[test]
     fn an_address_of_postgres_can_be_read() {

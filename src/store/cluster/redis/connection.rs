@@ -16,6 +16,7 @@ use fred::types::{Builder, CustomCommand, InfoKind, Value};
 use crate::config::Secret;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::HoldId;
+use crate::store::addresses::without_tls;
 use crate::store::cluster::postgres::{ColdUntil, NumberedBatch, StreamBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
@@ -402,8 +403,7 @@ fn config_of(url: &Secret, files: &TlsFiles) -> Result<Config, LedgerError> {
     let Some(tls) = files.client_config()? else { return Ok(Config::from_url(url.expose())?) };
     // With a plain address, fred does not load the system's certificate authorities, which a
     // container may lack.
-    let plain = url.expose().replacen("rediss", "redis", 1).replacen("valkeys", "valkey", 1);
-    let mut config = Config::from_url(&plain)?;
+    let mut config = Config::from_url(&without_tls(url.expose()))?;
     config.tls = Some(TlsConnector::from(tls).into());
     Ok(config)
 }

@@ -7,10 +7,9 @@
 //! | newcomers | Postgres, which makes their accounts |
 //! | grants, purchases, keys | the rows that they change |
 //!
-//! Each kind has a [lane](Lane) with a limit on how many decisions are under way at once, so that they leave connections
-//! of the pool for the syncer and the lease. The groups that come meanwhile wait, and are then decided together. An
-//! operation that waits longer than [`LIMIT`], or whose decision takes longer, is refused, and so is every operation that
-//! needs an unreachable store.
+//! Each kind has a limit on how many groups are decided at once, so that they leave connections of the pool for the
+//! syncer and the lease. The other groups wait in order. An operation that waits longer than [`LIMIT`] is refused, and
+//! so is every operation that needs an unreachable store.
 //!
 //! Operations that name the same account, hold, claim or id are decided in the order in which they were requested. To
 //! ensure this, a group takes a turn for each of these names, and every later operation with the same name waits for
@@ -20,11 +19,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::sync::Semaphore;
 
 use crate::ledger::backend::{Aside, Later};
 use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
-use crate::store::cluster::lane::Lane;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::turns::{self, Key, Turn, Turns};
 use crate::store::cluster::work;
@@ -32,16 +30,16 @@ use crate::store::cluster::work;
 /// How long an operation may wait beside the pipeline before it is refused.
 pub(crate) const LIMIT: Duration = Duration::from_secs(5);
 
-/// The most decisions about calls of cold accounts that are under way at once.
+/// The most groups with calls of cold accounts that are decided at once.
 const COLD: usize = 2;
 
-/// The most decisions about newcomers.
+/// The most groups of newcomers that are decided at once.
 const NEWCOMERS: usize = 1;
 
-/// The most decisions about the API's holds.
+/// The most groups of the API's holds that are decided at once. Each group is decided as one batch.
 const API: usize = 1;
 
-/// The most decisions about grants, purchases and keys.
+/// The most groups of grants, purchases and keys that are decided at once.
 const GRANTS: usize = 2;
 
 /// The way in which an operation is decided.
@@ -95,10 +93,10 @@ impl Way {
 /// The limits and the turns of one gateway.
 #[derive(Debug)]
 pub(crate) struct Beside {
-    cold: Arc<Lane>,
-    newcomers: Arc<Lane>,
-    api: Arc<Lane>,
-    grants: Arc<Lane>,
+    cold: Arc<Semaphore>,
+    newcomers: Arc<Semaphore>,
+    api: Arc<Semaphore>,
+    grants: Arc<Semaphore>,
     turns: Turns,
 }
 
@@ -108,16 +106,16 @@ pub(crate) struct Group {
     places: Vec<usize>,
     operations: Arc<[Operation]>,
     turn: Turn,
-    lane: Option<Arc<Lane>>,
+    room: Option<Arc<Semaphore>>,
 }
 
 impl Beside {
     pub fn new() -> Self {
         Self {
-            cold: Arc::new(Lane::new(COLD)),
-            newcomers: Arc::new(Lane::new(NEWCOMERS)),
-            api: Arc::new(Lane::new(API)),
-            grants: Arc::new(Lane::new(GRANTS)),
+            cold: Arc::new(Semaphore::new(COLD)),
+            newcomers: Arc::new(Semaphore::new(NEWCOMERS)),
+            api: Arc::new(Semaphore::new(API)),
+            grants: Arc::new(Semaphore::new(GRANTS)),
             turns: Turns::default(),
         }
     }
@@ -187,11 +185,11 @@ impl Beside {
     fn group(&mut self, way: Way, batch: &[Operation], places: Vec<usize>) -> Group {
         let operations: Arc<[_]> = places.iter().map(|place| batch[*place].clone()).collect();
         let turn = self.turns.take(&operations);
-        Group { way, places, operations, turn, lane: self.lane(way) }
+        Group { way, places, operations, turn, room: self.room(way) }
     }
 
-    /// The lane of this way. An audit needs none: an operator asks for it now and then.
-    fn lane(&self, way: Way) -> Option<Arc<Lane>> {
+    /// The semaphore that limits this way. Audits have none: an operator asks for one only now and then.
+    fn room(&self, way: Way) -> Option<Arc<Semaphore>> {
         match way {
             Way::Call => Some(self.cold.clone()),
             Way::Newcomer => Some(self.newcomers.clone()),
@@ -203,28 +201,29 @@ impl Beside {
 }
 
 impl Group {
-    /// Makes `decide` decide the group once its turn has come and its lane has room. Operations that wait too long
+    /// Makes `decide` decide the group once its turn has come and its semaphore has room. Operations that wait too long
     /// are refused. Redis may have granted their holds already, so the holds of calls are released.
     pub fn start<F>(
         self,
         shared: Arc<Shared>,
-        decide: impl Fn(Arc<Shared>, Way, Arc<[Operation]>) -> F + Send + Sync + 'static,
+        decide: impl FnOnce(Arc<Shared>, Way, Arc<[Operation]>) -> F + Send + 'static,
     ) -> Aside
     where
         F: Future<Output = Vec<Outcome>> + Send,
     {
-        let Self { way, places, operations, mut turn, lane } = self;
-        let until = Instant::now() + LIMIT;
+        let Self { way, places, operations, mut turn, room } = self;
         let outcomes: Later<_> = Box::pin(async move {
-            let decide = |operations| decide(shared.clone(), way, operations);
             let decided = async {
-                timeout_at(until, turn.comes()).await.ok()?;
-                match lane {
-                    Some(lane) => lane.decide(operations.clone(), until, LIMIT, decide).await,
-                    None => timeout(LIMIT, decide(operations.clone())).await.ok(),
-                }
+                turn.comes().await;
+                let _room = match room {
+                    // The semaphore is never closed.
+                    Some(room) => room.acquire_owned().await.ok(),
+                    None => None,
+                };
+                decide(shared.clone(), way, operations.clone()).await
             };
-            decided.await.unwrap_or_else(|| {
+            let decided = tokio::time::timeout(LIMIT, decided).await;
+            decided.unwrap_or_else(|_| {
                 tracing::warn!(?way, "operations waited too long for Postgres; they get 503");
                 shared.debts.owe(operations.iter().filter_map(work::release_of));
                 vec![Outcome::Refused(Refusal::Unavailable); operations.len()]

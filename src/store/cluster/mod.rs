@@ -18,7 +18,6 @@ mod in_postgres;
 mod intake;
 mod janitor;
 mod kept_stream;
-mod lane;
 mod lease;
 pub(crate) mod ledger;
 mod lost_gateways;

@@ -9,7 +9,6 @@ mod servers;
 
 mod answers;
 mod append;
-mod beside;
 mod claim_rows;
 mod claiming;
 mod claims;
@@ -40,7 +39,6 @@ mod plain_holds;
 mod promptness;
 mod refunds;
 mod screens;
-mod stops;
 mod sweep;
 mod syncer;
 mod test_cluster;

@@ -69,7 +69,6 @@
 //! | a retry gets a part of an answer as if it were whole | `proxy retries::leaving::an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one`, `metered retries::an_encoded_stream_that_ran_dry_is_not_replayed` |
 //! | tokens that a model thinks outrun the hold of its stream | `metered growing::hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it` |
 //! | a gateway is killed in the middle of metered calls with keys, and a retry pays again | `cluster retries::metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usage` |
-//! | one locked row stalls every call of an instance | `ledger beside::a_locked_row_delays_no_call_of_another_account` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -141,7 +141,7 @@ impl DecidedBatch {
         }
         let written = match self.waits_for {
             WaitsFor::Appended => sync::append(shared, scripts, &self.batches).await,
-            _ => self.fold(shared, scripts).await,
+            _ => Box::pin(self.fold(shared, scripts)).await,
         };
         if let Err(error) = &written {
             tracing::warn!(
@@ -207,7 +207,7 @@ impl<'a> Work<'a> {
             if self.waiting.is_empty() {
                 return;
             }
-            if let Err(error) = warm::warm(shared, scripts, &needs).await {
+            if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
                 tracing::warn!(
                     %error,
                     "a batch needs an account that only Postgres has, and Postgres does not answer in time; it is \

@@ -140,10 +140,13 @@ impl ChargeRows {
     /// Writes the rows.
     pub async fn write(self, store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
         let more = if self.is_metered { Self::USAGE } else { "" };
-        self.calls.copy("calls (id, seq, amount, created_at, account)", store, &mut *on).await?;
+        // Boxed, because together they would make the future of a batch too large for the stack of a debug build.
+        let calls = "calls (id, seq, amount, created_at, account)";
+        Box::pin(self.calls.copy(calls, store, &mut *on)).await?;
         let operations = "operations (id, account, seq, kind, amount, created_at)";
-        self.operations.copy(operations, store, &mut *on).await?;
-        self.entries.copy(&format!("entries ({}{more})", Self::ENTRY), store, on).await
+        Box::pin(self.operations.copy(operations, store, &mut *on)).await?;
+        let entries = format!("entries ({}{more})", Self::ENTRY);
+        Box::pin(self.entries.copy(&entries, store, on)).await
     }
 }
 

@@ -115,9 +115,14 @@ impl Store {
 
     /// Takes a connection of the pool. If connecting takes a while, the other hosts of the address are asked.
     async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
-        if !self.hosts.are_several() {
-            return self.pool.acquire().await;
+        match self.hosts.are_several() {
+            false => self.pool.acquire().await,
+            // Boxed, because it is rare and would make every transaction's future larger.
+            true => Box::pin(self.acquire_of_several()).await,
         }
+    }
+
+    async fn acquire_of_several(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         let mut acquiring = std::pin::pin!(self.pool.acquire());
         let first = tokio::time::timeout(ASK_AFTER, &mut acquiring).await;
         if let Ok(Ok(connection)) = first {

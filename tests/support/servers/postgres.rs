@@ -44,7 +44,7 @@ pub struct Postgres {
 enum Folder {
     /// The server is this test's, and so is the folder.
     Own(TempDir),
-    /// `scripts/test-env.sh` has started the server, and ends it.
+    /// Whoever started the run has started the server, and ends it.
     OfTheRun(PathBuf),
 }
 
@@ -57,8 +57,7 @@ impl Folder {
     }
 }
 
-/// The variable by which `scripts/test-env.sh` names its server: the port, a colon and the
-/// folder.
+/// The variable that names a server for all tests of a run: the port, a colon and the folder.
 const OF_THE_RUN: &str = "FAREBOX_TEST_POSTGRES";
 
 impl Postgres {

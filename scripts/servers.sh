@@ -1,5 +1,5 @@
-# Private servers on free ports of this machine, for scripts/bench.sh, scripts/run-cluster.sh and
-# scripts/test-env.sh, which source this. `stop_all` ends every server that was started here, by its process id.
+# Private servers on free ports of this machine, for scripts/bench.sh and scripts/run-cluster.sh, which source
+# this. `stop_all` ends every server that was started here, by its process id.
 # shellcheck shell=bash
 #
 # Expects `work`, a folder for logs, and `die`.
@@ -79,10 +79,8 @@ start_redis() {
     await_port "$name" "$port"
 }
 
-postgres_folder=     # its data
-postgres_home=       # where that folder is made: /var/tmp, a disk, unless the script that sources this says otherwise
-postgres_settings=() # arguments to add to the server's
-as_postgres=()       # the server refuses root
+postgres_folder= # its data; on a disk, because it has to be written before the server answers
+as_postgres=()   # the server refuses root
 
 # Sets `postgres_bin`. Debian keeps the server's programs off the PATH, in a folder of each version.
 find_postgres() {
@@ -107,16 +105,16 @@ start_postgres() {
         for user in postgres nobody; do if id "$user" >/dev/null 2>&1; then break; fi; done
         as_postgres=(setpriv "--reuid=$(id -u "$user")" "--regid=$(id -g "$user")" --clear-groups --)
         # The work folder may be closed to that user.
-        postgres_folder=$(mktemp -d "${postgres_home:-/var/tmp}/farebox-postgres.XXXXXX")
+        postgres_folder=$(mktemp -d /var/tmp/farebox-postgres.XXXXXX)
         chown "$user" "$postgres_folder"
     else
-        postgres_folder=$(mktemp -d "${postgres_home:-$work}/postgres.XXXXXX")
+        postgres_folder=$(mktemp -d "$work/postgres.XXXXXX")
     fi
     (cd / && "${as_postgres[@]}" "$postgres_bin/initdb" -D "$postgres_folder/data" --username farebox \
         --auth trust --encoding UTF8 --locale C) >"$work/initdb.log" 2>&1 ||
         die "initdb failed: $(cat "$work/initdb.log")"
     start postgres "$@" "${as_postgres[@]}" "$postgres_bin/postgres" -D "$postgres_folder/data" \
-        -p "$port" -h 127.0.0.1 -k '' "${postgres_settings[@]}"
+        -p "$port" -h 127.0.0.1 -k ''
     await_port postgres "$port"
     postgres_url="postgres://farebox@127.0.0.1:$port"
     # It takes connections a moment before it can serve them.

@@ -24,7 +24,7 @@ use crate::account::AccountId;
 const SMALL: u64 = 64 * 1024;
 
 /// The largest body that is read before Farebox decides on an SDK's retry without a key, in bytes.
-/// It equals the default limit on the body of a metered call.
+/// The default limit on the body of a metered call is the same.
 const OF_RETRY: u64 = 16 * 1024 * 1024;
 
 /// The length of a request, as far as its head tells.

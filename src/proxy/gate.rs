@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
-use super::body;
+use super::body::{self, expects_continue};
 use super::body_memory::BodyMemory;
 use super::call::{About, Admitted, Arrived, CLIENT_LEFT, CallsInFlight, Figures};
 use super::client::Client;
@@ -252,7 +252,7 @@ impl Gate {
         head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
         head.insert_header(header::CONTENT_LENGTH, listing.len())?;
         figures.status = Some(StatusCode::OK.as_u16());
-        let waits = client.head().headers.contains_key(header::EXPECT);
+        let waits = expects_continue(client.head());
         client.close_before_request_ends(waits);
         let body: &[u8] = if client.asks_for_head() { &[] } else { listing };
         reply::send(client, about, &self.options.cors, head, body)
@@ -362,7 +362,7 @@ impl Gate {
         // The rest of the request's body is read, so that the client sees the answer and can use
         // its connection again. But a client that waits for a 100 may never send the body: its
         // connection is closed.
-        let waits = client.head().headers.contains_key(header::EXPECT);
+        let waits = expects_continue(client.head());
         client.close_before_request_ends(waits);
         reply::problem(client, about, figures.shape, &self.options.cors, problem)
     }

@@ -267,8 +267,8 @@ async fn a_ledger_of_the_version_before_is_brought_up_with_its_holds(fixture: Te
     ledger.stop().await;
 }
 
-/// It looks as if the clock had been set back by a year before the start: the hold's time ends in a
-/// year.
+/// The end of the hold's time lies a year ahead, which is what a ledger sees whose clock was set back by a year before
+/// it started.
 async fn a_clock_that_was_set_back_gives_an_api_hold_no_more_life(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
     ledger.ask(hold_of(Origin::Api, "short", "2", 1500)).await;

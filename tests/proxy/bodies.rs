@@ -447,3 +447,22 @@ async fn an_http_2_body_that_stops_is_a_408_and_reaches_no_upstream() {
     stream.send_data(Bytes::from_static(b"{}"), true).unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn only_a_client_that_waits_for_a_100_is_sent_one() {
+    let upstream = RawUpstream::answering(OK).await;
+    let gateway = raw(&upstream, "").await;
+    for path in ["/credits/check", "/x/y"] {
+        for (expect, expected) in [("100-continue", 100), ("a, 100-Continue", 100), ("a", 200)] {
+            let mut client = Wire::connect(gateway.public()).await;
+            let body = r#"{"endpoint":"/x/y"}"#;
+            let more = format!("content-length: {}\r\nexpect: {expect}\r\n", body.len());
+            client.send(request(&format!("POST {path}"), "alice", &more, "")).await;
+            if expected == 200 {
+                client.send(body).await;
+            }
+            let (head, _) = client.message().await.unwrap();
+            assert_eq!(status(&head), expected, "{path} {expect}: {head}");
+        }
+    }
+}

@@ -198,11 +198,6 @@ impl Metered {
             Reading::Events(events) => {
                 let mut pieces = Vec::new();
                 events.feed(part, &mut pieces);
-                if is_last {
-                    events.end(&mut pieces);
-                    self.delivered = events.delivered_text_bytes();
-                    return Fed::Pieces(pieces);
-                }
                 self.pay_for(pieces)
             }
         }

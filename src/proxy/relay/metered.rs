@@ -105,20 +105,16 @@ impl Relay<'_> {
                 }
                 self.write_metered_head(*head, told, false, state)
             }
-            fed => self.on_fed(fed, is_last, state),
+            fed => self.on_fed(fed, state),
         }
     }
 
     /// Passes on pieces of a stream, or ends the stream.
-    fn on_fed(&mut self, fed: Fed, is_last: bool, state: &mut State) -> Result<()> {
+    fn on_fed(&mut self, fed: Fed, state: &mut State) -> Result<()> {
         match fed {
             Fed::Pieces(pieces) => {
-                if is_last {
-                    settle::answer_ended(self.call, self.about, self.figures);
-                }
                 self.ask_for_more();
-                self.deliver_pieces(&pieces, state)?;
-                if is_last { self.deliver(&[], true, state) } else { Ok(()) }
+                self.deliver_pieces(&pieces, state)
             }
             Fed::UsedUp => self.end_used_up(state),
             _ => {
@@ -146,7 +142,7 @@ impl Relay<'_> {
         if was_paused {
             state.upstream_moved = std::time::Instant::now();
         }
-        self.on_fed(fed, false, state)
+        self.on_fed(fed, state)
     }
 
     /// Handles the end of an answer that declared no length.

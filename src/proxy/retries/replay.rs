@@ -5,6 +5,7 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 
 use super::answer::Replay;
+use crate::proxy::body::expects_continue;
 use crate::proxy::call::{About, Figures};
 use crate::proxy::client::Client;
 use crate::proxy::gate::Gate;
@@ -53,7 +54,7 @@ impl Gate {
             retries.answers.count_replay(&call);
         }
         figures.status = Some(answer.status.as_u16());
-        let waits = client.head().headers.contains_key(header::EXPECT);
+        let waits = expects_continue(client.head());
         client.close_before_request_ends(waits);
         client.write_head(head, !has_body)?;
         if has_body {

@@ -88,7 +88,8 @@ pub(crate) async fn correct_outcomes(
     if ends.is_empty() {
         return;
     }
-    if let Err(error) = correct(shared, &mut ends).await {
+    // Boxed, because it is rare and would make the future of every batch larger.
+    if let Err(error) = Box::pin(correct(shared, &mut ends)).await {
         tracing::warn!(%error, "Postgres cannot say how a hold ended; the request gets 503");
         for end in ends {
             *end.outcome = Outcome::Refused(Refusal::Unavailable);

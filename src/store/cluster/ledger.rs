@@ -233,7 +233,7 @@ impl Backend for ClusterLedger {
                     }
                     (_, [Operation::Audit]) => outcomes.push(audit(&self.shared).await),
                     (_, some) => {
-                        // Boxed, like the others below, because it is rare and large.
+                        // Boxed, because it is rare and large.
                         let decided = decide_in_postgres_unless_open(&self.shared, some);
                         outcomes.extend(Box::pin(decided).await);
                     }
@@ -380,7 +380,7 @@ async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outco
     decide_owed(shared).await;
     let items: Vec<_> = operations.iter().map(BatchItem::Operation).collect();
     let mut outcomes = outcomes_of(operations, work::decide(shared, &items).await);
-    Box::pin(api_ends::correct_outcomes(shared, operations, &mut outcomes)).await;
+    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
     outcomes
 }
 

@@ -24,7 +24,7 @@ pub enum Disk {
     Synced,
 }
 
-/// A Postgres server for one test, or the one that all tests of a run share.
+/// A Postgres server for one test.
 #[derive(Debug)]
 pub struct Postgres {
     port: u16,
@@ -32,33 +32,9 @@ pub struct Postgres {
     env: Vec<(String, String)>,
     /// More settings, as `-c` takes them.
     settings: Vec<String>,
-    folder: Folder,
-    /// `None` while the server does not run, and for the server of the whole run.
+    folder: TempDir,
     process: Option<Family>,
-    /// The databases that this process has created.
-    databases: Mutex<Vec<String>>,
 }
-
-/// The folder of a server's data and log.
-#[derive(Debug)]
-enum Folder {
-    /// The server is this test's, and so is the folder.
-    Own(TempDir),
-    /// Whoever started the run has started the server, and ends it.
-    OfTheRun(PathBuf),
-}
-
-impl Folder {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Own(folder) => folder.path(),
-            Self::OfTheRun(folder) => folder,
-        }
-    }
-}
-
-/// The variable that names a server for all tests of a run: the port, a colon and the folder.
-const OF_THE_RUN: &str = "FAREBOX_TEST_POSTGRES";
 
 impl Postgres {
     pub fn start() -> Self {
@@ -100,21 +76,10 @@ impl Postgres {
         assert_eq!(self.sql("postgres", "SELECT pg_promote()"), "t");
     }
 
-    /// The server that all tests of this run share, if there is one.
-    fn of_the_run() -> Option<Self> {
-        let named = std::env::var(OF_THE_RUN).ok()?;
-        let (port, folder) = named.split_once(':').unwrap();
-        let (port, folder) = (port.parse().unwrap(), Folder::OfTheRun(folder.into()));
-        let (disk, env, databases) = (Disk::Relaxed, Vec::new(), Mutex::default());
-        let settings = Vec::new();
-        Some(Self { port, disk, env, settings, folder, process: None, databases })
-    }
-
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
-        let (settings, folder, databases) = (Vec::new(), Folder::Own(folder), Mutex::default());
-        let port = free_port();
-        let mut postgres = Self { port, disk, env, settings, folder, process: None, databases };
+        let (port, settings) = (free_port(), Vec::new());
+        let mut postgres = Self { port, disk, env, settings, folder, process: None };
         // Tests that were killed may have left shared memory behind.
         free_shared_memory();
         // Another process may have taken the port in the meantime.
@@ -135,10 +100,8 @@ impl Postgres {
     /// Creates an empty database, and returns its name.
     pub fn database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test_{}_{number}", std::process::id());
+        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
-        self.databases.lock().unwrap().push(name.clone());
         name
     }
 
@@ -314,14 +277,6 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if let Folder::OfTheRun(_) = self.folder {
-            for name in self.databases.lock().unwrap().drain(..) {
-                // A test that failed may have left the database in a state in which it cannot be
-                // dropped.
-                let _ = self.try_sql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"));
-            }
-            return;
-        }
         drop(self.process.take());
         free_shared_memory();
     }
@@ -354,15 +309,13 @@ fn free_shared_memory() {
     }
 }
 
-/// A server for tests that need only a database of their own, and neither stop nor pause the server. If the whole run
-/// has a server, this is that one. Otherwise the tests of this process share a server, which ends when the last test
-/// drops it.
+/// The server that the tests of this process share, for tests that need only a database of their own, and neither stop nor
+/// pause the server. The server ends when the last test drops it.
 pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
     static SHARED: Mutex<Weak<Mutex<Postgres>>> = Mutex::new(Weak::new());
     let mut shared = SHARED.lock().unwrap();
     shared.upgrade().unwrap_or_else(|| {
-        let postgres = Postgres::of_the_run().unwrap_or_else(Postgres::start);
-        let postgres = Arc::new(Mutex::new(postgres));
+        let postgres = Arc::new(Mutex::new(Postgres::start()));
         *shared = Arc::downgrade(&postgres);
         postgres
     })

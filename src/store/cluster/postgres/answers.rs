@@ -9,7 +9,9 @@ use sqlx::{Executor as _, Row as _};
 use crate::ledger::operation::HoldId;
 use crate::ledger::{Kept, LedgerError, wall_ms};
 use crate::store::cluster::postgres::claims;
-use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, has_table, is_locked};
+use crate::store::cluster::postgres::partitions::{
+    LOCK_LIMIT, has_table, is_locked, partitions_of,
+};
 use crate::store::cluster::postgres::replays;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
@@ -272,17 +274,7 @@ pub(crate) async fn purge_answers(store: &Store) -> Result<(), LedgerError> {
 
 /// Drops the partitions of the days before `today`.
 async fn drop_past_days(store: &Store, today: Day) -> Result<(), LedgerError> {
-    let partitions = store.transact(async |on| {
-        let rows = store
-            .query(
-                "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-                 WHERE i.inhparent = to_regclass($1)",
-            )
-            .bind(format!("{}.answers", store.schema()))
-            .fetch_all(on)
-            .await?;
-        rows.iter().map(|row| Ok(row.text("name")?.to_owned())).collect::<Result<Vec<_>, _>>()
-    });
+    let partitions = store.transact(async |on| partitions_of(store, "answers", on).await);
     for name in partitions.await? {
         if Day::parse(&name).is_none_or(|day| day >= today) {
             continue;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::ledger::operation::OperationId;
 use crate::ledger::{LedgerError, retention, wall_ms};
 use crate::store::cluster::postgres::partitions::{
-    LOCK_LIMIT, MONTHS_AHEAD, Month, has_table, is_locked,
+    LOCK_LIMIT, MONTHS_AHEAD, Month, has_table, is_locked, partitions_of,
 };
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
@@ -188,19 +188,8 @@ pub(crate) async fn forget_calls_patiently(store: &Store) -> Result<(), LedgerEr
 
 /// The months that have a partition.
 async fn months(store: &Store, on: &mut PgConnection) -> Result<Vec<Month>, LedgerError> {
-    let rows = store
-        .query(
-            "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-             WHERE i.inhparent = to_regclass($1)",
-        )
-        .bind(format!("{}.calls", store.schema()))
-        .fetch_all(on)
-        .await?;
-    let mut months = Vec::new();
-    for row in &rows {
-        months.extend(row.text("name")?.strip_prefix("calls_").and_then(Month::parse));
-    }
-    Ok(months)
+    let names = partitions_of(store, "calls", on).await?;
+    Ok(names.iter().filter_map(|name| name.strip_prefix("calls_").and_then(Month::parse)).collect())
 }
 
 fn table(month: Month) -> String {

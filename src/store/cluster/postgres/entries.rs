@@ -30,8 +30,6 @@ pub(crate) struct EntryColumns {
     pub routes: Vec<Option<String>>,
     pub reasons: Vec<Option<String>>,
     pub times: Vec<i64>,
-    /// For each entry, whether it is the charge of a call. The ids of such charges go into `calls`.
-    pub calls: Vec<bool>,
     pub held: Vec<Option<i64>>,
     pub models: Vec<Option<String>>,
     pub usages: Vec<Option<String>>,
@@ -174,8 +172,8 @@ pub(crate) async fn lock_accounts(
     Ok(accounts)
 }
 
-/// Inserts the entries of decisions of Postgres, and the ids of their operations, into `calls` or `operations`. If an
-/// entry's month has been folded, the entry goes into the first open month.
+/// Inserts the entries of decisions of Postgres, and the ids of their operations. If an entry's month has been folded, the
+/// entry goes into the first open month.
 pub(crate) async fn insert_entries(
     store: &Store,
     columns: EntryColumns,
@@ -186,22 +184,19 @@ pub(crate) async fn insert_entries(
     let (more, types) = match is_metered {
         false => ("", ""),
         true => {
-            (", held, model, usage, prices", ", $11::int8[], $12::text[], $13::text[], $14::text[]")
+            (", held, model, usage, prices", ", $10::int8[], $11::text[], $12::text[], $13::text[]")
         }
     };
     let sql = format!(
-        "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, is_call, \
+        "WITH new AS (SELECT account, seq, operation, kind, amount, balance_after, route, reason, \
          greatest(created_at, (SELECT closed_before FROM {{s}}.ledger)) AS created_at{more} FROM \
          UNNEST($1::text[], $2::int8[], $3::text[], $4::text[], \
-         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[], $10::bool[]{types}) AS n (account, seq, \
-         operation, kind, amount, balance_after, route, reason, created_at, is_call{more})), \
+         $5::int8[], $6::int8[], $7::text[], $8::text[], $9::int8[]{types}) AS n (account, seq, \
+         operation, kind, amount, balance_after, route, reason, created_at{more})), \
          once AS (INSERT INTO {{s}}.operations (id, account, seq, kind, amount, created_at) \
-         SELECT operation, account, seq, kind, amount, created_at FROM new WHERE NOT is_call), \
-         charged AS (INSERT INTO {{s}}.calls (id, seq, amount, created_at, account) \
-         SELECT substr(operation, 9)::uuid, seq, amount, created_at, account FROM new WHERE is_call) \
+         SELECT operation, account, seq, kind, amount, created_at FROM new) \
          INSERT INTO {{s}}.entries (account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at{more}) SELECT account, seq, operation, kind, amount, balance_after, route, \
-         reason, created_at{more} FROM new"
+         reason, created_at{more}) SELECT * FROM new"
     );
     let query = store
         .query(&sql)
@@ -213,8 +208,7 @@ pub(crate) async fn insert_entries(
         .bind(columns.balances)
         .bind(columns.routes)
         .bind(columns.reasons)
-        .bind(columns.times)
-        .bind(columns.calls);
+        .bind(columns.times);
     let query = match is_metered {
         false => query,
         true => {

@@ -294,7 +294,6 @@ fn columns(entries: &[Entry]) -> Result<EntryColumns, LedgerError> {
         columns.routes.push(entry.route.as_deref().map(str::to_owned));
         columns.reasons.push(entry.reason.as_deref().map(storable));
         columns.times.push(entry.created_at_ms);
-        columns.calls.push(false);
         columns.push_usage(entry.usage.as_deref());
     }
     Ok(columns)

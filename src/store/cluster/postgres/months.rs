@@ -21,7 +21,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::ledger::LedgerError;
 use crate::ledger::report::{FoldReport, OldMonths};
 use crate::store::cluster::postgres::calls::forget_calls_patiently;
-use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, Month, is_locked};
+use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, Month, is_locked, partitions_of};
 use crate::store::cluster::postgres::reconcile::reconcile;
 use crate::store::cluster::postgres::slices::{
     BY_INDEX, FOLDABLE, SLICE, SLICE_LIMIT, Slice, Slices,
@@ -120,17 +120,9 @@ async fn old_partitions(
     before: Month,
     on: &mut PgConnection,
 ) -> Result<OldPartitions, LedgerError> {
-    let rows = store
-        .query(
-            "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-             WHERE i.inhparent = to_regclass($1) ORDER BY c.relname",
-        )
-        .bind(format!("{}.entries", store.schema()))
-        .fetch_all(on)
-        .await?;
     let mut old = OldPartitions::default();
-    for row in &rows {
-        let Some(name) = row.text("name")?.strip_prefix("entries_") else { continue };
+    for name in partitions_of(store, "entries", on).await? {
+        let Some(name) = name.strip_prefix("entries_") else { continue };
         if let Some(month) = name.strip_prefix("before_").and_then(Month::parse) {
             old.openings = Some(month);
         } else if let Some(month) = Month::parse(name).filter(|month| *month < before) {

@@ -6,6 +6,7 @@ use sqlx::{Executor as _, Row as _};
 
 use crate::ledger::{LedgerError, wall_ms};
 use crate::store::cluster::postgres::store::Store;
+use crate::store::sql::rows::Column as _;
 
 /// Limits how long a transaction waits for an exclusive lock. Other queries queue behind it for
 /// that time.
@@ -103,6 +104,23 @@ pub(crate) async fn make_partition(
     );
     on.execute(store.sql(&sql)).await?;
     Ok(())
+}
+
+/// The names of a table's partitions, in order.
+pub(crate) async fn partitions_of(
+    store: &Store,
+    table: &str,
+    on: &mut PgConnection,
+) -> Result<Vec<String>, LedgerError> {
+    let rows = store
+        .query(
+            "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+             WHERE i.inhparent = to_regclass($1) ORDER BY c.relname",
+        )
+        .bind(format!("{}.{table}", store.schema()))
+        .fetch_all(on)
+        .await?;
+    rows.iter().map(|row| Ok(row.text("name")?.to_owned())).collect()
 }
 
 /// Whether the schema has a table of this name. The query reads the catalogue as its own statement sees it.

@@ -6,7 +6,7 @@ use crate::store::cluster::redis::connection::Redis;
 use crate::store::cluster::redis::script::{SHARD, tag};
 
 /// A script that runs, on a key that is removed at once, every command that the ledger sends directly or from a script.
-/// It returns the commands that are forbidden or missing, preceded by Redis's error for the first of them. Other errors
+/// The script returns the commands that are forbidden or missing, preceded by Redis's error for the first of them. Other errors
 /// are ignored: most commands find a value of another type at the key, or no value.
 const PROBE: &str = r"
 local key, found, said = KEYS[1], {}, nil

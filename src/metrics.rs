@@ -299,7 +299,11 @@ mod tests {
             let costs = routes.iter().map(|(route, cost)| (*route, *cost));
             costs.map(|(route, cost)| ([route.to_owned(), "eur".to_owned()], cost)).collect()
         };
-        let tables = [costs(&[("/a", 4.0), ("/b", 1.0)]), costs(&[("/a", 5.0), ("/c", 1.0)])];
+        let mut tables = [costs(&[("/z", 4.0), ("/b", 1.0)]), costs(&[("/z", 5.0), ("/c", 1.0)])];
+        // Many series, so that a scrape falls between two of them.
+        for table in &mut tables {
+            table.extend((0..300).map(|n| ([format!("/m{n}"), "eur".to_owned()], 1.0)));
+        }
         metrics.show_route_costs(&tables[0]);
         let scraped = metrics.clone();
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -307,20 +311,21 @@ mod tests {
             let scrapes = scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let text = scraped.render().unwrap();
-                    let cost = "farebox_route_cost_minor{currency=\"eur\",route=\"/a\"}";
+                    let cost = "farebox_route_cost_minor{currency=\"eur\",route=\"/z\"}";
                     assert!(text.contains(cost), "{text}");
                 }
             });
-            for turn in 0..5000 {
+            for turn in 0..1000 {
                 metrics.show_route_costs(&tables[turn % 2]);
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
             scrapes.join().unwrap();
         });
+        metrics.show_route_costs(&costs(&[("/z", 5.0), ("/c", 1.0)]));
         let text = metrics.render().unwrap();
         let costs = text.lines().filter(|line| line.starts_with("farebox_route_cost_minor{"));
         let costs: Vec<_> = costs.map(|line| line.split("route=").nth(1).unwrap()).collect();
-        assert_eq!(costs, ["\"/a\"} 5", "\"/c\"} 1"], "what left the table is gone");
+        assert_eq!(costs, ["\"/c\"} 1", "\"/z\"} 5"], "what left the table is gone");
         metrics.show_credit_price(&BTreeMap::from([(["eur".to_owned()], 19.0)]));
         metrics.show_credit_price(&BTreeMap::from([(["usd".to_owned()], 21.0)]));
         let text = metrics.render().unwrap();

@@ -79,6 +79,7 @@ use support::{http, process};
 
 mod admin;
 mod auth;
+mod certificates;
 mod cli;
 mod crash;
 mod cut_off;

@@ -62,11 +62,16 @@ impl Default for Shape {
     /// Some hundred calls a second: at each moment calls are in every step of their way, and the machine has time for
     /// the tests beside this one.
     fn default() -> Self {
-        Self { clients: 24, delay_ms: 20, pause_ms: 80, fresh_connections: false, metered: false }
+        Self { clients: 24, delay_ms: 20, pause_ms: 120, fresh_connections: false, metered: false }
     }
 }
 
 impl Shape {
+    /// One client for each account at each of two gateways, for tests that take long.
+    pub fn light() -> Self {
+        Self { clients: 8, ..Self::default() }
+    }
+
     /// As many calls as the machine has time for.
     pub fn dense() -> Self {
         Self { pause_ms: 10, ..Self::default() }

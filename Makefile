@@ -3,7 +3,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # The order of a target's steps is meant: cheap checks first, the tests last. `test-beside` alone runs steps at once.
-ifndef BESIDE
+ifdef BESIDE
+# Cargo would look for make's job server, which make opens only to makes.
+unexport MAKEFLAGS
+else
 .NOTPARALLEL:
 endif
 

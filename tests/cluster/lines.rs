@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
-use crate::load::{Load, Shape};
+use crate::load::Load;
 use crate::support::eventually;
 use crate::support::servers::Flow::{Lost, Open, Stalled};
 use crate::support::token;
@@ -28,12 +28,8 @@ const AT_ONCE: Duration = Duration::from_millis(250);
 const SECONDS: Duration = Duration::from_secs(6);
 
 async fn running(durability: Durability) -> (Cluster, Load) {
-    running_under(&Shape::default(), durability).await
-}
-
-async fn running_under(shape: &Shape, durability: Durability) -> (Cluster, Load) {
     let mut cluster = Cluster::start(durability, 2).await;
-    let load = cluster.load_of(shape);
+    let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     (cluster, load)
 }
@@ -122,7 +118,7 @@ async fn a_commit_whose_answer_was_lost_is_counted_once(durability: Durability) 
 async fn postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
     durability: Durability,
 ) {
-    let (mut cluster, load) = running_under(&Shape::light(), durability).await;
+    let (mut cluster, load) = running(durability).await;
     for round in 1..=2 {
         cluster.members.iter().for_each(|member| member.to_postgres.swallow());
         cluster.some_time(7000, 9000).await;
@@ -144,7 +140,7 @@ async fn postgres_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_r
 async fn redis_behind_a_black_hole_is_served_from_within_seconds_twice_in_a_row(
     durability: Durability,
 ) {
-    let (mut cluster, load) = running_under(&Shape::light(), durability).await;
+    let (mut cluster, load) = running(durability).await;
     for _ in 0..2 {
         cluster.members.iter().for_each(|member| member.to_redis.swallow());
         cluster.some_time(4000, 6000).await;

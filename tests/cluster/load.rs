@@ -62,7 +62,7 @@ impl Default for Shape {
     /// Some hundred calls a second: at each moment calls are in every step of their way, and the machine has time for
     /// the tests beside this one.
     fn default() -> Self {
-        Self { clients: 24, delay_ms: 20, pause_ms: 120, fresh_connections: false, metered: false }
+        Self { clients: 24, delay_ms: 20, pause_ms: 80, fresh_connections: false, metered: false }
     }
 }
 

@@ -9,7 +9,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
-use crate::load::Shape;
 use crate::support::eventually;
 use crate::support::process::{command, config_on_ports};
 use crate::support::servers::{Family, Persistence, Postgres, Redis};
@@ -398,7 +397,7 @@ async fn three_sentinels_lead_from_a_lost_master_to_its_replica_and_nothing_is_l
         format!("redis-sentinel://{first}/0?sentinelServiceName={NAME}&node={second}&node={third}");
     let plan = Plan { redis_url: Some(redis_url), ..Plan::new(durability, 2) };
     let mut cluster = Cluster::around(&plan, master).await;
-    let load = cluster.load_of(&Shape::light());
+    let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
     cluster.some_time(300, 900).await;
     cluster.redis.kill();

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Durability, PRICE, ROUTE, in_both_modes};
 use crate::metered::{StreamEnd, Used, micros};
-use crate::support::http::Answer;
+use crate::support::http::{Answer, plain_client};
 use crate::support::metered::CHAT;
 use crate::support::token;
 
@@ -37,7 +37,7 @@ struct Rush {
 async fn rush(cluster: &Cluster, rush: Rush) -> tokio::task::JoinSet<bool> {
     let gateways = cluster.members.iter().map(|member| member.process.public);
     let urls: Vec<String> = gateways.map(|public| format!("http://{public}{ROUTE}")).collect();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let bearer = token(ACCOUNT);
     let mut all = tokio::task::JoinSet::new();
     for number in 0..rush.clients {
@@ -248,7 +248,7 @@ async fn metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usa
     cluster.grant(ACCOUNT, 1000, "gift-keyed").await;
     let gateways = cluster.members.iter().map(|member| member.process.public);
     let urls: Vec<String> = gateways.map(|public| format!("http://{public}{CHAT}")).collect();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let (mut clients, mut begun) = (tokio::task::JoinSet::new(), 0);
     // The calls of the gateway that is killed begin last, so that it is in the middle of them.
     for gateway in [1, 2, 0] {

@@ -14,7 +14,8 @@
 #   no-keys         the same with `[idempotency]` turned off; only where it is named
 #   redis-strict    Farebox on Redis and Postgres, each hold committed in Postgres before its call
 #   redis-relaxed   the same, synced behind
-#   redis-two       two gateways on that ledger, sharing the gateway's core and the load
+#   redis-strict-N, redis-relaxed-N
+#                   N gateways on one such ledger, sharing the gateway's core and the load
 #   peer            nginx + Lua, one debit in Redis a call: no identity, nothing given back or synced
 #
 # Each Redis is a private one of its own, with nothing on disk; Postgres syncs to disk as it does in
@@ -45,7 +46,7 @@ seconds=${BENCH_SECONDS:-8}
 warmup=${BENCH_WARMUP:-3}
 build=${BENCH_BUILD:-release}
 read -r -a connections <<<"${BENCH_CONNECTIONS:-32 128}"
-systems=(bare free strict relaxed redis-strict redis-relaxed redis-two peer)
+systems=(bare free strict relaxed redis-strict redis-strict-2 redis-strict-4 redis-relaxed redis-relaxed-2 redis-relaxed-4 peer)
 rows=(calls one many streams bodies http2 idle metered)
 profile=
 count=
@@ -212,9 +213,11 @@ start_shared_ledger() { # SYSTEM
     start_redis_for "$1"
 }
 
+# The one account of the bench takes 140 000 credits a second, more than the default `unsynced_cap`.
 shared_ledger() { # SYSTEM strict|relaxed
     printf 'backend = "redis"\nredis_url = "redis://127.0.0.1:%s"\npostgres_url = "%s/%s"\ndurability = "%s"\n' \
         "${redis_ports[$1]}" "$postgres_url" "$1" "$2"
+    if [[ $2 == relaxed ]]; then echo 'unsynced_cap = 1000000'; fi
 }
 
 # The command that the next gateway runs under.
@@ -287,6 +290,15 @@ start_on "$load_core" upstream "$built/examples/canned_upstream" "127.0.0.1:$ups
 await_port upstream "$upstream_port"
 ports[upstream]=$upstream_port
 
+# The names of a system's gateways: of `redis-strict-4` itself, then `redis-strict-4-2` and so on.
+gateways_of() { # SYSTEM
+    local n
+    echo "$1"
+    if [[ $1 == redis-*-[2-9] ]]; then
+        for ((n = 2; n <= ${1##*-}; n++)); do echo "$1-$n"; done
+    fi
+}
+
 start_system() { # SYSTEM
     local system=$1
     case $system in
@@ -301,15 +313,12 @@ start_system() { # SYSTEM
             start_gateway "$system" < <(embedded_ledger "$system")
             fund "$system"
             ;;
-        redis-strict | redis-relaxed)
+        redis-strict | redis-relaxed | redis-strict-[2-9] | redis-relaxed-[2-9])
+            local durability=${system#redis-} name
             start_shared_ledger "$system"
-            start_gateway "$system" < <(shared_ledger "$system" "${system#redis-}")
-            fund "$system"
-            ;;
-        redis-two)
-            start_shared_ledger "$system"
-            start_gateway "$system" < <(shared_ledger "$system" relaxed)
-            start_gateway second < <(shared_ledger "$system" relaxed)
+            for name in $(gateways_of "$system"); do
+                start_gateway "$name" < <(shared_ledger "$system" "${durability%-[2-9]}")
+            done
             fund "$system"
             ;;
         peer) start_peer ;;
@@ -328,9 +337,6 @@ cpu_us() { # user and system time of a process so far, all its threads
     read -r -a stat <<<"${stat##*) }" # past the name, which may hold anything
     echo $(((stat[11] + stat[12]) * tick_us))
 }
-
-# The processes of a system that are gateways.
-gateways_of() { if [[ $1 == redis-two ]]; then echo redis-two second; else echo "$1"; fi; }
 
 cpu_of() { # NAME…: of processes together
     local name sum=0
@@ -372,11 +378,11 @@ start_wrk() { # NAME CONNECTIONS SECONDS
 }
 
 # turn SYSTEM CONNECTIONS SECONDS: sets turn_requests, requests_per_second, cpu, redis_cpu, postgres_cpu, p50, p99.
-# Where there are two gateways, each has half of the connections, and the slower one's latency counts.
+# Several gateways share the connections, and the slowest one's latency counts.
 turn() {
     local system=$1 conns=$2 before redis_before='' postgres_before='' name line requests=0 duration=0 sampler=''
     local -a gateways one
-    read -r -a gateways <<<"$(gateways_of "$system")"
+    readarray -t gateways < <(gateways_of "$system")
     p50=0 p99=0 redis_cpu=- postgres_cpu=-
     before=$(cpu_of "${gateways[@]}")
     if [[ ${redis_of[$system]:-} ]]; then redis_before=$(cpu_of "${redis_of[$system]}"); fi
@@ -503,7 +509,12 @@ milliseconds() { awk -v us="$1" 'BEGIN { printf "%.2f", us / 1000 }'; }
 declare -A names=([upstream]="the upstream itself" [bare]="bare Pingora" [free]="Farebox, free route" [strict]="Farebox, strict" [relaxed]="Farebox, relaxed"
     [no-keys]="Farebox, relaxed, without keys"
     [redis-strict]="Farebox on Redis + Postgres, strict" [redis-relaxed]="Farebox on Redis + Postgres, relaxed"
-    [redis-two]="two of these on one ledger" [peer]="nginx + Lua + Redis")
+    [peer]="nginx + Lua + Redis")
+for count_of in 2 4; do
+    for durability in strict relaxed; do
+        names[redis-$durability-$count_of]="$count_of gateways on Redis + Postgres, $durability"
+    done
+done
 # The 99th percentile of what was sampled, in milliseconds.
 lag() {
     if [[ ! -s $work/lag-$2-$1 ]]; then echo –; return; fi

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Member, Plan, ROUTE, in_both_modes};
 use crate::load::{Call, End, Shape, longest_gap};
 use crate::support::eventually;
 
@@ -93,6 +93,8 @@ async fn relaxed_stops_at_the_cap_of_each_account_while_postgres_is_away() {
     let before = cluster.upstream.count();
     cluster.some_time(1000, 1500).await;
     assert_eq!(cluster.upstream.count(), before, "nothing above the cap");
+    let is_logged = |member: &Member| member.process.stderr().contains("has taken `unsynced_cap`");
+    assert!(cluster.members.iter().any(is_logged), "no log says why calls get 503");
     cluster.postgres.restart();
     load.serves_within(BACK_WITHIN).await;
     let calls = load.stop().await;

@@ -1,11 +1,16 @@
-//! Decides whether new holds are taken. Ends of holds are always taken.
+//! Decides whether new holds are taken, and logs why not. Ends of holds are always taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::account::AccountId;
+
 /// How long a failed batch is taken as evidence that the next one will fail.
 const FAILURE_LASTS: Duration = Duration::from_secs(5);
+
+/// The least time between two warnings that accounts are at `unsynced_cap`.
+const CAP_IS_LOGGED_EVERY: Duration = Duration::from_secs(10);
 
 /// The reasons for which new holds are refused.
 #[derive(Debug)]
@@ -18,6 +23,8 @@ pub(crate) struct Intake {
     redis_is_unfit: AtomicBool,
     /// The time at which Redis last failed to decide a batch; `None` once it has decided one again.
     failed_at: Mutex<Option<Instant>>,
+    /// The time of the last warning that an account is at its cap.
+    cap_logged_at: Mutex<Option<Instant>>,
 }
 
 impl Intake {
@@ -27,6 +34,7 @@ impl Intake {
             is_full: AtomicBool::new(false),
             redis_is_unfit: AtomicBool::new(false),
             failed_at: Mutex::default(),
+            cap_logged_at: Mutex::default(),
         }
     }
 
@@ -60,5 +68,19 @@ impl Intake {
     pub fn fails_to_decide(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         failed_at.is_some_and(|at| at.elapsed() < FAILURE_LASTS)
+    }
+
+    /// Logs that a hold was refused because its account is at the unsynced cap, at most once in
+    /// [`CAP_IS_LOGGED_EVERY`].
+    pub fn log_capped(&self, account: Option<&AccountId>) {
+        let mut logged_at = self.cap_logged_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged_at.is_none_or(|at| at.elapsed() >= CAP_IS_LOGGED_EVERY) {
+            *logged_at = Some(Instant::now());
+            tracing::warn!(
+                account = account.map(AccountId::as_str),
+                "an account has taken `unsynced_cap` credits that Postgres does not know of yet: its new calls get 503 \
+                 until Postgres has them; see that Postgres is neither away nor slow, or raise the cap"
+            );
+        }
     }
 }

@@ -241,6 +241,9 @@ impl<'a> Work<'a> {
                      machine, or that of Redis"
                 );
             }
+            if decision.verdict == Verdict::Capped {
+                shared.intake.log_capped(self.items[item].account());
+            }
             // This operation is acknowledged but changed nothing in this batch. So it took effect in an earlier batch,
             // whose reply was lost. No redo log has that batch, and perhaps no gateway has appended it.
             if decision.verdict.acknowledges() && !changes.contains(place) {

@@ -23,7 +23,7 @@ use crate::store::sqlite::written::Written;
 /// How long an answered operation of a call may wait until its rows are written. In `relaxed`, if the commit before
 /// takes longer than that, nothing is decided until the commit ends. So the changes that a crash loses were decided
 /// within twice this time, the 50 ms that are promised.
-pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(25);
+const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
 /// The changes of answered operations whose rows are not written yet. In `strict` the log has all of them.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::price::config::RouteConfig;
 use crate::price::metered::config::{ModelConfig, OwnAnswer, PriceConfig};
 use crate::price::metered::pattern::{ModelPattern, is_model_name};
 use crate::price::metered::rates::Rates;
-use crate::price::metered::tariff::{MAX_WHENS, Tariff};
+use crate::price::metered::tariff::{DEFAULT_MAX_OUTPUT_TOKENS, MAX_WHENS, Tariff};
 use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::money::Currency;
 use crate::usage::{Kind, MAX_COUNT};
@@ -217,11 +217,15 @@ fn senseless_caps(key: &dyn Fn(&str) -> String, config: &ModelConfig) -> Vec<Mis
         .into_iter()
         .filter_map(|(name, value, least)| within(&key(name), value?, least..=MAX_COUNT))
         .collect();
-    if let (Some(first), Some(most)) = (config.hold_output_tokens, config.max_output_tokens)
-        && first > most
+    let most = config.max_output_tokens.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS);
+    if let Some(first) =
+        config.hold_output_tokens.filter(|first| *first > most && *first <= MAX_COUNT)
     {
         let message = format!("a stream cannot hold for {first} tokens where {most} are the most");
-        let hint = "write at most `max_output_tokens`";
+        let hint = match config.max_output_tokens {
+            Some(_) => "write at most `max_output_tokens`",
+            None => "write `max_output_tokens` too: the most tokens that the model can answer with",
+        };
         mistakes.push(Mistake::new(key("hold_output_tokens"), message, hint));
     }
     mistakes

@@ -153,6 +153,12 @@ fn caps_and_costs_that_cannot_be_are_found() {
         of("max_output_tokens = 5\nhold_output_tokens = 6"),
         ["models[0].hold_output_tokens"]
     );
+    assert_eq!(of("hold_output_tokens = 8192"), NONE);
+    assert_eq!(
+        of("hold_output_tokens = 8193"),
+        ["models[0].hold_output_tokens"],
+        "8192 are the most unless the model says otherwise"
+    );
     assert_eq!(of("cost = { input = '1 GBP' }"), ["models[0].cost.input"]);
     assert_eq!(of("cost = { request = '1 GBP' }"), ["models[0].cost.request"]);
     let tier = "above = [{ input_tokens = 9, input = 900, cost = { input = '1 GBP' } }]";

@@ -74,8 +74,8 @@ input = 250
 cached_input = 25
 output = 1000
 image = 4
-above = [{ input_tokens = 200000, input = 500, output = 1500 }]
-when = [{ if = { size = "1024x1792" }, image = 8 }, { if = { service_tier = "priority" }, input = 500, output = 2000 }]
+above = [{ input_tokens = 200000, input = 500, cached_input = 50, output = 1500 }]
+when = [{ if = { size = "1024x1792" }, image = 8 }, { if = { service_tier = "priority" }, input = 500, cached_input = 50, output = 2000 }]
 max_input_tokens = 400000
 max_output_tokens = 32768
 hold_output_tokens = 2048
@@ -88,6 +88,17 @@ USD = "0.86 EUR"
     );
     let config = read(&text, Sections::ALL).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(config.warnings.shown().collect::<Vec<_>>(), [""; 0]);
+    let left = text.replace("cached_input = 50, ", "");
+    let left = read(&left, Sections::ALL).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let line = text.lines().position(|line| line.starts_with("above")).unwrap() + 1;
+    let warnings: Vec<String> = left.warnings.shown().collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, line) in warnings.iter().zip(line..) {
+        let message = format!(
+            "gateway.toml:{line}: warning: `input` costs more here, and `cached_input` as much as elsewhere"
+        );
+        assert!(warning.starts_with(&message), "{warning}");
+    }
     let models = Models::new(&config.models);
     let price = |name: &str| models.find(name).map(|m| m.tariff.base().request());
     assert_eq!((price("GPT-5"), price("gpt-4")), (Some(None), None));
@@ -214,6 +225,43 @@ USD = "0.86 GBP"
     let expected =
         expected.map(|(line, message)| format!("gateway.toml:{}: {message}", first + line));
     assert_eq!(mistakes(&text), expected);
+}
+
+/// The hints of the mistakes in a file with these tables.
+fn hints(tables: &str) -> Vec<String> {
+    let found = read(&file(tables), Sections::ALL).err();
+    let hints = found.map(|all| all.iter().map(|found| found.mistake.hint.clone()).collect());
+    hints.unwrap_or_default()
+}
+
+#[test]
+fn a_mistake_that_resellers_make_says_what_to_write() {
+    for (tables, hint) in [
+        // The names of other price lists.
+        (format!("{ROUTE}{MODEL}[[models]]\nname = \"n\"\ninput = 1\n"), "did you mean `match`?"),
+        (
+            format!("{ROUTE}{MODEL}input_cost_per_token = 0.00025\n"),
+            "did you mean `input`? Its price is for a million",
+        ),
+        // One table where a list of them is wanted.
+        (
+            format!("{ROUTE}{MODEL}above = {{ input_tokens = 9, input = 300 }}\n"),
+            "put it in brackets: above = [{ … }]",
+        ),
+        // A rate of the packs' own currency.
+        (
+            format!("{ROUTE}{MODEL}[rates]\nEUR = \"1.16 USD\"\n"),
+            "write it the other way round: USD = \"… EUR\"",
+        ),
+        // A stream may hold for more than it may write.
+        (
+            format!("{ROUTE}{MODEL}hold_output_tokens = 32000\n"),
+            "write `max_output_tokens` too: the most tokens that the model can answer with",
+        ),
+    ] {
+        let hints = hints(&tables);
+        assert!(hints.iter().any(|found| found == hint), "{tables}: {hints:?}");
+    }
 }
 
 fn beside(main: &str, models: &str) -> Result<Config, Mistakes> {

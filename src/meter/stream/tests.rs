@@ -362,8 +362,13 @@ fn alike() -> impl Strategy<Value = String> {
         "}}]",
         "}}],}",
     ]);
-    let chunk = (0..2_u8, tier, name, text, rest).prop_map(|(index, tier, name, text, rest)| {
-        format!("{{\"id\":\"c\",{tier}\"choices\":[{{\"index\":{index},\"delta\":{{\"{name}\":{text}{rest}")
+    // Most chunks begin alike, as they do in a stream.
+    let usual = Just((0, "\"service_tier\":\"default\",", "content"));
+    let begins = prop_oneof![4 => usual, 1 => (0..2, tier, name)];
+    let chunk = (begins, text, rest).prop_map(|((index, tier, name), text, rest)| {
+        format!(
+            "{{\"id\":\"c\",{tier}\"choices\":[{{\"index\":{index},\"delta\":{{\"{name}\":{text}{rest}"
+        )
     });
     let other = prop::sample::select(vec![
         r#"{"choices":[],"service_tier":"scale","usage":{"prompt_tokens":5,"completion_tokens":3}}"#,

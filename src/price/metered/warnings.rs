@@ -10,10 +10,10 @@ use crate::price::metered::unit_price::UnitPrice;
 use crate::price::metered::unit_prices::UnitPrices;
 use crate::price::money::{Currency, UnitAmount};
 use crate::price::pattern::{Pattern, Segment};
-use crate::usage::Kind;
+use crate::usage::{Kind, MeterKind};
 
-/// Warnings about models that sell at a loss, about patterns that may cover a more expensive model,
-/// and about models with only half of their prices.
+/// Warnings about models that sell at a loss or for next to nothing, about patterns that may cover a
+/// more expensive model, and about models that lack a part of their prices.
 pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
     let mut found = Vec::new();
     for (index, config) in models.iter().enumerate() {
@@ -39,12 +39,56 @@ pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rate
             let hint = "write `input = …`, or `input = 0` where that is meant";
             found.push(Mistake::new(key("match"), message, hint));
         }
+        if has(Kind::Input) && !has(Kind::Output) && expects_output(config) {
+            let message = format!(
+                "`{}` has a price of `input` and none of `output`: its answers cost nothing",
+                config.r#match
+            );
+            let hint = "write `output = …`, or `output = 0` where that is meant";
+            found.push(Mistake::new(key("match"), message, hint));
+        }
+        found.extend(prices_of_one_token(&key, config, packs));
         if !config.free {
             let loss = Losses { packs, rates, of: &config.r#match };
             found.extend(loss.of_model(&format!("models[{index}]"), config));
         }
     }
     found
+}
+
+/// Whether a model has a key that only a model with output has. Embeddings have none of them.
+fn expects_output(config: &ModelConfig) -> bool {
+    let prices = config.prices();
+    config.hidden_output
+        || config.max_output_tokens.is_some()
+        || config.hold_output_tokens.is_some()
+        || [Kind::CachedInput, Kind::CacheWrite, Kind::Reasoning, Kind::OutputAudio]
+            .iter()
+            .any(|kind| prices.written(*kind).is_some())
+}
+
+/// The least that a million tokens sell for, in billionths of a unit of the packs' currency: 0.001
+/// EUR, say. The cheapest models cost their providers' customers ten times as much.
+const LEAST_FOR_A_MILLION: u64 = 1_000_000;
+
+/// A warning about a price of tokens that is probably the price of one token, as other price lists
+/// have it.
+fn prices_of_one_token(
+    key: &dyn Fn(&str) -> String,
+    config: &ModelConfig,
+    packs: &[PackConfig],
+) -> Option<Mistake> {
+    let prices = config.prices();
+    let mut tokens = prices.iter().filter(|(kind, price)| kind.is_token() && !price.is_zero());
+    let (kind, revenue) = tokens.find_map(|(kind, price)| {
+        let revenue = Margin::of_unit(price, None, packs, &Rates::default()).revenue?;
+        (revenue.nanos() < LEAST_FOR_A_MILLION).then_some((kind.as_str(), revenue))
+    })?;
+    let message =
+        format!("a million tokens of `{kind}` of `{}` sell for {revenue}", config.r#match);
+    let hint =
+        "prices of tokens are credits for a million: multiply the price of one token by 1000000";
+    Some(Mistake::new(key(kind), message, hint))
 }
 
 /// Warnings about routes with unit prices of their own that sell a unit at a loss.
@@ -252,9 +296,9 @@ const SHARED: [&str; 11] = [
 /// The member of a request that continues a response which the provider has stored.
 const CONTINUES: &str = "previous_response_id";
 
-/// Warnings about routes through which one account may read another's data at the provider. Also
-/// warnings about routes without `hold` whose models charge by the second, because no request says
-/// how many seconds it will take.
+/// Warnings about routes through which one account may read another's data at the provider, about
+/// routes with the meter of another provider, and about routes without `hold` whose models charge
+/// by the second, because no request says how many seconds it will take.
 pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let sells_by_usage = routes.iter().any(|route| route.price.is_some());
@@ -268,6 +312,16 @@ pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mi
             );
             let hint = "remove the route, unless the upstream keeps its callers apart";
             found.push(Mistake::new(key("path"), message, hint));
+        }
+        if let Some((theirs, meter)) = other_shape(&pattern, route.meter.as_ref()) {
+            let message = format!(
+                "`{}` is a path of {theirs}, whose usage this meter does not read: calls are not charged what they used",
+                route.path
+            );
+            let hint = format!(
+                "write meter = \"{meter}\", unless the upstream answers in another shape there"
+            );
+            found.push(Mistake::new(key("meter"), message, hint));
         }
         let continues = last_literal(&pattern) == Some("responses") && route.price.is_some();
         let denies = route.deny.iter().flatten().any(|name| name == CONTINUES);
@@ -292,6 +346,29 @@ pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mi
         }
     }
     found
+}
+
+/// The provider whose path this is, and the name of its meter, if `meter` is that of another
+/// provider.
+fn other_shape(
+    pattern: &Pattern,
+    meter: Option<&MeterKind>,
+) -> Option<(&'static str, &'static str)> {
+    let literals = pattern.segments().iter().map(|segment| match segment {
+        Segment::Literal(text) => &**text,
+        _ => "",
+    });
+    let literals: Vec<&str> = literals.collect();
+    match (literals.as_slice(), meter?) {
+        ([.., "v1", "messages"], MeterKind::OpenAi) => Some(("Anthropic's", "anthropic")),
+        (
+            [.., "chat", "completions"]
+            | [.., "images", "generations" | "edits"]
+            | [.., "v1", "completions" | "responses" | "embeddings"],
+            MeterKind::Anthropic,
+        ) => Some(("OpenAI's", "openai")),
+        _ => None,
+    }
 }
 
 /// The shared data of a provider that a path reaches. A pattern for everything below `/v1` counts

@@ -38,6 +38,55 @@ fn a_pattern_behind_which_a_dearer_model_may_hide_is_warned_of() {
 }
 
 #[test]
+fn a_model_whose_output_was_forgotten_is_warned_of() {
+    let warned = |model: &str| keys(warn_of_models(&models(&[model]), &packs(), &rates()));
+    for sign in
+        ["max_output_tokens = 9", "hidden_output = true", "cached_input = 1", "reasoning = 1"]
+    {
+        let model = format!("match = 'm'\ninput = 1\n{sign}");
+        assert_eq!(warned(&model), ["models[0].match"], "{sign}");
+        assert_eq!(warned(&format!("{model}\noutput = 0")), NONE, "{sign}");
+    }
+    assert_eq!(warned("match = 'embed'\ninput = 1\nmax_input_tokens = 9"), NONE);
+}
+
+#[test]
+fn a_price_of_one_token_is_warned_of() {
+    // A credit is worth 0.01 EUR, so 0.1 credits are the least that a million tokens sell for.
+    let warned = |prices: &str| {
+        let model = format!("match = 'm'\n{prices}");
+        keys(warn_of_models(&models(&[&model]), &packs(), &rates()))
+    };
+    assert_eq!(warned("input = '0.00015'\noutput = '0.0012'"), ["models[0].input"]);
+    assert_eq!(warned("input = 150\noutput = '0.0012'"), ["models[0].output"]);
+    assert_eq!(warned("input = '0.1'\noutput = '0.1'"), NONE);
+    assert_eq!(warned("input = 0\noutput = 1200"), NONE);
+    assert_eq!(warned("image = '0.000001'"), NONE, "it is a price of one image");
+    let cheap = models(&["match = 'm'\ninput = '0.00015'"]);
+    assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+#[test]
+fn a_meter_of_another_provider_is_warned_of() {
+    for (path, meter, is_warned) in [
+        ("/v1/messages", "openai", true),
+        ("/claude/v1/messages", "openai", true),
+        ("/v1/messages", "anthropic", false),
+        ("/v1/threads/{id}/messages", "openai", false),
+        ("/v1/chat/completions", "anthropic", true),
+        ("/openai/deployments/{model}/chat/completions", "anthropic", true),
+        ("/v1/embeddings", "anthropic", true),
+        ("/v1/chat/completions", "openai", false),
+        ("/api/chat", "anthropic", false),
+    ] {
+        let route = format!("path = '{path}'\nmeter = '{meter}'\nprice = 'models'");
+        let found = warn_of_metered(&routes(&[&route]), &models(&["match = 'm'\ninput = 1"]));
+        let found = keys(found).into_iter().filter(|key| key == "routes[0].meter").count();
+        assert_eq!(found, usize::from(is_warned), "{path} {meter}");
+    }
+}
+
+#[test]
 fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
     // A credit is worth 0.01 EUR, and 2.50 USD are worth 2.15 EUR.
     let warned = |more: &str| {
@@ -139,8 +188,9 @@ fn a_kind_that_inherits_its_cost_or_its_price_is_compared_with_that() {
         let expected: Vec<_> = expected.iter().map(|key| format!("models[0].{key}")).collect();
         assert_eq!(keys(found), expected, "{more}");
     }
-    let model =
-        models(&["match = 'm'\ninput = 215\ncached_input = 25\ncost = { input = '2 EUR' }"]);
+    let model = models(&[
+        "match = 'm'\ninput = 215\noutput = 1000\ncached_input = 25\ncost = { input = '2 EUR' }",
+    ]);
     let found = warn_of_models(&model, &packs(), &rates());
     assert!(found[0].message.ends_with("costs 2.00 EUR, as `input`"), "{}", found[0].message);
 }

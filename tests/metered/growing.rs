@@ -201,7 +201,8 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
 async fn a_stream_of_an_account_that_is_frozen_meanwhile_says_so() {
     let permits = Arc::new(Semaphore::new(0));
     let text = chat_chunk(&"Q".repeat(40));
-    let mut reply = Reply::begin_events(&[text.clone()]).then(Step::Wait(permits.clone()));
+    let mut reply =
+        Reply::begin_events(std::slice::from_ref(&text)).then(Step::Wait(permits.clone()));
     reply.0.extend((0..50).map(|_| Step::Chunk(text.clone().into_bytes())));
     let gateway = with(&Ai::answering(reply.then(Step::Hang)).await, &tables(""), 100).await;
     let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();

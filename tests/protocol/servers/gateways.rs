@@ -45,7 +45,7 @@ fn look(variant: &Variant, state: &mut State, gateway: usize) {
     let (epoch, is_reached) = (state.epoch, state.is_reached_by_another(gateway));
     let is_replica = server.is_up && !server.is_master;
     let one = &mut state.gateways[gateway];
-    if here.is_none() && !(is_replica && !variant.keeps_epoch_on_replica) {
+    if here.is_none() && (variant.keeps_epoch_on_replica || !is_replica) {
         if is_replica {
             one.lost = 0;
         } else if one.lost != epoch {

@@ -35,7 +35,7 @@ fn a_failover_and_a_demoted_master_leave_one_epoch() {
 #[test]
 fn a_master_that_is_demoted_and_promoted_back_is_followed() {
     let faults = Faults { promotions: 2, demotions: 1, ..NONE };
-    assert_clean(Variant { faults, ..CHOSEN }, 2_000, &[BOTH_SERVE, SECOND_RECOVERY]);
+    assert_clean(Variant { faults, ..CHOSEN }, 1_800, &[BOTH_SERVE, SECOND_RECOVERY]);
 }
 
 #[test]

@@ -72,6 +72,7 @@
 //! | a stream blames the account for the gateway's own ledger | `cluster metered::a_stream_whose_hold_was_lost_ends_with_our_failure_and_pays_for_what_it_delivered` |
 //! | a call is charged and its answer is not kept | `proxy retries::crash::a_call_is_charged_once_its_answer_is_stored_and_not_before` |
 //! | the embedded ledger's file is slow, locked or fails during a write while calls go on | `ledger beside` |
+//! | a gateway that comes back from a pause spends from a Redis that the others have left | `cluster redis_loss::relaxed::a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -47,7 +47,7 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 test-quick: setup-quick ## Unit tests, the embedded ledger and the proxy (first build: 6 min; then 1.5 min)
 	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc))) \
 		--lib --test ledger --test proxy -E 'not (binary(ledger) and test(/redis|cluster|without_postgres|layouts/))'
-test: setup-test fmt-check clippy shellcheck luacheck deny docs test-beside test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 11 min)
+test: setup-test fmt-check clippy shellcheck luacheck deny docs test-beside test-rust ## Every check and every test, as CI runs them (first build: 15 min; then 14 min)
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
 
 .PHONY: lint
@@ -85,7 +85,7 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
 .PHONY: test-rust test-orders test-screens test-doc test-sdk test-litellm stripe-venv screens-node
-test-rust: stripe-venv screens-node ## The Rust tests alone (10 min)
+test-rust: stripe-venv screens-node ## The Rust tests alone (12 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
 		scripts/test-env.sh cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((5 * $$(nproc) + 1))
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)

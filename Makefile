@@ -71,7 +71,7 @@ deny: ## Licences, sources and advisories of the dependencies (closed network: F
 docs: ## Build the API documentation, warnings denied (20 s)
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# They mostly wait: for streams, for the compiler. The output of each is shown when it has ended.
+# These tests mostly wait, for streams and for the compiler. The output of each is shown when it has ended.
 .PHONY: test-beside
 test-beside: ## All tests but those in Rust: web, rules, deploy, doc and sdk, side by side (30 s)
 	$(MAKE) --jobs=5 --output-sync=target BESIDE=1 test-web test-rules test-deploy test-doc test-sdk

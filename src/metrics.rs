@@ -281,7 +281,7 @@ fn show_only<const N: usize>(
             };
             let labels = names.map(label);
             if !values.contains_key(&labels) {
-                // It fails only if the series is gone already.
+                // The removal fails only if the series is gone already.
                 let _ = gauges.remove_label_values(&labels.each_ref().map(String::as_str));
             }
         }

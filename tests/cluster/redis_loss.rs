@@ -125,7 +125,7 @@ async fn a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has(durabil
     cluster.members[0].to_postgres.mend();
     let leases = "SELECT count(*) FROM farebox.gateways WHERE lease_until > now()";
     assert!(eventually(async || cluster.sql(leases) == "2").await, "it has no lease again");
-    // Its lease is new, and the old master still runs the scripts of the epoch that has ended.
+    // The gateway's lease is new, and the old master still runs the scripts of the epoch that has ended.
     serves_nothing_on_the_old_master(&cluster).await;
     cluster.lead_to(replica);
     load.serves_within(BACK_WITHIN).await;

@@ -235,7 +235,7 @@ async fn a_write_in_doubt_is_settled_by_the_file_and_loses_nothing_that_came_aft
     }
 }
 
-/// What the failed write of the capture of `job` would have written.
+/// The rows that the failed write of the capture of `job` would have written.
 const LANDS: &str = "INSERT INTO entries (account, seq, operation, kind, amount, balance_after, route, \
      created_at) VALUES ('alice', 2, 'capture:job', 'capture', -4000000, 996000000, '/jobs', 1); \
      UPDATE accounts SET balance = 996000000, seq = 2 WHERE id = 'alice'; \

@@ -41,7 +41,7 @@ pub fn begin(variant: &Variant, mut state: State, hold: usize) -> Option<State> 
     if variant.append == Append::Never {
         return None;
     }
-    // It tries to take the lock and does not wait for it.
+    // The append tries to take the lock and does not wait for it.
     let is_refused = variant.append == Append::LockThenLook && has_lock(&state);
     let was_open = state.postgres.is_open(place.epoch);
     state.holds[hold] = if is_refused { Hold::Failed } else { Hold::Appending { place, was_open } };

@@ -47,7 +47,7 @@ pub fn begin(variant: &Variant, mut state: State) -> Option<State> {
     if variant.reads_after_lock { lock(variant, state) } else { Some(state) }
 }
 
-/// It has the lock: no append is under way that has it too.
+/// The recovery takes the lock once no append has it.
 pub fn lock(variant: &Variant, mut state: State) -> Option<State> {
     let Some(Recovery::Waits(seen)) = state.recovery else { return None };
     let is_shared = variant.append == Append::LockThenLook
@@ -59,7 +59,7 @@ pub fn lock(variant: &Variant, mut state: State) -> Option<State> {
     Some(state)
 }
 
-/// It reads the appends and the stream, and begins the next epoch in Redis.
+/// The recovery reads the appends and the stream, and begins the next epoch in Redis.
 pub fn open(variant: &Variant, mut state: State) -> Option<State> {
     let Some(Recovery::Locked(seen)) = state.recovery else { return None };
     let replayed = replayed(variant, &state, seen.unwrap_or(state.postgres.appends));

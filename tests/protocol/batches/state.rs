@@ -24,13 +24,13 @@ pub enum Hold {
     Decided(Place),
     /// Postgres appends its batch, and has looked whether the epoch is open.
     Appending { place: Place, was_open: bool },
-    /// Its caller was answered 200 under this place.
+    /// The hold's caller was answered 200 under this place.
     Answered(Place),
-    /// Its caller was answered 503, and may ask again.
+    /// The hold's caller was answered 503, and may ask again.
     Unsure,
     /// Redis has said that it had decided the hold before, when this was the newest batch.
     Repeated(Place),
-    /// Its caller was answered 503 for good.
+    /// The hold's caller was answered 503 for good.
     Failed,
 }
 
@@ -89,11 +89,11 @@ pub struct Postgres {
 /// The transaction of a recovery, which has the shard's row locked.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Recovery {
-    /// It waits for the lock of the appends. A statement that reads them too has this snapshot of them.
+    /// The recovery waits for the lock of the appends. A statement that reads them too has this snapshot of them.
     Waits(Places),
-    /// It has the lock. If the statement that waited has read the appends, these are what it has seen.
+    /// The recovery has the lock, and the appends that the waiting statement has read, if it reads them.
     Locked(Option<Places>),
-    /// It has begun the next epoch in Redis, and is about to commit it with these batches.
+    /// The recovery has begun the next epoch in Redis, and is about to commit it with these batches.
     Opened { number: u8, replayed: Places },
 }
 

@@ -59,7 +59,7 @@ pub fn read(variant: &Variant, mut state: State, gateway: usize) -> Option<State
     Some(state)
 }
 
-/// Its transaction locks the shard's row, and writes what continues the checkpoint.
+/// The syncer's transaction locks the shard's row, and writes the batches that continue the checkpoint.
 pub fn write(variant: &Variant, mut state: State, gateway: usize) -> Option<State> {
     if state.recovery.is_some() {
         return None;

@@ -80,7 +80,7 @@ fn a_recovery_that_reads_the_appends_in_the_statement_that_waits_misses_one() {
     assert_broken(variant, RECOVERED);
 }
 
-/// Nobody has appended it, and a loss of Redis would lose it.
+/// The operation's first batch was not appended, so a loss of Redis would lose it.
 #[test]
 fn a_repeated_operation_that_is_answered_at_once_is_not_on_disk() {
     let faults = Faults { losses: 1, ..NONE };
@@ -157,7 +157,7 @@ fn older_data_in_the_same_redis_lose_a_hold_where_the_watermark_is_not_heeded() 
     assert_broken(variant, ON_DISK);
 }
 
-/// It would be told "folded" for a number that Postgres has of another batch.
+/// Postgres would answer "folded" for the number of another batch.
 #[test]
 fn a_gateway_that_joins_without_the_watermark_has_a_hold_answered_that_is_nowhere() {
     let faults = Faults { restarts: 1, ..REDIS_GOES_BACK };

@@ -2,8 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# The order of a target's steps is meant: cheap checks first, the tests last.
+# The order of a target's steps is meant: cheap checks first, the tests last. `test-beside` alone runs steps at once.
+ifdef BESIDE
+# Cargo would look for make's job server, which make opens only to makes.
+unexport MAKEFLAGS
+else
 .NOTPARALLEL:
+endif
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SDK_VENV := $(TARGET_DIR)/sdk-venv
@@ -42,7 +47,7 @@ run-cluster: setup-cluster ## Two gateways on one ledger: a private Redis and Po
 test-quick: setup-quick ## Unit tests, the embedded ledger and the proxy (first build: 6 min; then 1.5 min)
 	cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc))) \
 		--lib --test ledger --test proxy -E 'not (binary(ledger) and test(/redis|cluster|without_postgres|layouts/))'
-test: setup-test fmt-check clippy shellcheck luacheck deny docs test-web test-rules test-deploy test-doc test-sdk test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 19 min)
+test: setup-test fmt-check clippy shellcheck luacheck deny docs test-beside test-rust ## Every check and every test, as CI runs them (first build: 10 min; then 11 min)
 	@if [ -e $(TARGET_DIR)/advisories-not-checked ]; then cat $(TARGET_DIR)/advisories-not-checked; fi >&2
 
 .PHONY: lint
@@ -66,6 +71,11 @@ deny: ## Licences, sources and advisories of the dependencies (closed network: F
 docs: ## Build the API documentation, warnings denied (20 s)
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+# They mostly wait: for streams, for the compiler. The output of each is shown when it has ended.
+.PHONY: test-beside
+test-beside: ## All tests but those in Rust: web, rules, deploy, doc and sdk, side by side (30 s)
+	$(MAKE) --jobs=5 --output-sync=target BESIDE=1 test-web test-rules test-deploy test-doc test-sdk
+
 .PHONY: test-rules test-deploy
 test-rules: ## Prometheus' rules and alerts, against what gateways would show (5 s)
 	cd deploy/prometheus && $(abspath $(PROMTOOL)) check config prometheus.yml
@@ -75,9 +85,9 @@ test-deploy: $(DEPLOY_VENV)/installed ## Compose, Kubernetes, dashboard and runb
 	FAREBOX_BIN=$(TARGET_DIR)/debug/farebox PROMTOOL=$(PROMTOOL) $(DEPLOY_VENV)/bin/python tests/deploy/test_deploy.py
 
 .PHONY: test-rust test-orders test-screens test-doc test-sdk test-litellm stripe-venv screens-node
-test-rust: stripe-venv screens-node ## The Rust tests alone (16 min)
+test-rust: stripe-venv screens-node ## The Rust tests alone (10 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_SCREENS_NODE=$(abspath $(SCREENS_NODE)) \
-		scripts/test-env.sh cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((3 * $$(nproc) + 1))
+		scripts/test-env.sh cargo nextest run --locked --profile $(NEXTEST_PROFILE) --test-threads $$((5 * $$(nproc) + 1))
 test-orders: stripe-venv ## Stripe's events in many random orders with crashes between (30 min)
 	FAREBOX_STRIPE_PYTHON=$(abspath $(STRIPE_VENV))/bin/python FAREBOX_ROUNDS=$(or $(FAREBOX_ROUNDS),60) \
 		cargo nextest run --locked --profile long --test buying -E 'test(orders::)'

@@ -1,7 +1,8 @@
 //! The upstream behind the proxies of `make bench`. Every request is answered with the same small JSON; a path
 //! that ends in `/big` with a megabyte, and one that ends in `/stream` with [`EVENTS`] server-sent events,
 //! [`PAUSE`] apart, each of which is the time at which it was sent. On a path that ends in `/chat-stream` they are chunks
-//! of a chat completion that say the time, and its usage comes after them.
+//! of a chat completion that say the time, and its usage comes after them. On a path that ends in `/chat-flood` there are
+//! [`FLOOD`] such chunks without a pause between them. They have [`MARK`] once each in place of the time.
 //!
 //! The upstream must cost as little as possible, for it shares a core with the load generator: one thread,
 //! one `read` and one `write` a request. It speaks as much HTTP/1.1 as a proxy sends: keep-alive,
@@ -28,6 +29,10 @@ const CHUNK: &str = r#"{"id":"chatcmpl-bench0123456789","object":"chat.completio
 /// The usage at the end of a chat.
 const USAGE: &str = r#"{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}"#;
 
+/// The head of a stream.
+const STREAM_HEAD: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+
 /// The length of the large answer.
 const BIG: usize = 1024 * 1024;
 
@@ -36,6 +41,16 @@ const EVENTS: usize = 100;
 
 /// The time between two events.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// The chunks of a flood.
+const FLOOD: usize = 1000;
+
+/// The chunks of a flood that are written at a time. With fewer of them, the core that the upstream shares with the load
+/// generator is full before that of a gateway.
+const BURST: usize = 25;
+
+/// A byte that is once in each chunk of a flood, and nowhere else in its answer.
+const MARK: char = '~';
 
 /// No proxy of the bench sends a longer head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -71,6 +86,8 @@ async fn accept(listener: TcpListener, answers: Rc<Answers>) -> Result<(), Box<d
 struct Answers {
     small: Vec<u8>,
     big: Vec<u8>,
+    /// Chunks of a flood that are written together.
+    burst: Vec<u8>,
 }
 
 impl Answers {
@@ -82,7 +99,9 @@ impl Answers {
             );
             [head.as_bytes(), body].concat()
         };
-        Self { small: of(BODY.as_bytes()), big: of(&[b'x'; BIG]) }
+        let event = chat_event(&format!(" credit{MARK}"));
+        let burst = chunk(&event).repeat(BURST).into_bytes();
+        Self { small: of(BODY.as_bytes()), big: of(&[b'x'; BIG]), burst }
     }
 }
 
@@ -104,6 +123,7 @@ async fn serve(stream: &TcpStream, answers: &Answers) -> io::Result<()> {
                 Asked::Big => write_all(stream, &answers.big).await?,
                 Asked::Stream => send_events(stream, false).await?,
                 Asked::ChatStream => send_events(stream, true).await?,
+                Asked::ChatFlood => send_flood(stream, &answers.burst).await?,
             }
         }
         if unread.len() > MAX_HEAD {
@@ -119,6 +139,7 @@ enum Asked {
     Big,
     Stream,
     ChatStream,
+    ChatFlood,
 }
 
 impl Asked {
@@ -128,6 +149,7 @@ impl Asked {
             path if path.ends_with(b"/big") => Self::Big,
             path if path.ends_with(b"/stream") => Self::Stream,
             path if path.ends_with(b"/chat-stream") => Self::ChatStream,
+            path if path.ends_with(b"/chat-flood") => Self::ChatFlood,
             _ => Self::Small,
         }
     }
@@ -135,27 +157,42 @@ impl Asked {
 
 /// Sends the events of a stream, each in a chunk and a write of its own.
 async fn send_events(stream: &TcpStream, is_chat: bool) -> io::Result<()> {
-    let head =
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    write_all(stream, head.as_bytes()).await?;
+    write_all(stream, STREAM_HEAD).await?;
     for _ in 0..EVENTS {
         tokio::time::sleep(PAUSE).await;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(io::Error::other)?;
         let micros = now.as_micros();
-        let event = if is_chat {
-            format!(
-                "data: {CHUNK}\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{micros}\"}},\"logprobs\":null,\"finish_reason\":null}}],\"usage\":null}}\n\n"
-            )
-        } else {
-            format!("data: {micros}\n\n")
-        };
+        let event =
+            if is_chat { chat_event(&micros.to_string()) } else { format!("data: {micros}\n\n") };
         write_all(stream, chunk(&event).as_bytes()).await?;
     }
     if is_chat {
-        let usage = format!("data: {CHUNK}\"choices\":[],\"usage\":{USAGE}}}\n\ndata: [DONE]\n\n");
-        write_all(stream, chunk(&usage).as_bytes()).await?;
+        write_all(stream, chunk(&usage_events()).as_bytes()).await?;
     }
     write_all(stream, b"0\r\n\r\n").await
+}
+
+/// Sends the chunks of a chat as fast as they are taken, and lets the other connections have their turn after each burst.
+async fn send_flood(stream: &TcpStream, burst: &[u8]) -> io::Result<()> {
+    write_all(stream, STREAM_HEAD).await?;
+    for _ in 0..FLOOD / BURST {
+        write_all(stream, burst).await?;
+        tokio::task::yield_now().await;
+    }
+    let end = chunk(&usage_events()) + "0\r\n\r\n";
+    write_all(stream, end.as_bytes()).await
+}
+
+/// A chunk of a chat with this text.
+fn chat_event(text: &str) -> String {
+    format!(
+        "data: {CHUNK}\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"logprobs\":null,\"finish_reason\":null}}],\"usage\":null}}\n\n"
+    )
+}
+
+/// The usage at the end of a chat, and its last event.
+fn usage_events() -> String {
+    format!("data: {CHUNK}\"choices\":[],\"usage\":{USAGE}}}\n\ndata: [DONE]\n\n")
 }
 
 /// A chunk of an answer, framed.

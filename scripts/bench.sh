@@ -31,7 +31,7 @@
 #   scripts/bench.sh                        the whole table
 #   scripts/bench.sh --only bare,strict     fewer systems (bare is always the base of the ratios)
 #   scripts/bench.sh --rows calls,streams   fewer tables (calls,one,many,streams,bodies,http2,idle,metered)
-#   scripts/bench.sh --rows metered         the cost of a price by usage alone (4 min)
+#   scripts/bench.sh --rows metered         the cost of a price by usage alone (6 min)
 #   scripts/bench.sh --profile strict       one system under perf: where its core's time goes
 #   scripts/bench.sh --count bare,strict    system calls and instructions a request, which a busy machine does not change
 #

@@ -45,6 +45,9 @@ impl Credits {
     /// No credits.
     pub const ZERO: Self = Self(0);
 
+    /// The largest amount.
+    pub const MAX: Self = Self(MAX_MICROS);
+
     /// An amount in micro-credits; `None` above [`MAX_MICROS`].
     pub const fn from_micros(micros: u64) -> Option<Self> {
         if micros <= MAX_MICROS { Some(Self(micros)) } else { None }

@@ -1,5 +1,8 @@
 //! Every metric, declared once. Metrics about credits count whole credits. No account is ever a label.
 
+use std::collections::BTreeMap;
+
+use prometheus::core::Collector as _;
 use prometheus::{
     CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter,
     IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -159,6 +162,9 @@ metrics! {
         "Attempts to get an answer from an upstream, by outcome", &["upstream", "outcome"]);
     ready: IntGauge("farebox_ready", "1 while the gateway wants new calls");
     calls_in_flight: IntGauge("farebox_calls_in_flight", "Calls being served");
+    tls_files_unusable: IntGauge(
+        "farebox_tls_files_unusable",
+        "1 while the changed TLS files cannot be used, so that the earlier certificate stays in use");
     connections: IntGauge("farebox_connections", "Open connections on the public listener");
     admin_wrong_tokens: IntCounter(
         "farebox_admin_wrong_tokens_total", "Requests to the admin listener with a wrong token");
@@ -234,6 +240,18 @@ impl Metrics {
         self.overrun_credits.with_label_values(&[route]);
     }
 
+    /// Sets the costs of routes, each under its route and currency, and removes all others. A scrape
+    /// meanwhile finds no series missing that was there before and stays.
+    pub fn show_route_costs(&self, costs: &BTreeMap<[String; 2], f64>) {
+        show_only(&self.route_cost_minor, ["route", "currency"], costs);
+    }
+
+    /// Sets the price of a credit under its currency, and removes all others, as
+    /// [`Self::show_route_costs`] does.
+    pub fn show_credit_price(&self, price: &BTreeMap<[String; 1], f64>) {
+        show_only(&self.credit_price_minor, ["currency"], price);
+    }
+
     /// The metrics in Prometheus's text format.
     ///
     /// # Errors
@@ -245,9 +263,75 @@ impl Metrics {
     }
 }
 
+/// Sets the series of `gauges` to these values by their labels, and removes every other series.
+fn show_only<const N: usize>(
+    gauges: &GaugeVec,
+    names: [&str; N],
+    values: &BTreeMap<[String; N], f64>,
+) {
+    for (labels, value) in values {
+        gauges.with_label_values(&labels.each_ref().map(String::as_str)).set(*value);
+    }
+    for family in gauges.collect() {
+        for series in family.get_metric() {
+            let label = |name: &str| {
+                let labels = series.get_label().iter();
+                let mut values = labels.filter(|label| label.name() == name);
+                values.next().map(|label| label.value().to_owned()).unwrap_or_default()
+            };
+            let labels = names.map(label);
+            if !values.contains_key(&labels) {
+                // It fails only if the series is gone already.
+                let _ = gauges.remove_label_values(&labels.each_ref().map(String::as_str));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn costs_that_stay_are_there_at_every_scrape_while_prices_change() {
+        let metrics = Metrics::new().unwrap();
+        let costs = |routes: &[(&str, f64)]| -> BTreeMap<[String; 2], f64> {
+            let costs = routes.iter().map(|(route, cost)| (*route, *cost));
+            costs.map(|(route, cost)| ([route.to_owned(), "eur".to_owned()], cost)).collect()
+        };
+        let mut tables = [costs(&[("/z", 4.0), ("/b", 1.0)]), costs(&[("/z", 5.0), ("/c", 1.0)])];
+        // Many series, so that a scrape falls between two of them.
+        for table in &mut tables {
+            table.extend((0..300).map(|n| ([format!("/m{n}"), "eur".to_owned()], 1.0)));
+        }
+        metrics.show_route_costs(&tables[0]);
+        let scraped = metrics.clone();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let scrapes = scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let text = scraped.render().unwrap();
+                    let cost = "farebox_route_cost_minor{currency=\"eur\",route=\"/z\"}";
+                    assert!(text.contains(cost), "{text}");
+                }
+            });
+            for turn in 0..1000 {
+                metrics.show_route_costs(&tables[turn % 2]);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            scrapes.join().unwrap();
+        });
+        metrics.show_route_costs(&costs(&[("/z", 5.0), ("/c", 1.0)]));
+        let text = metrics.render().unwrap();
+        let costs = text.lines().filter(|line| line.starts_with("farebox_route_cost_minor{"));
+        let costs: Vec<_> = costs.map(|line| line.split("route=").nth(1).unwrap()).collect();
+        assert_eq!(costs, ["\"/c\"} 1", "\"/z\"} 5"], "what left the table is gone");
+        metrics.show_credit_price(&BTreeMap::from([(["eur".to_owned()], 19.0)]));
+        metrics.show_credit_price(&BTreeMap::from([(["usd".to_owned()], 21.0)]));
+        let text = metrics.render().unwrap();
+        let prices = text.lines().filter(|line| line.starts_with("farebox_credit_price_minor{"));
+        assert_eq!(prices.collect::<Vec<_>>(), ["farebox_credit_price_minor{currency=\"usd\"} 21"]);
+    }
 
     #[test]
     fn every_metric_has_a_name_of_its_own_and_no_account_label() {

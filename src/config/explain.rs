@@ -41,6 +41,10 @@ pub(crate) fn explain(error: &str, key: &str, found: &DeValue<'_>) -> Explained 
     } else if about.starts_with("invalid type") || about.starts_with("invalid length") {
         let wanted = wanted(expected);
         let hint = match found {
+            // A list of tables below another list is shorter within brackets.
+            DeValue::Table(_) if wanted == "a list" && key.contains('[') => {
+                format!("put it in brackets: {name} = [{{ … }}]")
+            }
             DeValue::Table(_) if wanted == "a list" => format!("start each with [[{key}]]"),
             _ => example(wanted, key),
         };
@@ -138,8 +142,29 @@ fn example(wanted: &str, key: &str) -> String {
     }
 }
 
-/// The hint for the unknown `name`: the nearest of `known`, or all of them after `intro`.
+/// The names that other tools and price lists have for our keys.
+const OTHER_NAMES: [(&str, &str); 11] = [
+    ("name", "match"),
+    ("model", "match"),
+    ("id", "match"),
+    ("prompt", "input"),
+    ("completion", "output"),
+    ("cache_read", "cached_input"),
+    ("input_cache_read", "cached_input"),
+    ("input_cost_per_token", "input"),
+    ("output_cost_per_token", "output"),
+    ("cache_read_input_token_cost", "cached_input"),
+    ("cache_creation_input_token_cost", "cache_write"),
+];
+
+/// The hint for the unknown `name`: our name of it, the nearest of `known`, or all of them after
+/// `intro`.
 pub(crate) fn suggest(name: &str, known: &[&str], intro: &str) -> String {
+    let ours = OTHER_NAMES.iter().find(|(other, ours)| *other == name && known.contains(ours));
+    if let Some((other, ours)) = ours {
+        let unit = if other.contains("token") { " Its price is for a million" } else { "" };
+        return format!("did you mean `{ours}`?{unit}");
+    }
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {

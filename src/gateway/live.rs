@@ -1,5 +1,6 @@
 //! The part of a gateway that a reload replaces: prices, packs and upstreams.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::app::Catalogue;
@@ -7,7 +8,9 @@ use crate::gateway::config::Config;
 use crate::gateway::error::StartError;
 use crate::metrics::Metrics;
 use crate::price::metered::{Models, Rates};
-use crate::price::{PackConfig, PriceTable, PricesVersion, credit_price, list_packs, list_prices};
+use crate::price::{
+    Currency, PackConfig, PriceTable, PricesVersion, credit_price, list_packs, list_prices,
+};
 use crate::proxy::{Live, Resolver, Upstream, UpstreamConfig};
 
 /// Builds the price table and the upstreams of a config, and creates their metrics.
@@ -59,18 +62,17 @@ pub(super) fn catalogue(
 /// Sets the metrics of costs and of the credit price, and removes those of earlier prices. Rules
 /// for different methods of one path share a label, which has the highest of their costs.
 fn show_margins(prices: &PriceTable, packs: &[PackConfig], metrics: &Metrics) {
-    metrics.route_cost_minor.reset();
+    let code = |currency: Currency| currency.code().to_ascii_lowercase();
+    let mut costs = BTreeMap::new();
     for route in prices.routes() {
         if let Some(cost) = route.cost {
-            let labels = [route.label(), &cost.currency().code().to_ascii_lowercase()];
-            let shown = metrics.route_cost_minor.with_label_values(&labels);
-            shown.set(shown.get().max(cost.as_minor_metric()));
+            let labels = [route.label().to_owned(), code(cost.currency())];
+            let shown: &mut f64 = costs.entry(labels).or_default();
+            *shown = shown.max(cost.as_minor_metric());
         }
     }
-    metrics.credit_price_minor.reset();
-    if let Some(price) = credit_price(packs) {
-        let currency = price.currency().code().to_ascii_lowercase();
-        let shown = metrics.credit_price_minor.with_label_values(&[&currency]);
-        shown.set(price.as_minor_metric());
-    }
+    metrics.show_route_costs(&costs);
+    let price = credit_price(packs);
+    let price = price.map(|price| ([code(price.currency())], price.as_minor_metric()));
+    metrics.show_credit_price(&price.into_iter().collect());
 }

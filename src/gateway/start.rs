@@ -336,6 +336,9 @@ fn spawn_background(
         background.spawn(background::until(stopping(), async move { sales.run().await }));
     }
     if let Some(tls) = tls {
-        background.spawn(background::until(stopping(), tls.watch()));
+        background.spawn(background::until(
+            stopping(),
+            tls.watch(app.metrics.tls_files_unusable.clone()),
+        ));
     }
 }

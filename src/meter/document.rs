@@ -56,6 +56,19 @@ pub trait Meter: Sink<Stop = Infallible> {
     /// Ends a document that was cut off or is not JSON. Nothing in it counts.
     fn dropped(&mut self);
 
+    /// The position at which the first text that is delivered begins in the document, in bytes.
+    /// `None` if there is no text so far, or if the meter cannot mark its state.
+    fn text_begins(&self) -> Option<usize> {
+        None
+    }
+
+    /// Marks the state that the document has here, before its text.
+    fn mark(&mut self) {}
+
+    /// Goes on from the mark, at the start of a document that begins with the same bytes as the
+    /// document that was marked.
+    fn go_to_mark(&mut self) {}
+
     /// Ends the stream in the regular way. Its usage no longer changes.
     fn finished(&mut self);
 

@@ -15,6 +15,7 @@
 
 mod answer;
 mod anthropic;
+mod beginning;
 mod counts;
 mod decode;
 mod document;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use pingora_core::listeners::tls::{Acceptor, TlsSettings};
+use prometheus::IntGauge;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -67,26 +68,42 @@ impl TlsFiles {
         Ok(Arc::new(Self { config: config.clone(), current }))
     }
 
-    /// Loads the files again whenever they change. If the new files cannot be used, this is logged,
-    /// and the earlier certificate stays in use. Runs until the future is dropped.
-    pub async fn watch(self: Arc<Self>) {
+    /// Loads the files again whenever they change. If the new files cannot be used, `unusable` is set
+    /// to 1, each such state of the files is logged once, and the earlier certificate stays in use.
+    /// Runs until the future is dropped.
+    pub async fn watch(self: Arc<Self>, unusable: IntGauge) {
         let mut seen = self.modified();
+        // The state of the files, and the error, that were logged last.
+        let mut told = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let modified = self.modified();
-            if modified == seen {
-                continue;
-            }
-            match read(&self.config) {
-                Ok(key) => {
-                    self.current.store(Arc::new(key));
-                    seen = modified;
-                    tracing::info!("took up the new TLS certificate");
+            if modified != seen {
+                match read(&self.config) {
+                    Ok(key) => {
+                        self.current.store(Arc::new(key));
+                        seen = modified;
+                        tracing::info!("took up the new TLS certificate");
+                    }
+                    // Perhaps only one of the two files was replaced so far; the next check tries
+                    // again.
+                    Err(error) => {
+                        unusable.set(1);
+                        let state = Some((modified, error.to_string()));
+                        if told != state {
+                            tracing::warn!(
+                                %error,
+                                "the TLS files changed and cannot be used; the earlier certificate \
+                                 stays in use until they are mended"
+                            );
+                            told = state;
+                        }
+                        continue;
+                    }
                 }
-                // Perhaps only one of the two files was replaced so far; the next check tries
-                // again.
-                Err(error) => tracing::warn!(%error, "the TLS files changed and cannot be used"),
             }
+            unusable.set(0);
+            told = None;
         }
     }
 

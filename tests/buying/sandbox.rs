@@ -3,7 +3,7 @@
 use reqwest::Url;
 use serde_json::Value;
 
-use crate::http::Answer;
+use crate::http::{Answer, plain_client};
 use crate::process::{Process, command, config_on_ports, free_port};
 use crate::shop::ends;
 use crate::support::{Upstream, eventually, token};
@@ -220,8 +220,8 @@ async fn a_gateway_sells_on_the_sandbox_s_page_until_it_has_a_stripe_account() {
     let policy = page.header("content-security-policy");
     assert!(policy.contains("form-action 'self' https://app.example.com;"), "{policy}");
     let (action, _, _) = form(&page.text, &address.parse().unwrap());
-    let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    let paid = stay.no_proxy().build().unwrap().post(action).send().await.unwrap();
+    let stay = plain_client().redirect(reqwest::redirect::Policy::none());
+    let paid = stay.build().unwrap().post(action).send().await.unwrap();
     assert_eq!(paid.headers()["location"], "https://app.example.com/thanks");
     let has_credits = eventually(async || gateway.account("alice").await["balance"] == 100);
     assert!(has_credits.await);
@@ -295,8 +295,8 @@ async fn the_sandbox_s_page_shows_the_seller_and_speaks_the_buyer_s_language() {
     }
     // The page after the checkout is in the buyer's language as well.
     let (action, _, _) = form(&page(&address, "fr").await.text, &address.parse().unwrap());
-    let stay = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    stay.no_proxy().build().unwrap().post(action).send().await.unwrap();
+    let stay = plain_client().redirect(reqwest::redirect::Policy::none());
+    stay.build().unwrap().post(action).send().await.unwrap();
     assert!(
         page(&address, "fr").await.text.contains("<b>0,5</b> crédit a été ajouté à <b>alice</b>")
     );

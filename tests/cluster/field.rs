@@ -7,6 +7,7 @@ use crate::check::Excuse;
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, PRICE, ROUTE, in_both_modes};
 use crate::load::Shape;
 use crate::support::eventually;
+use crate::support::http::plain_client;
 use crate::support::token;
 
 in_both_modes!(
@@ -32,7 +33,7 @@ async fn redis_and_postgres_do_not_drift_apart(durability: Durability) {
 async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
     cluster.grant("erin", 100, "gift-erin").await;
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(60));
+    let client = plain_client().timeout(Duration::from_millis(60));
     let client = client.build().unwrap();
     for round in 0..10 {
         let url = cluster.gateway(round % 2).url(ROUTE);
@@ -56,7 +57,7 @@ async fn reservations_of_clients_that_leave_do_not_leak(durability: Durability) 
 
 async fn spending_neither_deadlocks_nor_exhausts_the_database(durability: Durability) {
     let mut cluster = Cluster::start(durability, 3).await;
-    let load = cluster.load_of(&Shape { clients: 96, delay_ms: 5, ..Shape::default() });
+    let load = cluster.load_of(&Shape { clients: 96, delay_ms: 5, ..Shape::dense() });
     load.serves_within(BACK_WITHIN).await;
     let count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
     let mut most = 0;
@@ -82,7 +83,7 @@ async fn what_redis_keeps_does_not_grow_with_the_calls(durability: Durability) {
     load.serves_within(BACK_WITHIN).await;
     let mut calls = load.stop().await;
     while calls.len() < 2_000 {
-        let load = cluster.load_of(&Shape { clients: 48, delay_ms: 0, ..Shape::default() });
+        let load = cluster.load_of(&Shape { clients: 48, delay_ms: 0, ..Shape::dense() });
         cluster.some_time(1000, 1001).await;
         calls.extend(load.stop().await);
     }

@@ -24,7 +24,7 @@ const UNSYNCED: Duration = Duration::from_secs(1);
 
 /// The longest time until a lost gateway is given up: a lease, the grace beyond it, and the
 /// interval at which another gateway looks.
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
+pub const GIVEN_UP_WITHIN: Duration = Duration::from_secs(40);
 
 /// The time within which the other gateways serve again after one is gone.
 const GO_ON_WITHIN: Duration = Duration::from_secs(5);

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::{ACCOUNTS, ROUTE};
 use crate::metered::{StreamEnd, Used};
+use crate::support::http::plain_client;
 use crate::support::metered::CHAT;
 use crate::support::random::Random;
 use crate::support::token;
@@ -49,6 +50,8 @@ pub struct Shape {
     pub clients: usize,
     /// The longest time, in milliseconds, that the upstream takes for an answer.
     pub delay_ms: u64,
+    /// The longest time, in milliseconds, that a client waits before its next call.
+    pub pause_ms: u64,
     /// A connection for each call, so that none is closed under a call that was already sent.
     pub fresh_connections: bool,
     /// Half of the calls are priced by usage, and half of these stream.
@@ -56,8 +59,22 @@ pub struct Shape {
 }
 
 impl Default for Shape {
+    /// Some hundred calls a second: at each moment calls are in every step of their way, and the machine has time for
+    /// the tests beside this one.
     fn default() -> Self {
-        Self { clients: 24, delay_ms: 20, fresh_connections: false, metered: false }
+        Self { clients: 24, delay_ms: 20, pause_ms: 80, fresh_connections: false, metered: false }
+    }
+}
+
+impl Shape {
+    /// One client for each account at each of two gateways, for tests that take long.
+    pub fn light() -> Self {
+        Self { clients: 8, ..Self::default() }
+    }
+
+    /// As many calls as the machine has time for.
+    pub fn dense() -> Self {
+        Self { pause_ms: 10, ..Self::default() }
     }
 }
 
@@ -85,7 +102,7 @@ impl Load {
         let stopped = Arc::default();
         let client = |number| {
             let gateway = gateway_of(number, gateways.len());
-            let mut client = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
+            let mut client = plain_client().timeout(PATIENCE);
             if shape.fresh_connections {
                 client = client.pool_max_idle_per_host(0);
             }
@@ -96,6 +113,7 @@ impl Load {
                 account: account_of(number, gateways.len()),
                 http: client.build().unwrap(),
                 delay_ms: shape.delay_ms,
+                pause_ms: shape.pause_ms,
                 metered: shape.metered,
                 random: random.fork(),
             };
@@ -191,6 +209,7 @@ struct Client {
     account: &'static str,
     http: reqwest::Client,
     delay_ms: u64,
+    pause_ms: u64,
     metered: bool,
     random: Random,
 }
@@ -202,7 +221,8 @@ impl Client {
             let paid = matches!(call.end, End::Paid | End::CutShort(_));
             calls.lock().unwrap().push(call);
             // A refused client does not hammer.
-            let pause = if paid { self.random.millis(0, 10) } else { Duration::from_millis(20) };
+            let least = if paid { 0 } else { 20 };
+            let pause = self.random.millis(least, least.max(self.pause_ms) + 1);
             tokio::time::sleep(pause).await;
         }
     }

@@ -2,11 +2,12 @@
 //! says, and the ledger that all gateways share is exact to the micro-credit.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Durability, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::kills::GIVEN_UP_WITHIN;
 use crate::load::{Call, End};
 use crate::support::ai::{chat, chat_events, chat_usage, event};
 use crate::support::metered::{CHAT, INPUT, OUTPUT};
@@ -285,6 +286,52 @@ async fn what_a_call_does_not_use_is_there_for_the_next_one(durability: Durabili
     let cut: Vec<Call> = cut.collect();
     assert!(!cut.is_empty(), "no stream ran dry");
     cluster.check(&cut).await;
+}
+
+/// A gateway stood still for so long that the others ended the hold of its stream. The account has credits, so only the
+/// gateway is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_whose_hold_was_lost_ends_with_our_failure_and_pays_for_what_it_delivered() {
+    let mut cluster = Cluster::start(Durability::Strict, 2).await;
+    cluster.grant("patient", 20, "patient").await;
+    // Parts of 20 tokens. The first hold covers 100 tokens, and grows once more than 50 are used.
+    let used = Used { prompt: INPUT_TOKENS, completion: 1000, chunks: 50, bytes: 40 };
+    let gateway = cluster.gateway(0);
+    let request = used.request(&gateway.client, &gateway.url(CHAT), "patient", None);
+    let mut answer = request.header("x-wait-after", 2).send().await.unwrap();
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    let mut text = String::new();
+    while text.matches('Q').count() < 80 {
+        text.push_str(&String::from_utf8_lossy(&answer.chunk().await.unwrap().unwrap()));
+    }
+    cluster.members[0].pause();
+    let limit = Instant::now() + GIVEN_UP_WITHIN;
+    while cluster.sql("SELECT count(*) FROM farebox.gateways") != "1" {
+        assert!(Instant::now() < limit, "nobody has given it up");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    cluster.members[0].resume();
+    let resumed = Instant::now();
+    while cluster.gateway(0).post("alice", ROUTE).await.status != 200 {
+        assert!(resumed.elapsed() < BACK_WITHIN, "{}", cluster.gateway(0).stderr());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    cluster.upstream.may_go_on.add_permits(1);
+    while let Ok(Some(part)) = answer.chunk().await {
+        text.push_str(&String::from_utf8_lossy(&part));
+    }
+    let StreamEnd::CutShort { text_bytes, why } = StreamEnd::of(&text) else {
+        panic!("{text}");
+    };
+    assert_eq!(why, "LEDGER_UNAVAILABLE", "{text}");
+    let cost = estimate(text_bytes);
+    let is_charged = async || {
+        let lines = cluster.gateway(1).transactions("patient").await;
+        let line = lines.iter().find(|line| line["request_id"] == *id);
+        line.is_some_and(|line| micros(&line["amount"]) == -cost)
+    };
+    assert!(crate::support::eventually(is_charged).await, "{cost}: {text}");
+    cluster.check(&[call(&id, End::CutShort(cost))]).await;
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability};
-use crate::load::{Call, End, Load};
+use crate::load::{Call, End, Load, Shape};
 use crate::support::servers::Redis;
 
 /// How long a store that comes back by itself is away.
@@ -95,13 +95,13 @@ async fn happen(fault: Fault, cluster: &mut Cluster, replica: Option<Redis>) {
     }
 }
 
-/// Measures one fault, under the usual load.
+/// Measures one fault, under so many calls that the first one after it comes at once.
 async fn measure(fault: Fault, cluster: &mut Cluster, calls: &mut Vec<Call>) -> Felt {
     // Recoveries that follow each other closely are slowed down, which is not what is measured.
     let rested =
         "UPDATE farebox.shards SET short_epochs = 0, opened_at = now() - interval '1 hour'";
     cluster.sql(rested);
-    let load: Load = cluster.load();
+    let load: Load = cluster.load_of(&Shape::dense());
     load.serves_within(BACK_WITHIN).await;
     let replica = match fault {
         Fault::RedisPromoted => Some(Redis::replica_of(cluster.redis.address())),

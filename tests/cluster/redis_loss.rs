@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::load::gateway_of;
+use crate::support::eventually;
 use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
 
 in_both_modes!(
@@ -121,17 +122,26 @@ async fn a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has(durabil
     cluster.members[1].to_redis.lead_to(replica.address());
     load.gateway_serves_within(1, 2, BACK_WITHIN).await;
     // The other's lease has run out: whatever it still did before, it does nothing now.
+    serves_nothing_on_the_old_master(&cluster).await;
+    cluster.members[0].to_postgres.mend();
+    let leases = "SELECT count(*) FROM farebox.gateways WHERE lease_until > now()";
+    assert!(eventually(async || cluster.sql(leases) == "2").await, "it has no lease again");
+    // Its lease is new, and the old master still runs the scripts of the epoch that has ended.
+    serves_nothing_on_the_old_master(&cluster).await;
+    cluster.lead_to(replica);
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}
+
+/// Expects that the first gateway forwards no call for a while.
+async fn serves_nothing_on_the_old_master(cluster: &Cluster) {
     let quiet = Instant::now();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let served = cluster.upstream.served();
     let mut later = served.iter().filter(|call| call.at > quiet);
     let by_the_old = later.find(|call| gateway_of(call.client, 2) == 0);
     assert!(by_the_old.is_none(), "{by_the_old:?}");
-    cluster.members[0].to_postgres.mend();
-    cluster.lead_to(replica);
-    load.serves_within(BACK_WITHIN).await;
-    let calls = load.stop().await;
-    cluster.check(&calls).await;
 }
 
 /// As with a machine that is put back to a snapshot: the process, its scripts and its replication id stay the same.

@@ -91,7 +91,7 @@ async fn a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not
         cluster.grant(account, 100, &format!("gift-{account}")).await;
         cluster.gateway(0).post(account, ROUTE).await.expect(200);
     }
-    let load = cluster.load();
+    let load = cluster.load_of(&Shape::light());
     for is_in_its_middle in [false, true] {
         load.serves_within(BACK_WITHIN).await;
         let are_hot =

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::cluster::{Cluster, Durability, PRICE, ROUTE, in_both_modes};
 use crate::metered::{StreamEnd, Used, micros};
+use crate::support::http::{Answer, plain_client};
 use crate::support::metered::CHAT;
 use crate::support::token;
 
@@ -36,7 +37,7 @@ struct Rush {
 async fn rush(cluster: &Cluster, rush: Rush) -> tokio::task::JoinSet<bool> {
     let gateways = cluster.members.iter().map(|member| member.process.public);
     let urls: Vec<String> = gateways.map(|public| format!("http://{public}{ROUTE}")).collect();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let bearer = token(ACCOUNT);
     let mut all = tokio::task::JoinSet::new();
     for number in 0..rush.clients {
@@ -96,6 +97,54 @@ async fn charges(cluster: &Cluster, gateway: usize) -> BTreeMap<usize, usize> {
         *charges.entry(call.client).or_default() += 1;
     }
     charges
+}
+
+/// Everything that Redis has, as text.
+const ALL_OF_REDIS: &str = "local all = {} \
+    local function add(value) \
+        if type(value) == 'table' then for _, one in ipairs(value) do add(one) end \
+        else all[#all + 1] = value end \
+    end \
+    for _, key in ipairs(redis.call('KEYS', '*')) do \
+        local kind = redis.call('TYPE', key).ok \
+        add(key) \
+        if kind == 'string' then add(redis.call('GET', key)) \
+        elseif kind == 'hash' then add(redis.call('HGETALL', key)) \
+        elseif kind == 'stream' then add(redis.call('XRANGE', key, '-', '+')) \
+        else add(kind) end \
+    end \
+    return table.concat(all, ' ')";
+
+/// Neither store has a part of the answer, of the request or of the key.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_store_has_a_part_of_an_answer_a_request_or_a_key_in_plain() {
+    const KEY: &str = "a-key-that-nobody-guesses";
+    let mut cluster = Cluster::start(Durability::Strict, 1).await;
+    cluster.grant(ACCOUNT, 1000, "gift-keyed").await;
+    let used = Used { prompt: 200, completion: 10, chunks: 0, bytes: 0 };
+    let gateway = cluster.gateway(0);
+    let ask = async || {
+        let request = used.request(&gateway.client, &gateway.url(CHAT), ACCOUNT, Some(10));
+        Answer::of(request.header("idempotency-key", KEY)).await
+    };
+    let first = ask().await;
+    assert!(first.text.contains("chat.completion") && first.status == 200, "{}", first.text);
+    let again = ask().await;
+    assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+    cluster.check(&[]).await;
+    let tables = "SELECT string_agg(relname, ' ') FROM pg_class c JOIN pg_namespace n \
+                  ON n.oid = c.relnamespace WHERE nspname = 'farebox' AND relkind = 'r'";
+    let mut stored = cluster.redis.ask(&["EVAL", ALL_OF_REDIS, "0"]);
+    for table in cluster.sql(tables).split(' ') {
+        let rows = format!("SELECT coalesce(string_agg(t::text, ' '), '') FROM farebox.{table} t");
+        stored.push_str(&cluster.sql(&rows));
+    }
+    let call = cluster.upstream.served().pop().unwrap().request_id;
+    assert!(stored.contains(&call), "the search reads what is stored");
+    for word in ["chat.completion", "prompt_tokens", "application/json", "messages", KEY] {
+        let hex: String = word.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!stored.contains(word) && !stored.contains(&hex), "{word} is in {stored}");
+    }
 }
 
 async fn a_thousand_clients_with_ten_keys_over_three_gateways_are_ten_calls(
@@ -199,7 +248,7 @@ async fn metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usa
     cluster.grant(ACCOUNT, 1000, "gift-keyed").await;
     let gateways = cluster.members.iter().map(|member| member.process.public);
     let urls: Vec<String> = gateways.map(|public| format!("http://{public}{CHAT}")).collect();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let (mut clients, mut begun) = (tokio::task::JoinSet::new(), 0);
     // The calls of the gateway that is killed begin last, so that it is in the middle of them.
     for gateway in [1, 2, 0] {

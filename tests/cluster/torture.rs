@@ -129,7 +129,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
         ..Plan::new(durability, gateways)
     };
     let mut cluster = Cluster::of(&plan).await;
-    let load = cluster.load_of(&Shape { metered: true, ..Shape::default() });
+    let shape = if time >= ROUND { Shape::dense() } else { Shape::default() };
+    let load = cluster.load_of(&Shape { metered: true, ..shape });
     load.serves_within(BACK_WITHIN).await;
     if durability == Durability::Relaxed {
         let [median, p99] = sync_lag(&cluster, time / 10).await;

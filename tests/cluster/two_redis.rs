@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::load::Shape;
 use crate::support::eventually;
 use crate::support::servers::{Persistence, Redis};
 
@@ -164,7 +165,7 @@ async fn two_connections_that_lead_to_two_servers_are_brought_together(durabilit
 
 async fn recoveries_again_and_again_slow_down_and_leave_nothing(durability: Durability) {
     let mut cluster = Cluster::start(durability, 2).await;
-    let load = cluster.load();
+    let load = cluster.load_of(&Shape::light());
     load.serves_within(BACK_WITHIN).await;
     let (began, before) = (Instant::now(), cluster.recoveries().await);
     while began.elapsed() < Duration::from_secs(20) {

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, header};
+use tokio::sync::Semaphore;
 
 use crate::metered::Used;
 use crate::support::metered::CHAT;
@@ -31,6 +32,8 @@ pub struct Served {
 pub struct Upstream {
     pub address: SocketAddr,
     log: Arc<Mutex<Vec<Served>>>,
+    /// A stream with `x-wait-after` takes a permit after that number of events.
+    pub may_go_on: Arc<Semaphore>,
 }
 
 impl Upstream {
@@ -38,8 +41,8 @@ impl Upstream {
     pub async fn start() -> Self {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let log = Arc::default();
-        let upstream = Self { address, log };
+        let (log, may_go_on) = (Arc::default(), Arc::new(Semaphore::new(0)));
+        let upstream = Self { address, log, may_go_on };
         let router = Router::new().fallback(serve).with_state(upstream.clone());
         tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
         upstream
@@ -76,12 +79,19 @@ async fn serve(State(upstream): State<Upstream>, request: Request) -> Response {
     match used {
         Some(used) if used.chunks > 0 => {
             let pause = delay / (used.chunks as u32 + 1);
+            let waits_at = number(&head.headers, "x-wait-after").map(|events| events as usize);
             let events = futures_util::stream::unfold(
-                used.events().into_iter(),
-                move |mut left| async move {
-                    let event = left.next()?;
-                    tokio::time::sleep(pause).await;
-                    Some((Ok::<_, std::convert::Infallible>(event), left))
+                used.events().into_iter().enumerate(),
+                move |mut left| {
+                    let may_go_on = upstream.may_go_on.clone();
+                    async move {
+                        let (at, event) = left.next()?;
+                        tokio::time::sleep(pause).await;
+                        if waits_at == Some(at) {
+                            may_go_on.acquire().await.unwrap().forget();
+                        }
+                        Some((Ok::<_, std::convert::Infallible>(event), left))
+                    }
                 },
             );
             ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events))

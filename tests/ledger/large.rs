@@ -198,10 +198,17 @@ async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLe
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;
     let mut config = fixture.config("gateway");
     config.unsynced_cap = credits("10000000");
+    config.redo_limit_bytes = 1 << 30;
     let mut ledger = ClusterLedger::open(&config, Metrics::new().unwrap()).await.unwrap();
     ledger.apply(&[Operation::Post(grant("g", "alice", "1000000"))]).await;
     assert_eq!(alice_has(&mut ledger).await.0, "1000000");
     line.part();
+    call_often(&mut ledger, route, batches).await;
+    (fixture, line, ledger)
+}
+
+/// Decides this number of batches of holds, and as many of captures.
+async fn call_often(ledger: &mut ClusterLedger, route: &str, batches: usize) {
     let route: Arc<str> = route.into();
     for _ in 0..batches {
         let ids: Vec<_> = (0..1024).map(|_| CallId::new()).collect();
@@ -213,7 +220,6 @@ async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLe
         let is_charged = |charged: &Outcome| matches!(charged, Outcome::Captured { .. });
         assert!(charged.iter().all(is_charged), "{:?}", charged[0]);
     }
-    (fixture, line, ledger)
 }
 
 /// Makes Postgres wait for `seconds` at each row that is written into `table` and for which `when`
@@ -269,6 +275,42 @@ async fn more_than_postgres_can_write_in_time_is_written_in_smaller_slices() {
     }
     assert!(refused > 0, "nothing waited for Postgres");
     is_settled(&ledger, batches * 1024).await;
+    assert!(ledger.close().await);
+}
+
+/// A Postgres that fails over may lack the last batches that it had. Redis keeps them as long, however many wait in front
+/// of them, and 64 MiB of them once nothing waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_redis_keeps_for_a_failover_is_kept_in_front_of_a_long_backlog() {
+    const KEPT: u64 = 64 << 20;
+    /// As long as some rounds of the janitor take.
+    const ROUNDS: Duration = Duration::from_secs(7);
+    let (fixture, line, mut ledger) = behind("/x", 1).await;
+    line.mend();
+    is_settled(&ledger, 1024).await;
+    let redis = &fixture.cluster().redis;
+    let oldest = || {
+        let first = redis.ask(&["XRANGE", "{s00}:out", "-", "+", "COUNT", "1"]);
+        first.lines().next().unwrap_or_default().to_owned()
+    };
+    let bytes = || {
+        let bytes = redis.ask(&["MEMORY", "USAGE", "{s00}:out", "SAMPLES", "0"]);
+        bytes.parse::<u64>().unwrap()
+    };
+    let first = oldest();
+    line.part();
+    let batches = 50;
+    call_often(&mut ledger, &format!("/{}", "x".repeat(2000)), batches).await;
+    assert!(bytes() > KEPT / 2 * 3, "{}", bytes());
+    let began = Instant::now();
+    while began.elapsed() < ROUNDS {
+        assert_eq!(oldest(), first, "Redis gave a batch up after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    line.mend();
+    is_settled(&ledger, (batches + 1) * 1024).await;
+    eventually("Redis gives the oldest up", async || bytes() < KEPT / 2 * 3).await;
+    assert!(bytes() > KEPT / 4 * 3, "{} are kept", bytes());
     assert!(ledger.close().await);
 }
 

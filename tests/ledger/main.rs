@@ -9,6 +9,7 @@ mod servers;
 
 mod answers;
 mod append;
+mod beside;
 mod claim_rows;
 mod claiming;
 mod claims;

@@ -99,6 +99,8 @@ enum Step {
     Batch(Vec<Operation>, bool),
     /// The time of these holds runs out, under a live call or not.
     TimeIsUp(BTreeSet<u8>, bool),
+    /// Pending changes begin to be written.
+    Tick,
     Restart,
     /// The ledger ends without closing, after all was written.
     Crash,
@@ -110,6 +112,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (vec(operation(), 1..20), any::<bool>()).prop_map(|(ops, all)| Step::Batch(ops, all)),
         2 => (ids, any::<bool>()).prop_map(|(ids, live)| Step::TimeIsUp(ids, live)),
+        4 => Just(Step::Tick),
         1 => Just(Step::Restart),
         1 => Just(Step::Crash),
         1 => Just(Step::Fold),
@@ -283,6 +286,10 @@ async fn by_batch(fixture: TestLedger, steps: Vec<Step>) {
                 }
             }
             Step::TimeIsUp(ids, live) => time_is_up(&mut backend, &mut model, &ids, live).await,
+            Step::Tick => {
+                everything = false;
+                assert_eq!(names(&backend.tick(&|_| true).await), BTreeSet::new());
+            }
             Step::Restart => {
                 assert!(backend.close().await);
                 drop(backend);
@@ -379,7 +386,7 @@ async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
                 }
             }
             // The pipeline has its own time.
-            Step::TimeIsUp(..) => everything = false,
+            Step::TimeIsUp(..) | Step::Tick => everything = false,
             Step::Restart | Step::Crash => {
                 ledger.stop().await;
                 model.start(fixture.kind);

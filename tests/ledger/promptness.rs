@@ -20,34 +20,41 @@ struct Watched {
     ledger: SqliteLedger,
     metrics: Metrics,
     waiting_since: Option<Instant>,
+    commits: u64,
+    /// How long all commits took together, in seconds.
+    committed_for: f64,
     ages: Arc<Mutex<Vec<Duration>>>,
 }
 
 impl Watched {
-    /// A commit that did not begin before `began` has written what was waiting.
-    fn look(&mut self, began: Instant) {
-        let lag = self.metrics.ledger_sync_lag_seconds.get();
-        if lag > 0.0 {
-            let since = Instant::now().checked_sub(Duration::from_secs_f64(lag)).unwrap();
-            self.waiting_since.get_or_insert(since);
-        } else if let Some(since) = self.waiting_since.take() {
-            self.ages.lock().unwrap().push(began.saturating_duration_since(since));
+    /// Looks whether a commit has written what was waiting. The commit began as long before this moment as it took, or
+    /// earlier.
+    fn look(&mut self) {
+        let took = &self.metrics.ledger_commit_seconds;
+        let (commits, committed_for) = (took.get_sample_count(), took.get_sample_sum());
+        if commits > self.commits
+            && let Some(since) = self.waiting_since.take()
+        {
+            let took = Duration::from_secs_f64(committed_for - self.committed_for);
+            self.ages.lock().unwrap().push(since.elapsed().saturating_sub(took));
         }
+        (self.commits, self.committed_for) = (commits, committed_for);
+        let lag = self.metrics.ledger_sync_lag_seconds.get();
+        self.waiting_since =
+            if lag > 0.0 { Instant::now().checked_sub(Duration::from_secs_f64(lag)) } else { None };
     }
 }
 
 impl Backend for Watched {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
-        let began = Instant::now();
         let outcomes = self.ledger.apply(batch).await;
-        self.look(began);
+        self.look();
         outcomes
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
-        let began = Instant::now();
         let expired = self.ledger.tick(is_live).await;
-        self.look(began);
+        self.look();
         expired
     }
 
@@ -72,8 +79,14 @@ async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() 
     let ledger = SqliteLedger::open(&path, durability, metrics.clone()).await.unwrap();
     let reader = ledger.reader();
     let ages = Arc::new(Mutex::new(Vec::new()));
-    let watched =
-        Watched { ledger, metrics: metrics.clone(), waiting_since: None, ages: ages.clone() };
+    let watched = Watched {
+        ledger,
+        metrics: metrics.clone(),
+        waiting_since: None,
+        commits: 0,
+        committed_for: 0.0,
+        ages: ages.clone(),
+    };
     let (ledger, pipeline) = Ledger::start(watched, reader, metrics);
     ledger.post(grant("gift", "alice", "1000000")).await.unwrap();
     let started = Instant::now();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use crate::refusals::freeze;
 use crate::shop::{CHAT, MESSAGES, balance, body, held, model, post, routes, with};
 use crate::support::ai::{
     Ai, DONE, Reply, Step, chat_chunk, chat_usage, chat_usage_chunk, message_delta_text,
@@ -193,6 +194,25 @@ async fn streams_that_run_side_by_side_never_outrun_their_balance() {
     let paid: usize = answers.iter().map(|(_, text)| delivered(text) / 2).sum();
     let paid = passed as f64 * 0.05 + paid as f64 / 1000.0;
     assert!((2.0 - left - paid).abs() < 1e-6, "{left} are left, {paid} were delivered");
+    gateway.assert_reconciled().await;
+}
+
+#[tokio::test]
+async fn a_stream_of_an_account_that_is_frozen_meanwhile_says_so() {
+    let permits = Arc::new(Semaphore::new(0));
+    let text = chat_chunk(&"Q".repeat(40));
+    let mut reply =
+        Reply::begin_events(std::slice::from_ref(&text)).then(Step::Wait(permits.clone()));
+    reply.0.extend((0..50).map(|_| Step::Chunk(text.clone().into_bytes())));
+    let gateway = with(&Ai::answering(reply.then(Step::Hang)).await, &tables(""), 100).await;
+    let answer = post(&gateway, CHAT, &stream(&json!({}))).send().await.unwrap();
+    freeze(&gateway).await;
+    permits.add_permits(1);
+    let text = read(answer).await;
+    let error = text.trim_end().rsplit("data: ").next().unwrap();
+    let error: Value = serde_json::from_str(error).unwrap_or_else(|_| panic!("{text}"));
+    assert_eq!(error["error"]["code"], "ACCOUNT_FROZEN", "{error}");
+    assert_eq!(delivered(&text), 200, "all that was held for");
     gateway.assert_reconciled().await;
 }
 

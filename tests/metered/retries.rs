@@ -13,7 +13,7 @@ use crate::support::ai::{
 };
 use crate::support::http::Answer;
 use crate::support::wire::{Wire, post as raw_post};
-use crate::support::{TestGateway, eventually};
+use crate::support::{TestGateway, config_text, eventually, parse};
 
 fn whole() -> String {
     body(&json!({ "max_tokens": 500 }))
@@ -373,6 +373,69 @@ async fn a_shortened_call_is_replayed_and_not_shortened_again() {
     keyed(&gateway, CHAT, "new", &asked).await.problem(402, "INSUFFICIENT_CREDITS");
     assert_eq!((ai.asked().len(), balance(&gateway).await), (1, "0.05".to_owned()));
     assert_eq!(ai.asked()[0].json()["max_completion_tokens"], 950);
+}
+
+/// The seller takes the model out of the table, and the buyer's limit falls. What was paid for is answered all the same,
+/// and nothing else is.
+#[tokio::test]
+async fn an_answer_that_was_paid_for_outlives_its_models_price() {
+    let in_path = "[[routes]]\npath = \"/models/{model}\"\nupstream = \"ai\"\nmeter = \"openai\"\nprice = \"models\"\n";
+    let ai = Ai::answering(Reply::json(&chat("ok", &chat_usage(200, 100)))).await;
+    let tables = |name: &str| [&routes(""), in_path, &model(name, "")].concat();
+    let gateway = with(&ai, &tables("m"), 100).await;
+    let without = json!({ "messages": [], "max_tokens": 500 }).to_string();
+    let calls = [(CHAT, "once", whole()), ("/models/m", "path", without)];
+    let mut firsts = Vec::new();
+    for (path, key, asked) in &calls {
+        firsts.push(keyed(&gateway, path, key, asked).await);
+        assert_eq!(firsts.last().unwrap().status, 200);
+    }
+    let paid = balance(&gateway).await;
+    let config = parse(&config_text(ai.address, &tables("other")), gateway.folder.path());
+    gateway.gateway.reload(&config).await.unwrap();
+    for ((path, key, asked), first) in calls.iter().zip(&firsts) {
+        let again = keyed(&gateway, path, key, asked).await;
+        assert_eq!(again.header("idempotent-replayed"), "true", "{path}: {}", again.text);
+        assert_eq!(
+            (&again.text, again.header("x-credits-cost")),
+            (&first.text, first.header("x-credits-cost"))
+        );
+        keyed(&gateway, path, "new", asked).await.problem(404, "MODEL_NOT_PRICED");
+        let other = asked.replace(":500", ":501");
+        keyed(&gateway, path, key, &other).await.problem(404, "MODEL_NOT_PRICED");
+        let stranger = post_by(&gateway, "bob", path, asked).header("idempotency-key", *key);
+        Answer::of(stranger).await.problem(404, "MODEL_NOT_PRICED");
+    }
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (2, paid));
+    freeze(&gateway).await;
+    keyed(&gateway, CHAT, "once", &whole()).await.problem(403, "ACCOUNT_FROZEN");
+    keyed(&gateway, CHAT, "new", &whole()).await.problem(403, "ACCOUNT_FROZEN");
+}
+
+/// An SDK waits for the first attempt, whose model has left the table meanwhile.
+#[tokio::test]
+async fn an_sdks_retry_is_answered_whatever_became_of_the_models_price() {
+    let permits = Arc::new(Semaphore::new(0));
+    let mut reply = Reply(vec![Step::Wait(permits.clone())]);
+    reply.0.extend(Reply::json(&chat("ok", &chat_usage(200, 100))).0);
+    let ai = Ai::answering(reply).await;
+    let gateway = shop(&ai, "", 100).await;
+    let left = client(&gateway, CHAT, "x-stainless-retry-count: 0", &whole()).await;
+    assert!(eventually(async || ai.asked().len() == 1).await);
+    drop(left);
+    let gone = [routes(""), model("other", "")].concat();
+    let config = parse(&config_text(ai.address, &gone), gateway.folder.path());
+    gateway.gateway.reload(&config).await.unwrap();
+    noticed().await;
+    let retry = post(&gateway, CHAT, &whole()).header("x-stainless-retry-count", "1");
+    let retry = tokio::spawn(Answer::of(retry));
+    noticed().await;
+    permits.add_permits(1);
+    let retry = retry.await.unwrap();
+    assert_eq!(retry.header("idempotent-replayed"), "true", "{}", retry.text);
+    assert_eq!((ai.asked().len(), balance(&gateway).await), (1, "99.85".to_owned()));
+    let retry = post(&gateway, CHAT, &whole()).header("x-stainless-retry-count", "1");
+    Answer::of(retry).await.problem(404, "MODEL_NOT_PRICED");
 }
 
 /// A limit that is lower than the price is a refusal, and leaves the key free.

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::http::{Answer, admin, get, post, transactions};
+use crate::http::{Answer, admin, get, plain_client, post, transactions};
 use crate::support::{ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, token};
 
 fn now() -> u64 {
@@ -323,7 +323,7 @@ async fn a_rotated_key_works_at_once_whoever_sent_forged_tokens_before() {
         let gateway = TestGateway::before(&Upstream::canned().await, &entry).await;
         gateway.grant("carol", 100).await;
         let from = async |address: [u8; 4], credential: String| {
-            let client = reqwest::Client::builder().no_proxy();
+            let client = plain_client();
             let client = client.local_address(std::net::IpAddr::from(address)).build().unwrap();
             let method = if path == "/credits/balance" { Method::GET } else { Method::POST };
             let request = client.request(method, gateway.url(path)).bearer_auth(credential);

@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 
 use crate::process::{Process, command, config_on_ports, ok};
+use crate::support::http::plain_client;
 use crate::support::random::Random;
 use crate::support::wire::{RawUpstream, Wire, request, status};
 use crate::support::{ADMIN_TOKEN, Upstream, eventually, token};
@@ -90,7 +91,7 @@ pub async fn client(number: usize, gateway: SocketAddr) -> std::io::Result<Optio
 /// Grants one credit after the other to `erin` until the gateway is gone. Returns the ids of the
 /// acknowledged grants.
 async fn granter(gateway: SocketAddr, round: usize) -> Vec<String> {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let url = format!("http://{gateway}/admin/accounts/erin/grants");
     let mut granted = Vec::new();
     loop {

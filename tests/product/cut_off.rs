@@ -11,7 +11,7 @@ use http::Method;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use crate::http::pages;
+use crate::http::{pages, plain_client};
 use crate::process::{Process, command, config_on_ports, fails, free_port};
 use crate::support::random::Random;
 use crate::support::{Upstream, eventually, token};
@@ -38,7 +38,7 @@ fn config(upstream: &Upstream, after_crash: &str, server: &str) -> String {
 async fn begun(gateway: &Process, upstream: &Upstream) -> Vec<JoinHandle<()>> {
     gateway.grant("alice", GRANT as u64, "gift").await;
     let calls = (0..CALLS).map(|_| {
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = plain_client().build().unwrap();
         let call = client.post(gateway.url("/api/ai/generate")).bearer_auth(token("alice"));
         let call = call.body("{}").send();
         tokio::spawn(async move { drop(call.await) })

@@ -5,14 +5,18 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
+use tokio::sync::Semaphore;
 
 use crate::http::Answer;
 use crate::process::{Process, config_on_ports};
+use crate::support::ai::{Ai, Asked, DONE, Reply, Step, chat_chunk, chat_usage, chat_usage_chunk};
+use crate::support::metered::{CHAT, CHAT_TABLES};
 use crate::support::{TestGateway, Upstream, config_with, eventually, token};
 
 /// Lets a process write no byte beyond `limit` in any file, as if its disk were full.
@@ -239,6 +243,96 @@ async fn a_disk_that_fails_while_calls_run_loses_none_of_them() {
     assert_eq!(gateway.account("alice").await["held"], 0);
     gateway.assert_reconciled().await;
     assert!(gateway.terminate().success());
+}
+
+/// The bytes of `Q` in a stream: those of the model.
+fn delivered(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'Q').count()
+}
+
+/// A stream whose hold should grow while the disk is full. If `goes_on` is true, the stream uses up its hold
+/// meanwhile.
+async fn a_stream_on_a_full_disk(durability: &str, goes_on: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let [during, after] = [(), ()].map(|()| Arc::new(Semaphore::new(0)));
+    // 20 tokens each. The first hold covers 100 tokens, and grows once more than 50 are used.
+    let texts = |count| (0..count).map(|_| Step::Chunk(chat_chunk(&"Q".repeat(40)).into_bytes()));
+    let mut reply = Reply::begin_events(&[chat_chunk("QQQQ")]).then(Step::Wait(during.clone()));
+    reply.0.extend(texts(if goes_on { 10 } else { 3 }));
+    reply = reply.then(Step::Wait(after.clone()));
+    reply.0.extend(texts(40));
+    let usage = chat_usage_chunk(&chat_usage(200, 900));
+    reply.0.extend([Step::Chunk(usage.into_bytes()), Step::Chunk(DONE.into()), Step::End]);
+    let fine = Reply::whole(200, "", "fine");
+    let answers = move |asked: &Asked| if asked.path() == CHAT { &reply } else { &fine }.clone();
+    let ai = Ai::start(answers).await;
+    let ledger = format!("[ledger]\ndurability = \"{durability}\"");
+    let text = config_on_ports(ai.address, CHAT_TABLES).replace("[ledger]", &ledger);
+    let mut gateway = Process::serve(folder.path(), &text);
+    gateway.grant("alice", 1, "gift").await;
+    gateway.grant("bob", 100, "gift-bob").await;
+    let body = json!({ "model": "m", "stream": true, "messages": [], "user": "x".repeat(349) });
+    assert_eq!(body.to_string().len(), 400, "200 tokens");
+    let request = gateway.client.post(gateway.url(CHAT)).bearer_auth(token("alice"));
+    let request = request.header("content-type", "application/json").body(body.to_string());
+    let mut answer = request.send().await.unwrap();
+    let mut read = String::new();
+    let mut read_until = async |bytes: usize, read: &mut String| {
+        while delivered(read) < bytes
+            && let Some(part) = answer.chunk().await.unwrap()
+        {
+            read.push_str(&String::from_utf8_lossy(&part));
+        }
+    };
+    read_until(4, &mut read).await;
+
+    limit_files(&gateway, "1");
+    let says = async |status: u16| {
+        let asked = async || gateway.post("bob", "/api/ai/generate").await.status == status;
+        assert!(eventually(asked).await, "{status}: {}", gateway.stderr());
+    };
+    says(503).await;
+    during.add_permits(1);
+    if !goes_on {
+        read_until(124, &mut read).await;
+        // Long enough for the ledger to refuse what the stream asked for.
+        says(503).await;
+        limit_files(&gateway, "unlimited");
+        says(200).await;
+        after.add_permits(1);
+    }
+    read_until(usize::MAX, &mut read).await;
+    limit_files(&gateway, "unlimited");
+    says(200).await;
+    let balance = if goes_on {
+        let error = read.trim_end().rsplit("data: ").next().unwrap();
+        let error: Value = serde_json::from_str(error).unwrap_or_else(|_| panic!("{read}"));
+        assert_eq!(error["error"]["code"], "LEDGER_UNAVAILABLE", "{error}");
+        assert_eq!(delivered(&read), 164, "all that the first hold covers");
+        "0.868"
+    } else {
+        assert!(read.ends_with(DONE), "{read}");
+        "0.05"
+    };
+    let settled = eventually(async || gateway.account("alice").await["held"] == 0).await;
+    assert!(settled, "{}", gateway.stderr());
+    assert_eq!(gateway.account("alice").await["balance"].to_string(), balance);
+    gateway.assert_reconciled().await;
+    assert!(gateway.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_outlives_a_ledger_that_fails_for_a_while() {
+    for durability in ["strict", "relaxed"] {
+        a_stream_on_a_full_disk(durability, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_our_ledger_ends_is_not_told_that_its_credits_are_used_up() {
+    for durability in ["strict", "relaxed"] {
+        a_stream_on_a_full_disk(durability, true).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

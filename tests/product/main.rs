@@ -69,6 +69,10 @@
 //! | a retry gets a part of an answer as if it were whole | `proxy retries::leaving::an_answer_that_broke_off_behind_a_stalled_client_is_not_replayed_as_a_whole_one`, `metered retries::an_encoded_stream_that_ran_dry_is_not_replayed` |
 //! | tokens that a model thinks outrun the hold of its stream | `metered growing::hidden_tokens_that_a_stream_tells_as_it_goes_grow_its_hold_and_end_it` |
 //! | a gateway is killed in the middle of metered calls with keys, and a retry pays again | `cluster retries::metered_calls_of_a_gateway_that_is_killed_are_charged_once_by_their_usage` |
+//! | a stream blames the account for the gateway's own ledger | `cluster metered::a_stream_whose_hold_was_lost_ends_with_our_failure_and_pays_for_what_it_delivered` |
+//! | a call is charged and its answer is not kept | `proxy retries::crash::a_call_is_charged_once_its_answer_is_stored_and_not_before` |
+//! | the embedded ledger's file is slow, locked or fails during a write while calls go on | `ledger beside` |
+//! | a gateway that comes back from a pause spends from a Redis that the others have left | `cluster redis_loss::relaxed::a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -79,6 +83,7 @@ use support::{http, process};
 
 mod admin;
 mod auth;
+mod certificates;
 mod cli;
 mod crash;
 mod cut_off;

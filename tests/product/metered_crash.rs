@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::http::pages;
+use crate::http::{pages, plain_client};
 use crate::process::{Process, config_on_ports};
 use crate::support::ai::{
     Ai, Asked, DONE, Reply, Step, chat, chat_chunk, chat_usage, chat_usage_chunk,
@@ -267,7 +267,7 @@ async fn the_metered_calls_of_a_crash_are_charged_whole_where_the_config_says_so
 
 /// Calls of its own plans, one after the other, until the gateway is gone.
 async fn client(number: usize, url: String, mut random: Random) {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let http = plain_client().build().unwrap();
     loop {
         let plan = Plan {
             client: number,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use axum::Router;
 use http::{Method, StatusCode};
 
-use crate::http::{Answer, admin, get, post, post_as};
+use crate::http::{Answer, admin, get, plain_client, post, post_as};
 use crate::process::{Process, config_on_ports, ok};
 use crate::support::{TestGateway, Upstream, config_text, eventually, parse, token};
 
@@ -15,7 +15,7 @@ async fn scrape(gateway: &TestGateway) -> HashMap<String, f64> {
 
 /// The metrics at `url` by series, with the labels in the order of their names.
 async fn series_at(url: &str) -> HashMap<String, f64> {
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let text = client.get(url).send().await.unwrap().text().await.unwrap();
     let series = |line: &str| {
         let (name, value) = line.rsplit_once(' ').unwrap();

@@ -4,7 +4,7 @@ use farebox::config::Secret;
 use http::Method;
 use serde_json::json;
 
-use crate::http::{Answer, admin, get};
+use crate::http::{Answer, admin, get, plain_client};
 use crate::support::h2::{TLS, http2, write_certificate};
 use crate::support::{
     ADMIN_TOKEN, JWT_SECRET, TestGateway, Upstream, config_text, config_with, token, token_signed,
@@ -19,7 +19,7 @@ async fn shop() -> (Upstream, TestGateway) {
     let mut config = crate::support::parse(&text, folder.path());
     config.stripe = Some(farebox::stripe::StripeConfig::sandbox(Some(Secret::new("sk_test_1"))));
     let gateway = farebox::gateway::Gateway::start(&config).await.unwrap();
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let gateway = TestGateway { gateway, folder, client };
     gateway.grant("alice", 100).await;
     (upstream, gateway)

@@ -346,3 +346,30 @@ async fn a_stream_without_a_window_waits_alone_and_is_whole_once_it_has_one() {
     let still_there = tokio::time::timeout(Duration::from_millis(100), client.frame()).await;
     assert!(!matches!(still_there, Ok(None)), "the connection goes on");
 }
+
+/// The upstream has answered and reads no more. The client may send the rest of its request for five seconds, and is
+/// then cut off.
+#[tokio::test]
+async fn a_stream_that_sends_on_after_its_answer_is_cut_off_in_time() {
+    let upstream = RawUpstream::start(|mut wire| async move {
+        wire.head().await;
+        // The deadlines are looked at every five seconds at least. This answer comes in between.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        wire.send("HTTP/1.1 403 No\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno").await;
+        wire.rest().await;
+    })
+    .await;
+    let (gateway, certificate) = gateway(upstream.address, "", "").await;
+    let mut client = http2(gateway.public(), &certificate).await;
+    let (answer, mut request) = send(&mut client, "POST", "/x/y", "alice", false);
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert_eq!(read(&mut answer.into_body()).await.unwrap(), b"no");
+    let answered = std::time::Instant::now();
+    while request.send_data(bytes::Bytes::from_static(b"x"), false).is_ok() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(answered.elapsed() < Duration::from_millis(7500), "it goes on and on");
+    }
+    assert!(answered.elapsed() > Duration::from_secs(3), "{:?}", answered.elapsed());
+    assert_eq!(settled(&gateway).await, 100);
+}

@@ -7,6 +7,7 @@ use axum::extract::Path;
 use axum::routing::any;
 use http::{Method, StatusCode};
 
+use crate::support::http::plain_client;
 use crate::support::wire::{RawUpstream, Wire, header, post, request, status};
 use crate::support::{TestGateway, Upstream, config_text, eventually, token};
 
@@ -33,8 +34,8 @@ async fn statuses() -> Upstream {
 async fn success_and_redirection_are_charged_and_errors_pass_through_for_free() {
     let gateway = TestGateway::before(&statuses().await, &route("")).await;
     gateway.grant("alice", 100).await;
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    let client = client.no_proxy().build().unwrap();
+    let client = plain_client().redirect(reqwest::redirect::Policy::none());
+    let client = client.build().unwrap();
     let mut balance = 100;
     for (code, charged) in [
         (200, true),

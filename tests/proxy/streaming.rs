@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::settlement::raw;
+use crate::support::http::plain_client;
 use crate::support::wire::{LIMIT, RawUpstream, Wire, post, request, status};
 use crate::support::{config_text, eventually};
 
@@ -171,7 +172,8 @@ async fn a_large_upload_and_download_run_in_constant_memory() {
     });
     let process = Process::start(upstream).await;
     let grant = format!("http://{}/admin/accounts/alice/grants", process.admin);
-    let grant = reqwest::Client::new().post(grant).bearer_auth(crate::support::ADMIN_TOKEN);
+    let grant =
+        plain_client().build().unwrap().post(grant).bearer_auth(crate::support::ADMIN_TOKEN);
     let grant = grant.body(r#"{"credits":100,"id":"g","reason":"test"}"#).send().await.unwrap();
     assert!(grant.status().is_success());
 
@@ -214,7 +216,7 @@ async fn sigterm_finishes_what_runs_and_exits_0_and_sighup_reloads_all_or_nothin
     })
     .await;
     let mut process = Process::start(upstream.address).await;
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = plain_client().build().unwrap();
     let grant = format!("http://{}/admin/accounts/alice/grants", process.admin);
     let grant = client.post(grant).bearer_auth(crate::support::ADMIN_TOKEN);
     let grant = grant.body(r#"{"credits":100,"id":"g","reason":"test"}"#).send().await.unwrap();

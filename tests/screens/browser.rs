@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::http::plain_client;
 use crate::support::servers::Family;
 
 /// How long a test waits for what a page must show.
@@ -103,7 +104,7 @@ impl Browser {
             "goog:chromeOptions": { "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL", "performance": "ALL" },
         } } });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = plain_client().build().unwrap();
         let made = ask(&client, Method::POST, &format!("{driver_url}/session"), &wanted).await;
         let made = made.unwrap_or_else(|error| panic!("{error}"));
         let session = format!("{driver_url}/session/{}", made["sessionId"].as_str().unwrap());

@@ -174,7 +174,7 @@ impl TestGateway {
     pub async fn start_resolving(folder: TempDir, text: &str, resolver: Resolver) -> Self {
         let config = parse(text, folder.path());
         let gateway = Gateway::start_resolving(&config, resolver).await.unwrap();
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = http::plain_client().build().unwrap();
         Self { gateway, folder, client }
     }
 

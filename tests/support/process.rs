@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use http::Method;
 use serde_json::Value;
 
-use super::http::Answer;
+use super::http::{Answer, plain_client};
 pub use super::servers::free_port;
 use super::{ADMIN_TOKEN, config_text, token};
 
@@ -155,7 +155,7 @@ impl Process {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = collect(child.stdout.take().unwrap());
         let err = collect(child.stderr.take().unwrap());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = plain_client().build().unwrap();
         Self { child, public, admin, out, err, client }
     }
 

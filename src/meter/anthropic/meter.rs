@@ -17,6 +17,17 @@ pub struct Anthropic {
     is_final: bool,
     service_tier: Option<Box<str>>,
     text_bytes: u64,
+    mark: Mark,
+}
+
+/// A state to which the meter can return, at the start of a document.
+#[derive(Debug)]
+struct Mark {
+    path: Path<Node>,
+    member: Member,
+    document: Document,
+    /// The service tier, if the document has named it by then.
+    service_tier: Option<Box<str>>,
 }
 
 /// The state of the document that is being read.
@@ -28,6 +39,9 @@ struct Document {
     input_from: usize,
     has_stop_reason: bool,
     is_message_stop: bool,
+    has_tier: bool,
+    /// The position at which the first delivered text begins.
+    text_begins: Option<usize>,
 }
 
 const NOTHING: Document = Document {
@@ -36,6 +50,8 @@ const NOTHING: Document = Document {
     input_from: 0,
     has_stop_reason: false,
     is_message_stop: false,
+    has_tier: false,
+    text_begins: None,
 };
 
 impl Anthropic {
@@ -49,6 +65,12 @@ impl Anthropic {
             is_final: false,
             service_tier: None,
             text_bytes: 0,
+            mark: Mark {
+                path: Path::new(Node::Top),
+                member: Member::Other,
+                document: NOTHING,
+                service_tier: None,
+            },
         }
     }
 
@@ -74,13 +96,19 @@ impl Anthropic {
         self.member = Member::Other;
     }
 
-    fn text(&mut self, text: Text<'_>) {
+    fn text(&mut self, text: Text<'_>, begins: usize) {
         match self.member {
-            Member::Text => self.document.text_bytes += text.len,
+            Member::Text => {
+                self.document.text_bytes += text.len;
+                self.document.text_begins.get_or_insert(begins);
+            }
             Member::Type => {
                 self.document.is_message_stop = !text.has_escapes && text.raw == b"message_stop";
             }
-            Member::Tier => self.service_tier = text.to_owned(),
+            Member::Tier => {
+                self.document.has_tier = true;
+                text.write_to(&mut self.service_tier);
+            }
             Member::StopReason => self.document.has_stop_reason = true,
             Member::Count(_) => self.document.counts.is_false = true,
             Member::Other | Member::Open(_) => {}
@@ -104,7 +132,7 @@ impl Sink for Anthropic {
                         let name = name.short(&mut buffer).unwrap_or_default();
                         self.member = member(node, name);
                     }
-                    (Token::Text(text), _) => self.text(text),
+                    (Token::Text(text), _) => self.text(text, span.start),
                     (Token::Number(spelled), Member::Count(field)) => {
                         self.document.counts.take(field as usize, whole(spelled));
                     }
@@ -134,6 +162,24 @@ impl Meter for Anthropic {
     fn dropped(&mut self) {
         self.document = NOTHING;
         self.path.clear();
+    }
+
+    fn text_begins(&self) -> Option<usize> {
+        self.document.text_begins
+    }
+
+    fn mark(&mut self) {
+        let Self { path, member, document, mark, .. } = self;
+        (mark.path, mark.member, mark.document) = (*path, *member, *document);
+        mark.service_tier = self.service_tier.clone().filter(|_| document.has_tier);
+    }
+
+    fn go_to_mark(&mut self) {
+        let Self { path, member, document, mark, .. } = self;
+        (*path, *member, *document) = (mark.path, mark.member, mark.document);
+        if document.has_tier && self.service_tier != mark.service_tier {
+            self.service_tier.clone_from(&mark.service_tier);
+        }
     }
 
     fn finished(&mut self) {

@@ -10,7 +10,7 @@ mod text;
 mod token;
 
 pub(super) use path::Path;
-pub(super) use scanner::Scanner;
+pub(super) use scanner::{Place, Scanner};
 pub(super) use text::{Text, unescape};
 pub(super) use token::{Failure, Sink, Span, Token};
 

@@ -34,7 +34,24 @@ enum State {
     Done,
     InString { is_name: bool },
     InNumber(Digits),
-    InWord { word: &'static [u8], at: usize },
+    InWord { word: Word, read: u8 },
+}
+
+/// A value that is spelled as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    True,
+    False,
+    Null,
+}
+
+/// The state of a scanner between two tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    state: State,
+    levels: u128,
+    depth: u32,
+    position: usize,
 }
 
 type Scan<T, S> = Result<T, Failure<S>>;
@@ -62,6 +79,23 @@ impl Scanner {
         *self = Self { kept: std::mem::take(&mut self.kept), ..Self::new(self.max_depth) };
     }
 
+    /// Whether no byte of the document has been read.
+    pub const fn is_at_start(&self) -> bool {
+        self.before == 0
+    }
+
+    /// The state after the last part, which must have ended between two tokens.
+    pub const fn place(&self) -> Place {
+        let Self { state, levels, depth, before: position, .. } = *self;
+        Place { state, levels, depth, position }
+    }
+
+    /// Goes on, at the start of a document, as if it began with the bytes that led to `place`.
+    pub const fn go_to(&mut self, place: Place) {
+        let Place { state, levels, depth, position } = place;
+        (self.state, self.levels, self.depth, self.before) = (state, levels, depth, position);
+    }
+
     /// True once the document is complete.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
@@ -77,7 +111,7 @@ impl Scanner {
             at = match self.state {
                 State::InString { is_name } => self.string(part, at, is_name, sink)?,
                 State::InNumber(digits) => self.number(part, at, digits, sink)?,
-                State::InWord { word, at: from } => self.word(part, at, word, from, sink)?,
+                State::InWord { word, read } => self.word(part, at, word, read, sink)?,
                 _ if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') => at + 1,
                 _ if byte == b'"' => self.begin_string(part, at, sink)?,
                 _ => {
@@ -172,9 +206,9 @@ impl Scanner {
 
     fn begin_scalar<S>(&mut self, byte: u8) -> Scan<(), S> {
         self.state = match byte {
-            b't' => State::InWord { word: b"true", at: 1 },
-            b'f' => State::InWord { word: b"false", at: 1 },
-            b'n' => State::InWord { word: b"null", at: 1 },
+            b't' => State::InWord { word: Word::True, read: 1 },
+            b'f' => State::InWord { word: Word::False, read: 1 },
+            b'n' => State::InWord { word: Word::Null, read: 1 },
             _ => {
                 let digits = Digits::begin(byte).ok_or(Failure::Syntax(self.start))?;
                 self.kept_all = true;
@@ -209,32 +243,30 @@ impl Scanner {
         sink.token(token, Span { start: self.start, end }).map_err(Failure::Stopped)
     }
 
+    /// Reads on in a word, of which `read` bytes were read.
     fn word<K: Sink>(
         &mut self,
         part: &[u8],
-        mut at: usize,
-        word: &'static [u8],
         from: usize,
+        word: Word,
+        read: u8,
         sink: &mut K,
     ) -> Scan<usize, K::Stop> {
-        for (reached, expected) in word.iter().enumerate().skip(from) {
-            match part.get(at) {
-                Some(byte) if byte == expected => at += 1,
-                Some(_) => return Err(Failure::Syntax(self.before + at)),
-                None => {
-                    self.state = State::InWord { word, at: reached };
-                    return Ok(at);
-                }
+        let missing = word.spelling().get(usize::from(read)..).unwrap_or_default();
+        let here = part.get(from..).unwrap_or_default();
+        if !here.starts_with(missing) {
+            let same = here.iter().zip(missing).take_while(|(byte, other)| byte == other).count();
+            if same < here.len() {
+                return Err(Failure::Syntax(self.before + from + same));
             }
+            // The part ends within the word.
+            self.state = State::InWord { word, read: read + same as u8 };
+            return Ok(from + same);
         }
+        let end = from + missing.len();
         self.value_ended();
-        let token = match word {
-            b"true" => Token::Bool(true),
-            b"false" => Token::Bool(false),
-            _ => Token::Null,
-        };
-        self.give(token, self.before + at, sink)?;
-        Ok(at)
+        self.give(word.token(), self.before + end, sink)?;
+        Ok(end)
     }
 
     fn number<K: Sink>(
@@ -331,5 +363,23 @@ impl Scanner {
         kept.clear();
         self.kept = kept;
         result
+    }
+}
+
+impl Word {
+    const fn spelling(self) -> &'static [u8] {
+        match self {
+            Self::True => b"true",
+            Self::False => b"false",
+            Self::Null => b"null",
+        }
+    }
+
+    const fn token(self) -> Token<'static> {
+        match self {
+            Self::True => Token::Bool(true),
+            Self::False => Token::Bool(false),
+            Self::Null => Token::Null,
+        }
     }
 }

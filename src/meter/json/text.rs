@@ -64,6 +64,15 @@ impl<'a> Text<'a> {
         std::str::from_utf8(bytes).ok().map(Box::from)
     }
 
+    /// Writes the string into `owned`, as [`Text::to_owned`] returns it, unless it is there already.
+    pub fn write_to(self, owned: &mut Option<Box<str>>) {
+        let mut buffer = None;
+        let bytes = self.short(&mut buffer);
+        if bytes != owned.as_deref().map(str::as_bytes) {
+            *owned = self.to_owned();
+        }
+    }
+
     /// Whether the string begins with `plain`. Looks only at the first bytes.
     pub fn starts_with(&self, plain: &[u8]) -> bool {
         if self.has_escapes {

@@ -23,6 +23,17 @@ pub struct OpenAi {
     tool_images: u32,
     searches: u64,
     has_media: bool,
+    mark: Mark,
+}
+
+/// A state to which the meter can return, at the start of a document.
+#[derive(Debug)]
+struct Mark {
+    path: Path<Node>,
+    member: Member,
+    document: Document,
+    /// The service tier, if the document has named it by then.
+    service_tier: Option<Box<str>>,
 }
 
 /// The state of the document that is being read.
@@ -32,7 +43,10 @@ struct Document {
     has_usage: bool,
     has_choices: bool,
     has_choice: bool,
+    has_tier: bool,
     kind: Kind,
+    /// The position at which the first delivered text begins.
+    text_begins: Option<usize>,
     delta_bytes: u64,
     text_bytes: u64,
     /// The bytes of reasoning under each of its two names. Some servers send the same text under
@@ -62,7 +76,9 @@ const NOTHING: Document = Document {
     has_usage: false,
     has_choices: false,
     has_choice: false,
+    has_tier: false,
     kind: Kind::Other,
+    text_begins: None,
     delta_bytes: 0,
     text_bytes: 0,
     reasoning_bytes: [0; 2],
@@ -87,6 +103,12 @@ impl OpenAi {
             tool_images: 0,
             searches: 0,
             has_media: false,
+            mark: Mark {
+                path: Path::new(Node::Top),
+                member: Member::Other,
+                document: NOTHING,
+                service_tier: None,
+            },
         }
     }
 
@@ -117,8 +139,14 @@ impl OpenAi {
         self.member = Member::Other;
     }
 
-    fn text(&mut self, text: Text<'_>) {
+    fn text(&mut self, text: Text<'_>, begins: usize) {
         let document = &mut self.document;
+        if matches!(
+            self.member,
+            Member::Text | Member::TextOr(_) | Member::Reasoning(_) | Member::Delta
+        ) {
+            document.text_begins.get_or_insert(begins);
+        }
         match self.member {
             Member::Text | Member::TextOr(_) => document.text_bytes += text.len,
             Member::Reasoning(name) => {
@@ -129,7 +157,10 @@ impl OpenAi {
             Member::Delta => document.delta_bytes += text.len,
             Member::Image => document.is_image = true,
             Member::Media => self.has_media = true,
-            Member::Tier => self.service_tier = text.to_owned(),
+            Member::Tier => {
+                document.has_tier = true;
+                text.write_to(&mut self.service_tier);
+            }
             Member::Type => document.kind = Kind::of(text),
             Member::ItemType => match text.raw {
                 b"web_search_call" => document.searches += 1,
@@ -154,7 +185,6 @@ impl OpenAi {
 impl Kind {
     fn of(text: Text<'_>) -> Self {
         let mut buffer = None;
-        let has = |name: &[u8], word: &[u8]| name.windows(word.len()).any(|part| part == word);
         match text.short(&mut buffer) {
             Some(b"response.completed" | b"response.incomplete" | b"response.failed") => {
                 Self::ResponseEnds
@@ -166,10 +196,15 @@ impl Kind {
     }
 }
 
+/// Whether `word` stands somewhere in `name`.
+fn has<const N: usize>(name: &[u8], word: &[u8; N]) -> bool {
+    name.windows(N).any(|part| part == word)
+}
+
 impl Sink for OpenAi {
     type Stop = Infallible;
 
-    fn token(&mut self, token: Token<'_>, _: Span) -> Result<(), Infallible> {
+    fn token(&mut self, token: Token<'_>, span: Span) -> Result<(), Infallible> {
         match token {
             Token::Object => self.open(true),
             Token::List => self.open(false),
@@ -182,7 +217,7 @@ impl Sink for OpenAi {
                         let name = name.short(&mut buffer).unwrap_or_default();
                         self.member = member(node, name);
                     }
-                    Token::Text(text) => self.text(text),
+                    Token::Text(text) => self.text(text, span.start),
                     Token::Number(spelled) => self.number(spelled),
                     Token::Bool(_) if matches!(self.member, Member::Count(_)) => {
                         self.document.counts.is_false = true;
@@ -209,12 +244,13 @@ impl Meter for OpenAi {
         self.images = self.images.saturating_add(document.images).saturating_add(images);
         self.tool_images = self.tool_images.saturating_add(document.tool_images);
         self.searches += document.searches;
-        if document.counts.is_any() {
+        let has_counts = document.has_usage && document.counts.is_any();
+        if has_counts {
             self.counts = Some(document.counts);
         }
         // A server that sends counts with every chunk sends the final ones in a chunk without a
         // choice.
-        let is_last_word = !is_event || (document.counts.is_any() && !document.has_choice);
+        let is_last_word = !is_event || (has_counts && !document.has_choice);
         let ends = document.kind == Kind::ResponseEnds;
         self.is_final |= (is_last_word || ends) && self.has_usage();
         match document {
@@ -230,6 +266,24 @@ impl Meter for OpenAi {
     fn dropped(&mut self) {
         self.document = NOTHING;
         self.path.clear();
+    }
+
+    fn text_begins(&self) -> Option<usize> {
+        self.document.text_begins
+    }
+
+    fn mark(&mut self) {
+        let Self { path, member, document, mark, .. } = self;
+        (mark.path, mark.member, mark.document) = (*path, *member, *document);
+        mark.service_tier = self.service_tier.clone().filter(|_| document.has_tier);
+    }
+
+    fn go_to_mark(&mut self) {
+        let Self { path, member, document, mark, .. } = self;
+        (*path, *member, *document) = (mark.path, mark.member, mark.document);
+        if document.has_tier && self.service_tier != mark.service_tier {
+            self.service_tier.clone_from(&mark.service_tier);
+        }
     }
 
     fn finished(&mut self) {

@@ -73,7 +73,9 @@ impl Lines {
             }
             match self.within {
                 Within::Field => {
-                    if let Some(step) = self.field(byte, part, at) {
+                    if !self.begins_as_usual(part, at)
+                        && let Some(step) = self.field(byte, part, at)
+                    {
                         return Some(step);
                     }
                 }
@@ -95,6 +97,20 @@ impl Lines {
                 }
             }
         }
+    }
+
+    /// Takes the name of a field that most lines have, if all of it is in this part.
+    fn begins_as_usual(&mut self, part: &[u8], at: &mut usize) -> bool {
+        let rest = part.get(*at..).unwrap_or_default();
+        let (within, len) = match rest {
+            _ if self.field_len > 0 => return false,
+            [b'd', b'a', b't', b'a', b':', b' ', ..] => (Within::Data, b"data: ".len()),
+            [b'e', b'v', b'e', b'n', b't', b':', ..] => (Within::Other, b"event:".len()),
+            _ => return false,
+        };
+        self.within = within;
+        *at += len;
+        true
     }
 
     /// Takes a byte of a field's name.

@@ -25,8 +25,8 @@ pub struct StreamOptions {
 }
 
 /// Reads the usage of a stream of server-sent events that arrives in parts, which may be cut
-/// anywhere, and decides which bytes go to the client. The meter's own state takes less than two
-/// KiB; `MAX_KEPT_BYTES` limits the bytes that are kept back.
+/// anywhere, and decides which bytes go to the client. The meter's own state takes less than
+/// three KiB; `MAX_KEPT_BYTES` limits the bytes that are kept back.
 #[derive(Debug)]
 pub struct StreamMeter {
     lines: Lines,
@@ -85,7 +85,7 @@ impl StreamMeter {
                 (_, Some(event)) => {
                     let reports = event == Event::Last && passing.has_whole_event();
                     if reports && std::mem::take(&mut self.options.reports) {
-                        to_client.push(Piece::Report);
+                        passing.report(&part, to_client);
                     }
                     let hides = event == Event::UsageChunk && self.options.hides_usage_chunk;
                     let fate = if hides { Fate::Hidden } else { Fate::Passes };
@@ -94,7 +94,7 @@ impl StreamMeter {
                 _ => passing.line(),
             }
         }
-        passing.part_ends(&part, to_client);
+        passing.part_ends(part, to_client);
         self.passing = Some(passing);
     }
 

@@ -1,5 +1,7 @@
 //! Passes the bytes of a stream on to the client, and keeps back those of an unfinished event.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 /// The most bytes of an unfinished event that are kept back. A longer event is passed on as it
@@ -41,6 +43,9 @@ pub(super) struct Passing {
     is_settled: bool,
     /// The position in the part from which on no byte was passed on or kept.
     from: usize,
+    /// The bytes of the part that are passed on, and are not among the pieces yet. Events that
+    /// follow each other in one part are passed on as one piece.
+    run: Range<usize>,
 }
 
 impl Passing {
@@ -53,12 +58,20 @@ impl Passing {
             line_fate: Fate::Passes,
             is_settled: false,
             from: 0,
+            run: 0..0,
         }
     }
 
     /// Begins the next part of the stream.
     pub const fn part_begins(&mut self) {
         self.from = 0;
+        self.run = 0..0;
+    }
+
+    /// Marks the place of the report, which follows the bytes that were passed on.
+    pub fn report(&mut self, part: &Bytes, to_client: &mut Vec<Piece>) {
+        self.run_ends(part, to_client);
+        to_client.push(Piece::Report);
     }
 
     /// Whether no byte of the event has been passed on.
@@ -98,13 +111,18 @@ impl Passing {
     }
 
     /// Ends the part. The rest of it is kept, or passed on if it is too long.
-    pub fn part_ends(&mut self, part: &Bytes, to_client: &mut Vec<Piece>) {
+    pub fn part_ends(&mut self, part: Bytes, to_client: &mut Vec<Piece>) {
         let rest = part.get(self.from..).unwrap_or_default();
         self.is_too_long |= self.kept.len() + rest.len() > MAX_KEPT_BYTES;
         if self.is_too_long {
-            self.flush(Fate::Passes, part, part.len(), to_client);
+            self.flush(Fate::Passes, &part, part.len(), to_client);
         } else {
             self.kept.extend_from_slice(rest);
+        }
+        if !part.is_empty() && self.run == (0..part.len()) {
+            to_client.push(Piece::Bytes(part));
+        } else {
+            self.run_ends(&part, to_client);
         }
     }
 
@@ -137,22 +155,18 @@ impl Passing {
         if !self.kept.is_empty() {
             to_client.push(Piece::Bytes(self.kept.split().freeze()));
         }
-        if from >= at {
-            return;
+        if self.run.end != from {
+            self.run_ends(part, to_client);
+            self.run.start = from;
         }
-        match to_client.last_mut() {
-            // Events that follow each other in one part are passed on as one piece.
-            Some(Piece::Bytes(last)) if follows(last, part, from) => {
-                let start = from - last.len();
-                *last = part.slice(start..at);
-            }
-            _ => to_client.push(Piece::Bytes(part.slice(from..at))),
+        self.run.end = at;
+    }
+
+    /// Adds the bytes that are passed on to the pieces.
+    fn run_ends(&mut self, part: &Bytes, to_client: &mut Vec<Piece>) {
+        let run = std::mem::take(&mut self.run);
+        if !run.is_empty() {
+            to_client.push(Piece::Bytes(part.slice(run)));
         }
     }
-}
-
-/// Whether `last` is the memory of `part` right before `from`. Equal bytes elsewhere do not count.
-fn follows(last: &Bytes, part: &Bytes, from: usize) -> bool {
-    let Some(start) = from.checked_sub(last.len()) else { return false };
-    part.get(start..from).is_some_and(|before| std::ptr::eq(before.as_ptr(), last.as_ptr()))
 }

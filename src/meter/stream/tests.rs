@@ -4,6 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{MAX_KEPT_BYTES, Piece, StreamMeter, StreamOptions};
+use crate::meter::anthropic::Anthropic;
+use crate::meter::beginning::LONGEST;
+use crate::meter::openai::OpenAi;
 use crate::meter::{AnswerUsage, error_event};
 use crate::problem::Code;
 use crate::usage::{Kind, MeterKind, Usage};
@@ -330,6 +333,65 @@ fn an_error_event_is_one_that_the_sdks_raise() {
     }
 }
 
+/// The events of a stream that may begin alike: the choice, the tier, the kind of the text, and the
+/// rest of a chunk differ, and some events are cut off or have no text at all.
+fn alike() -> impl Strategy<Value = String> {
+    let tier = prop::sample::select(vec![
+        "",
+        "\"service_tier\":\"default\",",
+        "\"service_tier\":\"flex\",",
+        "\"service_tier\":null,",
+    ]);
+    let name =
+        prop::sample::select(vec!["content", "reasoning", "reasoning_content", "refusal", "role"]);
+    let text = prop::sample::select(vec![
+        "\"a\"",
+        "\"caf\\u00e9\"",
+        "\"\"",
+        "null",
+        "7",
+        "{\"x\":[]}",
+        "[\"b\"]",
+    ]);
+    let rest = prop::sample::select(vec![
+        "}}],\"usage\":null}",
+        "},\"finish_reason\":\"stop\"}],\"service_tier\":\"priority\"}",
+        "}}],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}",
+        "}}],\"usage\":{\"prompt_tokens\":-1}}",
+        ",\"reasoning\":\"bcd\"},\"delta\":{\"content\":\"e\"}}]}",
+        "}}]",
+        "}}],}",
+    ]);
+    // Most chunks begin alike, as they do in a stream.
+    let usual = Just((0, "\"service_tier\":\"default\",", "content"));
+    let begins = prop_oneof![4 => usual, 1 => (0..2, tier, name)];
+    let chunk = (begins, text, rest).prop_map(|((index, tier, name), text, rest)| {
+        format!(
+            "{{\"id\":\"c\",{tier}\"choices\":[{{\"index\":{index},\"delta\":{{\"{name}\":{text}{rest}"
+        )
+    });
+    let other = prop::sample::select(vec![
+        r#"{"choices":[],"service_tier":"scale","usage":{"prompt_tokens":5,"completion_tokens":3}}"#,
+        r#"{"type":"response.output_text.delta","item_id":"m","delta":"abc"}"#,
+        r#"{"type":"response.audio.delta","item_id":"m","delta":"abc"}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"abc"}}"#,
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"thinking_delta","thinking":"abcd"}}"#,
+        r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}"#,
+        r#"{"usage":{"service_tier":"batch","input_tokens":5},"delta":{"text":"ab"}}"#,
+        r#"{"usage":{"service_tier":"standard","input_tokens":5},"delta":{"text":"ab"}}"#,
+        r#"{"choices":[{"message":{"audio":{"data":"AAAA","transcript":"hey"}}}]}"#,
+    ]);
+    prop_oneof![5 => chunk, 2 => other.prop_map(str::to_owned)]
+}
+
+#[test]
+fn the_state_of_a_stream_is_bounded() {
+    let meter = size_of::<StreamMeter>() + size_of::<OpenAi>().max(size_of::<Anthropic>());
+    // The beginning that events repeat, and a token of up to 257 bytes that the end of a part has cut.
+    let on_the_heap = LONGEST + 512;
+    assert!(meter + on_the_heap < 3 << 10, "{meter} + {on_the_heap}");
+}
+
 fn fixtures() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, usize, bool)> {
     (
         0..5_usize,
@@ -340,6 +402,25 @@ fn fixtures() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, usize, bool)> {
 }
 
 proptest! {
+    #[test]
+    fn events_that_begin_alike_are_read_as_if_each_came_alone(
+        events in prop::collection::vec((alike(), 1..4_usize), 1..12),
+    ) {
+        for kind in [MeterKind::OpenAi, MeterKind::Anthropic, pointers()] {
+            let new = || StreamMeter::new(&kind, StreamOptions::default());
+            // A beginning that arrives byte by byte is never recognized.
+            let (mut whole, mut by_bytes) = (new(), new());
+            for (event, times) in &events {
+                for _ in 0..*times {
+                    let event = format!("data: {event}\n\n");
+                    whole.watch(event.as_bytes());
+                    event.as_bytes().chunks(1).for_each(|byte| by_bytes.watch(byte));
+                    prop_assert_eq!(whole.so_far(), by_bytes.so_far(), "after {}", event);
+                }
+            }
+        }
+    }
+
     #[test]
     fn garbage_never_panics_and_never_mints(bytes in prop::collection::vec(any::<u8>(), 0..400), length in 1..50_usize) {
         for kind in [MeterKind::OpenAi, MeterKind::Anthropic, pointers()] {

@@ -221,6 +221,13 @@ impl CostConfig {
         self.kinds.iter().find(|(other, _)| *other == kind).map(|(_, cost)| *cost)
     }
 
+    /// The cost of `kind`: its own, or its nearest parent's ([`Kind::parent`]). Also returns the kind
+    /// for which that cost is set.
+    pub fn inherited(&self, kind: Kind) -> Option<(Kind, UnitAmount)> {
+        let mut kinds = std::iter::successors(Some(kind), |kind| kind.parent());
+        kinds.find_map(|kind| Some((kind, self.of(kind)?)))
+    }
+
     /// Each cost that is written, with the name of its unit.
     pub(in crate::price) fn units(&self) -> impl Iterator<Item = (&'static str, UnitAmount)> {
         let kinds = self.kinds.iter().map(|(kind, cost)| (kind.as_str(), *cost));

@@ -31,10 +31,9 @@ impl OwnCost {
             own.add(amount, u128::from(calls).checked_mul(PARTS)?)?;
         }
         for (kind, count) in used.iter() {
-            let mut costs = std::iter::successors(Some(kind), |kind| kind.parent());
             let pieces = if kind.is_token() { 1 } else { PARTS };
-            match costs.find_map(|kind| cost.of(kind)) {
-                Some(amount) => own.add(amount, u128::from(count).checked_mul(pieces)?)?,
+            match cost.inherited(kind) {
+                Some((_, amount)) => own.add(amount, u128::from(count).checked_mul(pieces)?)?,
                 None => own.uncosted.push(kind),
             }
         }

@@ -301,21 +301,6 @@ impl MeteredQuote {
         Some(paid.min(self.output_tokens))
     }
 
-    /// The amount by which the hold of a stream should grow now. `held` is its present amount, and
-    /// `used` are the tokens of output so far. `None` while at least half a step is left, and once
-    /// the hold covers all that the call can have.
-    pub fn next_extension(&self, held: Credits, used: u64) -> Option<Credits> {
-        if held >= self.most {
-            return None;
-        }
-        let covered = self.output_tokens_for(held).unwrap_or(0);
-        if covered.saturating_sub(used) > self.step / 2 {
-            return None;
-        }
-        let wanted = covered.max(used).saturating_add(self.step.max(1));
-        self.held_for(wanted).checked_sub(held).filter(|more| !more.is_zero())
-    }
-
     /// The output limit for each answer that `available` credits can pay, for a request that is
     /// shortened instead of refused. `None` if they are not enough for one token of each answer, if
     /// a shorter answer is not cheaper, or if the provider may ignore the limit.

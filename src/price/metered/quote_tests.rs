@@ -123,19 +123,10 @@ fn a_stream_holds_for_its_first_tokens_and_grows_to_its_limit() {
         assert_eq!((quote.hold, quote.most), (credits(hold), credits(most)), "{limit:?}");
     }
     let quote = stream(with_limit(None));
-    let mut held = quote.hold;
-    let mut steps = Vec::new();
-    for used in 0..=8000 {
-        while let Some(more) = quote.next_extension(held, used) {
-            held = held.checked_add(more).unwrap();
-            steps.push((used, held.to_string()));
-        }
+    for (tokens, held) in [(2048, "2.098"), (4096, "4.146"), (8000, "8.05"), (9000, "8.05")] {
+        assert_eq!(quote.held_for(tokens), credits(held), "{tokens}");
+        assert_eq!(quote.output_tokens_for(credits(held)), Some(tokens.min(8000)), "{held}");
     }
-    // The next step of 2048 tokens is asked for when half of the last one is left.
-    let expected = [(1024, "4.146"), (3072, "6.194"), (5120, "8.05")];
-    assert_eq!(steps, expected.map(|(used, held)| (used, held.to_owned())));
-    // If a burst goes beyond the hold, the next amount covers it at once.
-    assert_eq!(quote.next_extension(quote.hold, 5000), Some(credits("5")));
     // The hold of three answers grows three times as fast.
     let limits = Limits { output_tokens: None, is_kept: true, answers: 3 };
     assert_eq!(stream(RequestFacts { limits, ..facts() }).hold, credits("6.194"));
@@ -423,5 +414,6 @@ fn amounts_beyond_all_credits_stop_at_the_largest() {
     let most = usage(&Kind::ALL.map(|kind| (kind, MAX_COUNT)));
     assert_eq!(quote.charge(&most, None).credits.micros(), MAX_MICROS);
     let _ = quote.estimate(Some(&most), u64::MAX);
-    let _ = quote.next_extension(quote.hold, u64::MAX);
+    let _ = quote.held_for(u64::MAX);
+    let _ = quote.output_tokens_for(quote.hold);
 }

@@ -56,6 +56,10 @@ pub fn check_rates(config: &RatesConfig, packs: Option<Currency>) -> Vec<Mistake
                     format!("write it like {code} = \"0.86 {home}\""),
                 );
             }
+            Ok(from) if from == home => wrong(
+                format!("{from} is the currency of the packs, so no cost needs its worth"),
+                format!("write it the other way round: {} = \"… {home}\"", worth.currency()),
+            ),
             Ok(_) if worth.currency() != home => wrong(
                 format!("{worth} is not in the currency of the packs"),
                 format!("write what one {code} is worth in {home}"),
@@ -101,5 +105,6 @@ mod tests {
         assert_eq!(keys("USD = '0 EUR'"), ["rates.USD"]);
         assert_eq!(keys("EUR = '1.1 EUR'"), ["rates.EUR"]);
         assert_eq!(keys("USD = '0.75 GBP'"), ["rates.USD"]);
+        assert_eq!(keys("EUR = '1.16 USD'"), ["rates.EUR"], "it is the wrong way round");
     }
 }

@@ -6,13 +6,14 @@ use crate::price::margin::Margin;
 use crate::price::metered::config::{CostConfig, ModelConfig, PriceConfig, RatesConfig};
 use crate::price::metered::rates::Rates;
 use crate::price::metered::tariff::Tariff;
+use crate::price::metered::unit_price::UnitPrice;
 use crate::price::metered::unit_prices::UnitPrices;
-use crate::price::money::Currency;
+use crate::price::money::{Currency, UnitAmount};
 use crate::price::pattern::{Pattern, Segment};
-use crate::usage::Kind;
+use crate::usage::{Kind, MeterKind};
 
-/// Warnings about models that sell at a loss, about patterns that may cover a more expensive model,
-/// and about models with only half of their prices.
+/// Warnings about models that sell at a loss or for next to nothing, about patterns that may cover a
+/// more expensive model, and about models that lack a part of their prices.
 pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rates) -> Vec<Mistake> {
     let mut found = Vec::new();
     for (index, config) in models.iter().enumerate() {
@@ -38,20 +39,56 @@ pub fn warn_of_models(models: &[ModelConfig], packs: &[PackConfig], rates: &Rate
             let hint = "write `input = …`, or `input = 0` where that is meant";
             found.push(Mistake::new(key("match"), message, hint));
         }
+        if has(Kind::Input) && !has(Kind::Output) && expects_output(config) {
+            let message = format!(
+                "`{}` has a price of `input` and none of `output`: its answers cost nothing",
+                config.r#match
+            );
+            let hint = "write `output = …`, or `output = 0` where that is meant";
+            found.push(Mistake::new(key("match"), message, hint));
+        }
+        found.extend(prices_of_one_token(&key, config, packs));
         if !config.free {
-            let (base, loss) = (tariff.base(), Losses { packs, rates, of: &config.r#match });
-            found.extend(loss.find(&key("cost"), base, &config.cost));
-            for (index, tier) in config.above.iter().enumerate() {
-                let prices = base.replaced_by(&tier.prices());
-                found.extend(loss.find(&key(&format!("above[{index}].cost")), &prices, &tier.cost));
-            }
-            for (index, when) in config.when.iter().enumerate() {
-                let prices = base.replaced_by(&when.prices());
-                found.extend(loss.find(&key(&format!("when[{index}].cost")), &prices, &when.cost));
-            }
+            let loss = Losses { packs, rates, of: &config.r#match };
+            found.extend(loss.of_model(&format!("models[{index}]"), config));
         }
     }
     found
+}
+
+/// Whether a model has a key that only a model with output has. Embeddings have none of them.
+fn expects_output(config: &ModelConfig) -> bool {
+    let prices = config.prices();
+    config.hidden_output
+        || config.max_output_tokens.is_some()
+        || config.hold_output_tokens.is_some()
+        || [Kind::CachedInput, Kind::CacheWrite, Kind::Reasoning, Kind::OutputAudio]
+            .iter()
+            .any(|kind| prices.written(*kind).is_some())
+}
+
+/// The least that a million tokens sell for, in billionths of a unit of the packs' currency: 0.001
+/// EUR, say. The cheapest models cost their providers' customers ten times as much.
+const LEAST_FOR_A_MILLION: u64 = 1_000_000;
+
+/// A warning about a price of tokens that is probably the price of one token, as other price lists
+/// have it.
+fn prices_of_one_token(
+    key: &dyn Fn(&str) -> String,
+    config: &ModelConfig,
+    packs: &[PackConfig],
+) -> Option<Mistake> {
+    let prices = config.prices();
+    let mut tokens = prices.iter().filter(|(kind, price)| kind.is_token() && !price.is_zero());
+    let (kind, revenue) = tokens.find_map(|(kind, price)| {
+        let revenue = Margin::of_unit(price, None, packs, &Rates::default()).revenue?;
+        (revenue.nanos() < LEAST_FOR_A_MILLION).then_some((kind.as_str(), revenue))
+    })?;
+    let message =
+        format!("a million tokens of `{kind}` of `{}` sell for {revenue}", config.r#match);
+    let hint =
+        "prices of tokens are credits for a million: multiply the price of one token by 1000000";
+    Some(Mistake::new(key(kind), message, hint))
 }
 
 /// Warnings about routes with unit prices of their own that sell a unit at a loss.
@@ -64,8 +101,12 @@ pub fn warn_of_unit_prices(
     for (index, route) in routes.iter().enumerate() {
         if let Some(PriceConfig::Units(units)) = &route.price {
             let loss = Losses { packs, rates, of: &route.path };
-            let key = format!("routes[{index}].price.cost");
-            found.extend(loss.find(&key, &units.prices(), &units.cost));
+            let table = Table {
+                key: format!("routes[{index}].price"),
+                prices: units.prices(),
+                costs: units.cost.clone(),
+            };
+            found.extend(loss.find(&table, &table, &[]));
         }
     }
     found
@@ -79,27 +120,118 @@ struct Losses<'a> {
     of: &'a str,
 }
 
-impl Losses<'_> {
-    /// The warnings for the costs at `key`.
-    fn find(&self, key: &str, prices: &UnitPrices, costs: &CostConfig) -> Vec<Mistake> {
-        let request = costs.request.map(|cost| ("request", prices.request(), cost));
-        let kinds = costs.kinds.iter();
-        let kinds = kinds.map(|(kind, cost)| (kind.as_str(), prices.of(*kind), *cost));
-        let found = request.into_iter().chain(kinds).filter_map(|(unit, price, cost)| {
-            let price = price.unwrap_or_default();
-            let Margin { revenue, .. } = Margin::of_unit(price, Some(cost), self.packs, self.rates);
-            let revenue = revenue?;
-            let comparable = self.rates.convert(cost, revenue.currency())?;
-            if revenue.nanos() >= comparable.nanos() {
+/// One table of prices in the config, with the operator's own costs in it.
+#[derive(Clone)]
+struct Table {
+    /// The path of the table's key.
+    key: String,
+    prices: UnitPrices,
+    costs: CostConfig,
+}
+
+impl Table {
+    /// The prices and costs of calls to which this table applies, and `over` as well, whose prices
+    /// and costs count first.
+    fn under(&self, over: &Self) -> Self {
+        Self {
+            key: over.key.clone(),
+            prices: self.prices.replaced_by(&over.prices),
+            costs: self.costs.replaced_by(&over.costs),
+        }
+    }
+
+    /// Each unit that has a price or a cost of its own. A kind that lacks one of the two has that of
+    /// its parent.
+    fn units(&self) -> impl Iterator<Item = Sold> + '_ {
+        let request = self.costs.request.map(|cost| Sold {
+            unit: "request",
+            price: self.prices.request().unwrap_or_default(),
+            cost,
+            costs_as: "request",
+        });
+        let kinds = Kind::ALL.into_iter().filter_map(|kind| {
+            if self.prices.written(kind).is_none() && self.costs.of(kind).is_none() {
                 return None;
             }
-            let message = format!("`{unit}` of `{}` sells for {revenue} and costs {cost}", self.of);
-            let hint = format!(
-                "raise `{unit}`, or correct its `cost`; `farebox prices` shows every margin"
-            );
-            Some(Mistake::new(format!("{key}.{unit}"), message, hint))
+            let (costs_as, cost) = self.costs.inherited(kind)?;
+            let price = self.prices.of(kind).unwrap_or_default();
+            Some(Sold { unit: kind.as_str(), price, cost, costs_as: costs_as.as_str() })
         });
-        found.collect()
+        request.into_iter().chain(kinds)
+    }
+}
+
+/// The price and the own cost of one unit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Sold {
+    unit: &'static str,
+    price: UnitPrice,
+    cost: UnitAmount,
+    /// The unit for which the cost is set: a kind without a cost costs as its parent.
+    costs_as: &'static str,
+}
+
+impl Losses<'_> {
+    /// The warnings for a model at `key`: for the calls to which no `when` and no tier applies, for
+    /// those to which one of them does, and for those to which one of each does. A table costs what
+    /// the model does, except where the table itself names a cost.
+    fn of_model(&self, key: &str, config: &ModelConfig) -> Vec<Mistake> {
+        let table = |key, prices, costs: &CostConfig| Table { key, prices, costs: costs.clone() };
+        let base = table(key.to_owned(), config.prices(), &config.cost);
+        let tiers: Vec<Table> = config
+            .above
+            .iter()
+            .enumerate()
+            .map(|(at, tier)| table(format!("{key}.above[{at}]"), tier.prices(), &tier.cost))
+            .collect();
+        let whens = config
+            .when
+            .iter()
+            .enumerate()
+            .map(|(at, when)| table(format!("{key}.when[{at}]"), when.prices(), &when.cost));
+        let mut found = self.find(&base, &base, &[]);
+        let tiered: Vec<Table> = tiers.iter().map(|tier| base.under(tier)).collect();
+        for (tier, all) in tiers.iter().zip(&tiered) {
+            found.extend(self.find(tier, all, &[&base]));
+        }
+        for when in whens {
+            let after_when = base.under(&when);
+            found.extend(self.find(&when, &after_when, &[&base]));
+            for (tier, without_when) in tiers.iter().zip(&tiered) {
+                let both = after_when.under(tier);
+                found.extend(self.find(tier, &both, &[&base, &after_when, without_when]));
+            }
+        }
+        found
+    }
+
+    /// The warnings for the units that `all` sells at a loss, but not for those that one of `told`
+    /// sells at the same price and cost. `all` are the prices and costs of calls to which `own`
+    /// applies.
+    fn find(&self, own: &Table, all: &Table, told: &[&Table]) -> Vec<Mistake> {
+        let is_told = |sold: &Sold| told.iter().any(|table| table.units().any(|one| one == *sold));
+        let lost = all.units().filter(|sold| !is_told(sold));
+        lost.filter_map(|sold| self.loss(own, sold)).collect()
+    }
+
+    /// The warning for a unit of the table `own`, if it is sold at a loss.
+    fn loss(&self, own: &Table, Sold { unit, price, cost, costs_as }: Sold) -> Option<Mistake> {
+        let Margin { revenue, .. } = Margin::of_unit(price, Some(cost), self.packs, self.rates);
+        let revenue = revenue?;
+        let comparable = self.rates.convert(cost, revenue.currency())?;
+        if revenue.nanos() >= comparable.nanos() {
+            return None;
+        }
+        let is_inherited = costs_as != unit;
+        let as_parent = if is_inherited { format!(", as `{costs_as}`") } else { String::new() };
+        let message =
+            format!("`{unit}` of `{}` sells for {revenue} and costs {cost}{as_parent}", self.of);
+        let remedy = if is_inherited { "add" } else { "correct" };
+        let hint =
+            format!("raise `{unit}`, or {remedy} its `cost`; `farebox prices` shows every margin");
+        let is_written = own.costs.units().any(|(name, _)| name == unit);
+        let key = if is_written { format!("cost.{unit}") } else { unit.to_owned() };
+        Some(Mistake::new(format!("{}.{key}", own.key), message, hint))
     }
 }
 
@@ -164,9 +296,9 @@ const SHARED: [&str; 11] = [
 /// The member of a request that continues a response which the provider has stored.
 const CONTINUES: &str = "previous_response_id";
 
-/// Warnings about routes through which one account may read another's data at the provider. Also
-/// warnings about routes without `hold` whose models charge by the second, because no request says
-/// how many seconds it will take.
+/// Warnings about routes through which one account may read another's data at the provider, about
+/// routes with the meter of another provider, and about routes without `hold` whose models charge
+/// by the second, because no request says how many seconds it will take.
 pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mistake> {
     let mut found = Vec::new();
     let sells_by_usage = routes.iter().any(|route| route.price.is_some());
@@ -180,6 +312,16 @@ pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mi
             );
             let hint = "remove the route, unless the upstream keeps its callers apart";
             found.push(Mistake::new(key("path"), message, hint));
+        }
+        if let Some((theirs, meter)) = other_shape(&pattern, route.meter.as_ref()) {
+            let message = format!(
+                "`{}` is a path of {theirs}, whose usage this meter does not read: calls are not charged what they used",
+                route.path
+            );
+            let hint = format!(
+                "write meter = \"{meter}\", unless the upstream answers in another shape there"
+            );
+            found.push(Mistake::new(key("meter"), message, hint));
         }
         let continues = last_literal(&pattern) == Some("responses") && route.price.is_some();
         let denies = route.deny.iter().flatten().any(|name| name == CONTINUES);
@@ -204,6 +346,29 @@ pub fn warn_of_metered(routes: &[RouteConfig], models: &[ModelConfig]) -> Vec<Mi
         }
     }
     found
+}
+
+/// The provider whose path this is, and the name of its meter, if `meter` is that of another
+/// provider.
+fn other_shape(
+    pattern: &Pattern,
+    meter: Option<&MeterKind>,
+) -> Option<(&'static str, &'static str)> {
+    let literals = pattern.segments().iter().map(|segment| match segment {
+        Segment::Literal(text) => &**text,
+        _ => "",
+    });
+    let literals: Vec<&str> = literals.collect();
+    match (literals.as_slice(), meter?) {
+        ([.., "v1", "messages"], MeterKind::OpenAi) => Some(("Anthropic's", "anthropic")),
+        (
+            [.., "chat", "completions"]
+            | [.., "images", "generations" | "edits"]
+            | [.., "v1", "completions" | "responses" | "embeddings"],
+            MeterKind::Anthropic,
+        ) => Some(("OpenAI's", "openai")),
+        _ => None,
+    }
 }
 
 /// The shared data of a provider that a path reaches. A pattern for everything below `/v1` counts

@@ -38,6 +38,55 @@ fn a_pattern_behind_which_a_dearer_model_may_hide_is_warned_of() {
 }
 
 #[test]
+fn a_model_whose_output_was_forgotten_is_warned_of() {
+    let warned = |model: &str| keys(warn_of_models(&models(&[model]), &packs(), &rates()));
+    for sign in
+        ["max_output_tokens = 9", "hidden_output = true", "cached_input = 1", "reasoning = 1"]
+    {
+        let model = format!("match = 'm'\ninput = 1\n{sign}");
+        assert_eq!(warned(&model), ["models[0].match"], "{sign}");
+        assert_eq!(warned(&format!("{model}\noutput = 0")), NONE, "{sign}");
+    }
+    assert_eq!(warned("match = 'embed'\ninput = 1\nmax_input_tokens = 9"), NONE);
+}
+
+#[test]
+fn a_price_of_one_token_is_warned_of() {
+    // A credit is worth 0.01 EUR, so 0.1 credits are the least that a million tokens sell for.
+    let warned = |prices: &str| {
+        let model = format!("match = 'm'\n{prices}");
+        keys(warn_of_models(&models(&[&model]), &packs(), &rates()))
+    };
+    assert_eq!(warned("input = '0.00015'\noutput = '0.0012'"), ["models[0].input"]);
+    assert_eq!(warned("input = 150\noutput = '0.0012'"), ["models[0].output"]);
+    assert_eq!(warned("input = '0.1'\noutput = '0.1'"), NONE);
+    assert_eq!(warned("input = 0\noutput = 1200"), NONE);
+    assert_eq!(warned("image = '0.000001'"), NONE, "it is a price of one image");
+    let cheap = models(&["match = 'm'\ninput = '0.00015'"]);
+    assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+#[test]
+fn a_meter_of_another_provider_is_warned_of() {
+    for (path, meter, is_warned) in [
+        ("/v1/messages", "openai", true),
+        ("/claude/v1/messages", "openai", true),
+        ("/v1/messages", "anthropic", false),
+        ("/v1/threads/{id}/messages", "openai", false),
+        ("/v1/chat/completions", "anthropic", true),
+        ("/openai/deployments/{model}/chat/completions", "anthropic", true),
+        ("/v1/embeddings", "anthropic", true),
+        ("/v1/chat/completions", "openai", false),
+        ("/api/chat", "anthropic", false),
+    ] {
+        let route = format!("path = '{path}'\nmeter = '{meter}'\nprice = 'models'");
+        let found = warn_of_metered(&routes(&[&route]), &models(&["match = 'm'\ninput = 1"]));
+        let found = keys(found).into_iter().filter(|key| key == "routes[0].meter").count();
+        assert_eq!(found, usize::from(is_warned), "{path} {meter}");
+    }
+}
+
+#[test]
 fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
     // A credit is worth 0.01 EUR, and 2.50 USD are worth 2.15 EUR.
     let warned = |more: &str| {
@@ -66,6 +115,84 @@ fn a_model_that_costs_more_than_it_sells_for_is_warned_of() {
     assert_eq!(warn_of_models(&free, &packs(), &rates()), [], "it is meant");
     let cheap = models(&["match = 'm'\ninput = 1\ncost = { input = '1 EUR' }"]);
     assert_eq!(warn_of_models(&cheap, &[], &rates()), [], "no pack says what a credit is worth");
+}
+
+/// A `when` or a tier changes prices or costs, and leaves the rest as the model has it.
+#[test]
+fn a_when_and_a_tier_cost_what_the_model_costs_where_they_name_no_cost() {
+    // 215 credits are worth 2.15 EUR, and the model costs 2 EUR and 9 EUR.
+    let warned = |more: &str| {
+        let cost = "cost = { input = '2 EUR', output = '9 EUR', image = '0.03 EUR' }";
+        let model = format!("match = 'm'\ninput = 215\noutput = 1000\nimage = 4\n{cost}\n{more}");
+        keys(warn_of_models(&models(&[&model]), &packs(), &rates()))
+    };
+    for (more, expected) in [
+        ("", &[][..]),
+        // A lower price, at the model's cost.
+        ("when = [{ if = { size = 's' }, image = 3 }]", &[]),
+        ("when = [{ if = { size = 's' }, image = 2 }]", &["when[0].image"]),
+        ("above = [{ input_tokens = 9, input = 199 }]", &["above[0].input"]),
+        ("above = [{ input_tokens = 9, input = 200, output = 899 }]", &["above[0].output"]),
+        // A higher cost, at the model's price.
+        (
+            "when = [{ if = { size = 's' }, cost = { image = '0.05 EUR' } }]",
+            &["when[0].cost.image"],
+        ),
+        ("above = [{ input_tokens = 9, cost = { output = '11 EUR' } }]", &["above[0].cost.output"]),
+        ("when = [{ if = { a = 'b' }, image = 2, cost = { image = '0.02 EUR' } }]", &[]),
+        // Each is sound, and both together are a loss.
+        (
+            "when = [{ if = { a = 'b' }, input = 300, cost = { input = '3 EUR' } }]\n\
+             above = [{ input_tokens = 9, input = 250 }]",
+            &["above[0].input"],
+        ),
+        (
+            "when = [{ if = { a = 'b' }, input = 300, cost = { input = '3 EUR' } }]\n\
+             above = [{ input_tokens = 9, input = 300 }]",
+            &[],
+        ),
+    ] {
+        let expected: Vec<_> = expected.iter().map(|key| format!("models[0].{key}")).collect();
+        assert_eq!(warned(more), expected, "{more}");
+    }
+    // A loss is told once, and not for each table that leaves it as it is.
+    let model = "match = 'm'\ninput = 215\nimage = 4\n\
+                 when = [{ if = { a = 'b' }, image = 5 }]\nabove = [{ input_tokens = 9, input = 300 }]\n\
+                 request = 1\ncost = { request = '0.02 EUR' }";
+    let found = warn_of_models(&models(&[model]), &packs(), &rates());
+    assert_eq!(keys(found), ["models[0].cost.request"]);
+}
+
+/// A kind without a cost costs as its parent, and one without a price sells as its parent.
+#[test]
+fn a_kind_that_inherits_its_cost_or_its_price_is_compared_with_that() {
+    for (more, expected) in [
+        ("cached_input = 25\ncost = { input = '2 EUR' }", &["cached_input"][..]),
+        ("cached_input = 200\ncost = { input = '2 EUR' }", &[]),
+        ("cached_input = 25\ncost = { input = '2 EUR', cached_input = '0.20 EUR' }", &[]),
+        ("cost = { cached_input = '2.20 EUR' }", &["cost.cached_input"]),
+        ("cache_write = 300\ncost = { cache_write_1h = '3.10 EUR' }", &["cost.cache_write_1h"]),
+        ("reasoning = 500\ncost = { output = '6 EUR' }", &["reasoning"]),
+        (
+            "cost = { input = '2 EUR' }\nwhen = [{ if = { a = 'b' }, cached_input = 25 }]",
+            &["when[0].cached_input"],
+        ),
+        (
+            "cached_input = 100\ncost = { input = '1 EUR' }\n\
+             above = [{ input_tokens = 9, cost = { input = '2 EUR' } }]",
+            &["above[0].cached_input"],
+        ),
+    ] {
+        let model = format!("match = 'm'\ninput = 215\noutput = 1000\n{more}");
+        let found = warn_of_models(&models(&[&model]), &packs(), &rates());
+        let expected: Vec<_> = expected.iter().map(|key| format!("models[0].{key}")).collect();
+        assert_eq!(keys(found), expected, "{more}");
+    }
+    let model = models(&[
+        "match = 'm'\ninput = 215\noutput = 1000\ncached_input = 25\ncost = { input = '2 EUR' }",
+    ]);
+    let found = warn_of_models(&model, &packs(), &rates());
+    assert!(found[0].message.ends_with("costs 2.00 EUR, as `input`"), "{}", found[0].message);
 }
 
 #[test]

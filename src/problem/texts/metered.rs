@@ -73,7 +73,13 @@ pub(crate) const STREAM_USED_UP: Text = Text::fixed(
     "Le compte n'a plus de crédits, la réponse s'arrête donc ici. La partie livrée est débitée.",
 );
 
-/// The error event of a stream whose ledger does not answer.
+/// The error event of a stream whose account was frozen meanwhile.
+pub(crate) const STREAM_OF_FROZEN_ACCOUNT: Text = Text::fixed(
+    "The account is frozen, so the answer ends here. The part that was delivered is charged.",
+    "Le compte est gelé, la réponse s'arrête donc ici. La partie livrée est débitée.",
+);
+
+/// The error event of a stream whose hold the ledger cannot enlarge: it does not answer, or has lost the hold.
 pub(crate) const STREAM_WITHOUT_LEDGER: Text = Text::fixed(
     "Credits cannot be checked at the moment, so the answer ends here. The part that was delivered is \
      charged.",

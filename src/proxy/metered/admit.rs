@@ -23,7 +23,7 @@ use crate::proxy::body::{self, Buffered, Room, Sent};
 use crate::proxy::body_memory::BodyMemory;
 use crate::proxy::call::Admitted;
 use crate::proxy::client::Client;
-use crate::proxy::live::{Live, PricedRoute};
+use crate::proxy::live::{Destination, Live, PricedRoute};
 use crate::proxy::refused::Refused;
 use crate::proxy::retries::{Asked, Repeatable, patience};
 use crate::proxy::target::Target;
@@ -63,23 +63,13 @@ pub(in crate::proxy) async fn admit(
         repeatable.hash(&body.bytes);
         repeatable.request_ended(None);
     }
-    let may_be_answered = admission.may_be_answered();
     let quoted = admission.quote(metering, shared, &body.bytes).and_then(|quoted| {
-        let over = check_limit(&quoted, limit?);
-        match over {
-            // If the call is a retry, it gets the first call's answer whatever its limit is. So the
-            // refusal waits until the ledger was asked for that answer.
-            Err(over) if may_be_answered => Ok((quoted, Some(over))),
-            over => over.map(|()| (quoted, None)),
-        }
+        check_limit(&quoted, limit?)?;
+        Ok(quoted)
     });
-    let (mut quoted, over_limit) = match quoted {
+    let mut quoted = match quoted {
         Ok(quoted) => quoted,
-        // If the account can make no call at all, the call is refused for that reason instead.
-        Err(problem) => {
-            admission.check_standing(shared).await?;
-            return Err(problem.into());
-        }
+        Err(problem) => return Err(Box::pin(admission.refuse(client, unheld, problem)).await),
     };
     let wants_report = head::wants_report(&client.head().headers);
     let mut output_limit = None;
@@ -87,9 +77,6 @@ pub(in crate::proxy) async fn admit(
         output_limit = admission.shorten(&mut quoted).await?;
     }
     let hold = admission.hold(client, unheld, &quoted).await?;
-    if let Some(over) = over_limit {
-        return Err(over.into());
-    }
     admission.finish(body, quoted, hold, metering, output_limit, wants_report)
 }
 
@@ -105,6 +92,23 @@ fn check_limit(quoted: &BodyQuote, limit: Option<Credits>) -> Result<(), Problem
 impl Admission<'_> {
     fn may_be_answered(&self) -> bool {
         self.repeatable.as_ref().is_some_and(|repeatable| repeatable.may_be_answered())
+    }
+
+    /// Refuses a call whose body was read, for the reason `problem`. A retry gets the first call's
+    /// answer instead, whatever the prices and its own limit are by now. If the account can make no
+    /// call at all, the call is refused for that reason.
+    async fn refuse(mut self, client: &mut Client, unheld: CallId, problem: Problem) -> Refused {
+        let repeatable = self.repeatable.take_if(|repeatable| repeatable.may_be_answered());
+        if let Some(mut repeatable) = repeatable {
+            let asked = self.asked(unheld, Credits::MAX, None);
+            return asked.answer_or(client, &mut repeatable, problem).await;
+        }
+        let shared = self.route.metered.as_ref();
+        let standing = match shared {
+            Some(shared) => self.check_standing(shared).await,
+            None => Ok(()),
+        };
+        standing.err().unwrap_or(problem).into()
     }
 
     /// Refuses an account that can make no call of this route, because it is frozen or without
@@ -185,6 +189,8 @@ impl Admission<'_> {
     /// Refuses a path that names a model without a price. The body is not needed for that.
     fn check_path(&self) -> Result<(), Problem> {
         match self.route.rule.model_in(&self.target.path) {
+            // Only the body shows whether the call is a retry.
+            Some(_) if self.may_be_answered() => Ok(()),
             Some(model) if self.live.catalogue.prices.models().find(&model).is_none() => {
                 Err(Problem::model_not_priced(Some(&model)))
             }
@@ -232,17 +238,24 @@ impl Admission<'_> {
             self.repeatable = None;
             return Ok(None);
         }
-        let Some(repeatable) = &mut self.repeatable else {
+        let Some(mut repeatable) = self.repeatable.take() else {
             let (account, label) = (self.account.clone(), self.route.label.clone());
             let held = self.app.ledger.hold(unheld, account, credits, label).await;
             return Ok(Some(held.map_err(|refusal| self.app.refuse_call(refusal, credits))?));
         };
         let model = quoted.model.as_ref().map(|(_, model)| model.index);
         let of_model = model.and_then(|index| self.live.destination_of_model(index));
-        let patience = patience(&self.route, of_model.map(|to| &**to));
+        let asked = self.asked(unheld, credits, of_model.map(|to| &**to));
+        let hold = Box::pin(asked.decide(client, &mut repeatable)).await?;
+        self.repeatable = Some(repeatable);
+        Ok(Some(hold))
+    }
+
+    /// The request to the ledger for a hold and its claim. `of_model` is the upstream of the model.
+    fn asked(&self, unheld: CallId, credits: Credits, of_model: Option<&Destination>) -> Asked<'_> {
         let (app, account, route, silence) = (self.app, &self.account, &self.route, self.silence);
-        let asked = Asked { app, unheld, account, route, credits, patience, silence };
-        Ok(Some(Box::pin(asked.decide(client, repeatable)).await?))
+        let patience = patience(route, of_model);
+        Asked { app, unheld, account, route, credits, patience, silence }
     }
 
     /// Rewrites the body and the path for the upstream, and builds the admitted call.

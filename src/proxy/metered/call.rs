@@ -8,7 +8,7 @@ use pingora_http::ResponseHeader;
 use serde::Serialize;
 
 use super::charge::{self, Cost, End, Rules};
-use super::growth::{Answered, Growth, Room};
+use super::growth::{Answered, Growth, Limit, Room};
 use super::outbox::Outbox;
 use super::reading::{Coding, Events, Form, Json, Kept, MAX_KEPT, Plain, Reading};
 use crate::account::AccountId;
@@ -64,8 +64,6 @@ pub(in crate::proxy) struct Metered {
     is_partial: bool,
     /// The charge, once the call is settled.
     settled: Option<Settled>,
-    /// Whether the ledger was unavailable when it was asked for a larger hold.
-    has_no_ledger: bool,
 }
 
 /// The charge of a call that was settled.
@@ -89,8 +87,8 @@ pub(in crate::proxy) enum Fed {
     Pieces(Vec<Piece>),
     /// Nothing is passed on until the hold has grown.
     Waits,
-    /// The stream ends before this part, because the account can pay no more.
-    UsedUp,
+    /// The stream ends before this part, because its hold is used up and grows no more.
+    UsedUp(Limit),
 }
 
 impl Metered {
@@ -110,7 +108,6 @@ impl Metered {
             outbox: Outbox::default(),
             is_partial: false,
             settled: None,
-            has_no_ledger: false,
         }
     }
 
@@ -221,17 +218,16 @@ impl Metered {
     fn pay_for(&mut self, pieces: Vec<Piece>) -> Fed {
         let Reading::Events(events) = &self.reading else { return Fed::Pieces(pieces) };
         let tokens = events.output_tokens();
-        let room = self.growth.room(tokens);
         let is_paid = !self.growth.can_grow()
-            || room != Room::UsedUp && tokens <= self.growth.covered()
+            || tokens <= self.growth.covered()
             // The stream has told its final usage, so the rest of it costs nothing more.
             || events.so_far().is_final;
         if is_paid {
             self.delivered = events.delivered_text_bytes();
             return Fed::Pieces(pieces);
         }
-        if room == Room::UsedUp {
-            return Fed::UsedUp;
+        if let Room::UsedUp(limit) = self.growth.room(tokens) {
+            return Fed::UsedUp(limit);
         }
         self.waiting = Some(pieces);
         Fed::Waits
@@ -239,24 +235,31 @@ impl Metered {
 
     /// Asks the ledger for a larger hold if the present one is nearly used up.
     pub fn ask_for_more(&mut self, hold: &Hold) {
-        let Reading::Events(events) = &self.reading else { return };
         if !self.growth.can_grow() {
             return;
         }
-        let tokens = events.output_tokens();
-        if let Room::Ask(tokens) = self.growth.room(tokens) {
+        if let Room::Ask(tokens) = self.growth.room(self.output_tokens()) {
             self.ask(hold, tokens);
         }
     }
 
+    /// The tokens of output that a stream has used; 0 for other answers.
+    fn output_tokens(&self) -> u64 {
+        match &self.reading {
+            Reading::Events(events) => events.output_tokens(),
+            _ => 0,
+        }
+    }
+
     fn ask(&mut self, hold: &Hold, tokens: u64) {
+        let used = self.output_tokens();
         let by = self.terms.quote.held_for(tokens).checked_sub(hold.amount());
         match by.filter(|by| !by.is_zero()) {
             Some(by) => {
                 let extension = hold.extension(by);
-                self.growth.asks(tokens, Box::pin(async move { extension.await.map(Some) }));
+                self.growth.asks(tokens, used, Box::pin(async move { extension.await.map(Some) }));
             }
-            None => self.growth.asks(tokens, Box::pin(std::future::ready(Ok(None)))),
+            None => self.growth.asks(tokens, used, Box::pin(std::future::ready(Ok(None)))),
         }
     }
 
@@ -282,10 +285,7 @@ impl Metered {
             // No pieces wait for the answer, and the next part of the stream makes the gateway ask
             // again.
             Err(Refusal::Unavailable) if self.waiting.is_none() => {}
-            Err(refusal) => {
-                self.has_no_ledger = refusal == Refusal::Unavailable;
-                self.growth.refused();
-            }
+            Err(refusal) => self.growth.ends(refusal.into()),
         }
         let Some(pieces) = self.waiting.take() else { return Fed::Pieces(Vec::new()) };
         let fed = self.pay_for(pieces);
@@ -430,13 +430,13 @@ impl Metered {
         Some(format!(": farebox {}\n\n", serde_json::to_string(&settled).ok()?))
     }
 
-    /// The error event that ends a stream whose hold is used up. `None` if the stream is encoded,
-    /// because the client could not read the event then.
-    pub fn error_event(&self, language: Language) -> Option<Bytes> {
-        let (code, text) = if self.has_no_ledger {
-            (Code::LedgerUnavailable, texts::STREAM_WITHOUT_LEDGER)
-        } else {
-            (Code::InsufficientCredits, texts::STREAM_USED_UP)
+    /// The error event that ends a stream whose hold is used up and grows no more. `None` if the
+    /// stream is encoded, because the client could not read the event then.
+    pub fn error_event(&self, limit: Limit, language: Language) -> Option<Bytes> {
+        let (code, text) = match limit {
+            Limit::Credits => (Code::InsufficientCredits, texts::STREAM_USED_UP),
+            Limit::Frozen => (Code::AccountFrozen, texts::STREAM_OF_FROZEN_ACCOUNT),
+            Limit::Ledger => (Code::LedgerUnavailable, texts::STREAM_WITHOUT_LEDGER),
         };
         match &self.reading {
             Reading::Events(events) if events.is_plain() => {

@@ -16,5 +16,5 @@ mod reading;
 pub(super) use admit::{Admission, admit};
 pub(super) use call::{Fed, Metered, Settled};
 pub(super) use counters::MeteredRoute;
-pub(super) use growth::Answered;
+pub(super) use growth::{Answered, Limit};
 pub(super) use head::limit;

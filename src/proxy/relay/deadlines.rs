@@ -51,8 +51,13 @@ impl Relay<'_> {
             let silent = Error::explain(ErrorType::ReadTimedout, "the request stopped arriving");
             return Err(silent.into_down());
         }
+        Ok(self.drains_since(state).is_some_and(|since| is_due(since, DRAIN_TIMEOUT)))
+    }
+
+    /// The time since which only the rest of a request is read, which nobody needs any more.
+    fn drains_since(&self, state: &State) -> Option<Instant> {
         let drains = state.answer == Answer::Ended && state.request == Request::Discarded;
-        Ok(drains && self.figures.ended.is_some_and(|since| is_due(since, DRAIN_TIMEOUT)))
+        self.figures.ended.filter(|_| drains)
     }
 
     /// The time at which the deadlines must be checked next. A deadline that begins in the meantime
@@ -73,6 +78,7 @@ impl Relay<'_> {
         if self.awaits_client(link, state) {
             consider(Some(state.client_moved), client);
         }
+        consider(self.drains_since(state), DRAIN_TIMEOUT);
         next
     }
 }

@@ -7,7 +7,7 @@ use pingora_http::ResponseHeader;
 use super::state::{Answer, PIECE, Relay, State};
 use crate::meter::Piece;
 use crate::proxy::headers::{self, Told};
-use crate::proxy::metered::{Answered, Fed};
+use crate::proxy::metered::{Answered, Fed, Limit};
 use crate::proxy::{reply, settle};
 
 impl Relay<'_> {
@@ -116,7 +116,7 @@ impl Relay<'_> {
                 self.ask_for_more();
                 self.deliver_pieces(&pieces, state)
             }
-            Fed::UsedUp => self.end_used_up(state),
+            Fed::UsedUp(limit) => self.end_used_up(limit, state),
             _ => {
                 self.ask_for_more();
                 Ok(())
@@ -174,11 +174,11 @@ impl Relay<'_> {
         Ok(true)
     }
 
-    /// Ends a stream whose hold is used up, because the account can pay no more.
-    fn end_used_up(&mut self, state: &mut State) -> Result<()> {
+    /// Ends a stream whose hold is used up and grows no more.
+    fn end_used_up(&mut self, limit: Limit, state: &mut State) -> Result<()> {
         state.answer = Answer::CutShort;
         let Some(metered) = self.call.metered.as_deref() else { return Ok(()) };
-        let event = metered.error_event(self.about.language);
+        let event = metered.error_event(limit, self.about.language);
         if let Some(repeatable) = self.call.repeatable.as_mut().filter(|_| event.is_none()) {
             repeatable.give_up();
         }
@@ -187,7 +187,7 @@ impl Relay<'_> {
             Some(event) => self.deliver(&event, true, state),
             // The client must see that the answer is not whole.
             None => {
-                let ends = "the account can pay no more of an encoded stream";
+                let ends = "the hold of an encoded stream is used up and grows no more";
                 Err(Error::explain(ErrorType::ConnectionClosed, ends).into_down())
             }
         }

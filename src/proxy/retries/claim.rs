@@ -12,7 +12,7 @@ use crate::account::AccountId;
 use crate::app::App;
 use crate::credits::Credits;
 use crate::ledger::{CallId, ClaimState, HeldOrClaimed, Hold, HoldId};
-use crate::problem::{Problem, texts};
+use crate::problem::{Code, Problem, texts};
 use crate::proxy::body;
 use crate::proxy::client::Client;
 use crate::proxy::live::{Destination, PricedRoute};
@@ -96,6 +96,32 @@ impl Asked<'_> {
                     None => claim = None,
                 },
             }
+        }
+    }
+
+    /// Answers a call that may not run, for the reason `problem`: its model has no price any more,
+    /// say, or it costs more than its client allows. If the call is a retry of a charged or a
+    /// running call, it gets what any retry gets. Otherwise it gets `problem`.
+    ///
+    /// The ledger decides on a claim together with a hold. So the call asks for all credits that an
+    /// account can have: it hears of another call's claim, and leaves nothing behind.
+    pub async fn answer_or(
+        self,
+        client: &mut Client,
+        call: &mut Repeatable,
+        problem: Problem,
+    ) -> Refused {
+        let asked = Self { credits: Credits::MAX, ..self };
+        match asked.decide(client, call).await {
+            Ok(hold) => {
+                hold.release();
+                problem.into()
+            }
+            Err(Refused::Told(told)) => match told.code {
+                Code::InsufficientCredits | Code::IdempotencyConflict => problem.into(),
+                _ => told.into(),
+            },
+            Err(refused) => refused,
         }
     }
 

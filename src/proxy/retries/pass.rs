@@ -48,15 +48,12 @@ impl Gate {
             let patience = patience(&route, None);
             let (app, account, route) = (&*self.app, &account, &route);
             let asked = Asked { app, unheld, account, route, credits, patience, silence };
-            let hold = asked.decide(client, &mut repeatable).await?;
-            match limit {
-                // The limit is checked only now: a retry gets the first call's answer even if its
-                // limit is lower than the price.
-                Some(limit) if credits > limit => {
-                    Err(Problem::price_over_limit(credits, limit).into())
-                }
-                _ => Ok((hold, body, sent)),
+            if let Some(limit) = limit.filter(|limit| credits > *limit) {
+                let over = Problem::price_over_limit(credits, limit);
+                return Err(Box::pin(asked.answer_or(client, &mut repeatable, over)).await);
             }
+            let hold = asked.decide(client, &mut repeatable).await?;
+            Ok((hold, body, sent))
         };
         let (hold, mut body, sent) = match held.await {
             Ok(held) => held,

@@ -111,8 +111,13 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
         postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     }
     shared.redo.trim(checkpoint.epoch, checkpoint.seq);
-    if shared.epoch.number() != Some(checkpoint.epoch) && may_follow(shared, &checkpoint).await? {
-        follow(shared, checkpoint);
+    if shared.epoch.number() != Some(checkpoint.epoch) {
+        // The epoch that this gateway served has ended without it. A master that was replaced may still run the scripts
+        // of that epoch, so the gateway must leave it before its lease is extended.
+        shared.epoch.close();
+        if may_follow(shared, &checkpoint).await? {
+            follow(shared, checkpoint);
+        }
     }
     shared.lease.extend(asked);
     Ok(())

@@ -15,33 +15,23 @@ use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::stream_marks::StreamId;
 
-/// If the stream takes more memory than this, in bytes, batches that Postgres has are removed from it early.
-const KEPT_BYTES: i64 = 64 << 20;
-
 /// How many batches are added to the stream at once.
 const AT_ONCE: usize = 100;
 
 /// How long a recovery spends on adding batches to the stream.
 const ADD_FOR: Duration = Duration::from_secs(2);
 
-/// Removes from the stream the batches that Postgres has had for long, and newer ones if the stream has grown large.
+/// Removes from the stream the batches that Postgres has had for long, and those behind which it has had many bytes of
+/// others. The batches that Postgres does not have yet count for neither.
 ///
 /// # Errors
 /// Fails if Redis does not reply.
 pub(crate) async fn trim(shared: &Shared) -> Result<(), LedgerError> {
     let Some((scripts, newest)) = newest_durable(shared) else { return Ok(()) };
-    if let Some(old) = shared.kept.note(newest, Instant::now()) {
-        shared.redis.trim_stream(&scripts, old).await?;
+    match shared.kept.note(newest, Instant::now()) {
+        Some(old) => shared.redis.trim_stream(&scripts, old).await,
+        None => Ok(()),
     }
-    while shared.redis.stream_bytes(&scripts).await? > KEPT_BYTES {
-        let oldest = shared.kept.give_up_oldest();
-        shared.redis.trim_stream(&scripts, oldest.unwrap_or(newest)).await?;
-        if oldest.is_none() {
-            // Postgres does not have the rest.
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// Removes from the stream all batches that Postgres has, because Redis has no memory left.

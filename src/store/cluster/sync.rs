@@ -117,7 +117,11 @@ pub(crate) async fn write_batches(
     match postgres::write_batches(&shared.store, scripts.epoch.number, batches).await? {
         Written::Upto(seq) => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
-            shared.redo.trim(scripts.epoch.number, seq);
+            let epoch = scripts.epoch.number;
+            let texts = batches.iter().filter(|batch| batch.seq <= seq).map(|batch| &batch.text);
+            let bytes: usize = texts.map(String::len).sum();
+            shared.kept.wrote((epoch, seq), bytes as u64, Instant::now());
+            shared.redo.trim(epoch, seq);
             Ok(seq >= last.seq)
         }
         Written::ByAnother => Ok(false),

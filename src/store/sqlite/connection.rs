@@ -79,21 +79,46 @@ pub(crate) async fn migrate(connection: &mut SqliteConnection) -> Result<(), Led
 pub(crate) struct Writer {
     path: PathBuf,
     connection: Option<SqliteConnection>,
+    /// Whether a task has the connection.
+    is_lent: bool,
 }
 
 impl Writer {
     /// Creates a writer of the file at `path`, with an open connection.
     pub fn new(path: &Path, connection: SqliteConnection) -> Self {
-        Self { path: path.to_owned(), connection: Some(connection) }
+        Self { path: path.to_owned(), connection: Some(connection), is_lent: false }
     }
 
     /// The connection. It is opened first if necessary.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be opened, and while the connection is lent: a file has one writer.
     pub async fn get(&mut self) -> Result<&mut SqliteConnection, sqlx::Error> {
+        if self.is_lent {
+            return Err(sqlx::Error::Protocol("the connection of the writer is lent".into()));
+        }
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.path).await?,
         };
         Ok(self.connection.insert(connection))
+    }
+
+    /// Gives the connection to a task that writes, until [`Writer::take_back`].
+    ///
+    /// # Errors
+    /// The same as for [`Writer::get`].
+    pub async fn lend(&mut self) -> Result<SqliteConnection, sqlx::Error> {
+        self.get().await?;
+        let connection = self.connection.take().ok_or(sqlx::Error::WorkerCrashed)?;
+        self.is_lent = true;
+        Ok(connection)
+    }
+
+    /// Takes the lent connection back; `None` if the task lost it.
+    pub fn take_back(&mut self, connection: Option<SqliteConnection>) {
+        self.is_lent = false;
+        self.connection = connection;
     }
 
     /// Discards the connection after a failure. The connection closes when the result is dropped.

@@ -9,7 +9,7 @@ use crate::ledger::rules::state::{Changes, Now, State};
 use crate::metrics::Metrics;
 use crate::store::sqlite::batch_log::BatchLog;
 use crate::store::sqlite::call_holds::CallHolds;
-use crate::store::sqlite::connection::{self, Writer};
+use crate::store::sqlite::connection::Writer;
 use crate::store::sqlite::load;
 use crate::store::sqlite::write::{Batch, Log};
 
@@ -61,38 +61,64 @@ impl Disk {
         self.failing_until = Some(Instant::now() + RETRY_EVERY);
     }
 
-    /// Commits the rows of `changes`. Returns false if they were not written, or if that is
-    /// unknown. In the latter case `in_doubt` is true.
+    /// Commits the rows of `changes`. The result is like that of [`Disk::settle`].
     pub async fn commit(&mut self, state: &State, changes: &Changes, now: Now, log: Log) -> bool {
         if self.is_resting() {
             return false;
         }
+        let batch = self.next_batch(state, changes, now, log);
+        self.write(&batch, changes).await
+    }
+
+    /// Makes the transaction of the next commit. No other commit may come before it.
+    pub fn next_batch(&self, state: &State, changes: &Changes, now: Now, log: Log) -> Batch {
+        let now = Now { commit: self.commits.saturating_add(1), ..now };
+        Batch::new(state, &self.call_holds, changes, now, log)
+    }
+
+    /// Runs the transaction of the next commit, which was made of `changes`. The result is like that of
+    /// [`Disk::settle`].
+    pub async fn write(&mut self, batch: &Batch, changes: &Changes) -> bool {
+        if self.is_resting() {
+            return false;
+        }
         let started = Instant::now();
-        let next = self.commits.saturating_add(1);
-        let batch = {
-            let now = Now { commit: next, ..now };
-            Batch::new(state, &self.call_holds, changes, now, log)
-        };
         let result = match self.writer.get().await {
-            Ok(connection) if log == Log::Emptied => write_unsynced(batch, connection).await,
-            Ok(connection) => batch.write(connection).await,
+            Ok(connection) => batch.write(&changes.entries, connection).await,
             Err(error) => Err(error),
         };
+        self.settle(result, changes, started.elapsed()).await
+    }
+
+    /// Takes the result of the next commit, which wrote `changes` and took `took`. Returns false if they were not
+    /// written, or if that is unknown. In the latter case `in_doubt` is true.
+    pub async fn settle(
+        &mut self,
+        result: Result<(), sqlx::Error>,
+        changes: &Changes,
+        took: Duration,
+    ) -> bool {
         let written = match result {
             Ok(()) => true,
             Err(error) => {
                 let _broken = self.begin_to_fail(&error);
+                let next = self.commits.saturating_add(1);
                 let counted = self.count_commits().await;
                 self.is_written(counted.map(|done| done >= next))
             }
         };
         if written {
-            self.commits = next;
-            self.call_holds.count(next, changes);
-            changes.crashed.values().for_each(CrashedCall::log);
+            self.count(self.commits.saturating_add(1), changes);
         }
-        self.note_commit(written, started);
+        self.note_commit(written, took);
         written
+    }
+
+    /// Counts commit number `commit`, which wrote `changes`.
+    pub fn count(&mut self, commit: i64, changes: &Changes) {
+        self.commits = commit;
+        self.call_holds.count(commit, changes);
+        changes.crashed.values().for_each(CrashedCall::log);
     }
 
     /// Commits the changes of a batch of calls to the log. The result is like that of
@@ -123,7 +149,7 @@ impl Disk {
         if written {
             self.log.count();
         }
-        self.note_commit(written, started);
+        self.note_commit(written, started.elapsed());
         written
     }
 
@@ -162,7 +188,7 @@ impl Disk {
     }
 
     /// Records the outcome of a commit for the metrics and the next attempt.
-    fn note_commit(&mut self, written: bool, started: Instant) {
+    fn note_commit(&mut self, written: bool, took: Duration) {
         if !written {
             self.rest();
             self.metrics.ledger_up.set(0);
@@ -172,20 +198,8 @@ impl Disk {
             tracing::info!("the ledger can write again");
             self.metrics.ledger_up.set(1);
         }
-        self.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
+        self.metrics.ledger_commit_seconds.observe(took.as_secs_f64());
     }
-}
-
-/// Writes a batch that empties the log, without a sync of the disk. If the machine crashes before the next synced
-/// commit, the file still has the log as it was, and a start writes the rows again. After an error the connection is no
-/// longer usable.
-async fn write_unsynced(
-    batch: Batch<'_>,
-    connection: &mut SqliteConnection,
-) -> Result<(), sqlx::Error> {
-    connection::sync_commits(connection, false).await?;
-    batch.write(connection).await?;
-    connection::sync_commits(connection, true).await
 }
 
 #[cfg(test)]

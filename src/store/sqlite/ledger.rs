@@ -3,15 +3,16 @@
 //! A batch is first decided in memory. In `strict` its outcomes count once SQLite has committed it
 //! with `synchronous=FULL`. If the commit fails, memory is rolled back, and the operations are
 //! refused as unavailable. The operations of calls (hold, renew, capture, release) are committed as
-//! one row of the log of batches (`batch_log.rs`), and their own rows follow within
-//! [`FLUSH_EVERY`].
+//! one row of the log of batches (`batch_log.rs`), and their own rows follow within 25 ms.
 //!
-//! In `relaxed` the operations of calls are answered at once and written within [`FLUSH_EVERY`]. If
-//! a commit fails, they stay in memory until one succeeds, and no new hold is granted until then.
-//! In both modes, grants, keys and all other operations are on disk before they are answered.
+//! In `relaxed` the operations of calls are answered at once. Their rows are written within 25 ms while further
+//! operations are decided (`unwritten.rs`). If a commit fails, they stay in memory until one succeeds, and
+//! no new hold is granted until then. In both modes, grants, keys and all other operations are on disk
+//! before they are answered.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ledger::CALL_TTL_MS;
 use crate::ledger::backend::{Backend, Expired, IsLive};
@@ -34,13 +35,10 @@ use crate::store::sqlite::left_calls::{count_left_calls, end_left_calls};
 use crate::store::sqlite::lock::LedgerLock;
 use crate::store::sqlite::purge::Purge;
 use crate::store::sqlite::read::SqliteReader;
+use crate::store::sqlite::unwritten::Unwritten;
 use crate::store::sqlite::write::Log;
 use crate::store::sqlite::written::Written;
 use crate::store::sqlite::{file_rights, load, whole_file};
-
-/// How long an answered operation of a call may wait in `relaxed` until it is written. It is half
-/// of the promised time; the other half is for the commit.
-const FLUSH_EVERY: Duration = Duration::from_millis(25);
 
 /// In `strict`, the rows of entries and ended holds are written at the latest when this many wait.
 /// A larger commit would delay the calls that arrive meanwhile.
@@ -63,24 +61,18 @@ pub struct SqliteLedger {
     after_crash: AfterCrash,
     state: State,
     disk: Disk,
-    /// The changes of answered operations whose rows are not written yet. In `strict` the log has
-    /// all of them.
-    unwritten: Changes,
+    unwritten: Unwritten,
     clock: Clock,
     metrics: Metrics,
-    /// The time since which `unwritten` has not been empty.
-    unwritten_since: Option<Instant>,
     purge: Purge,
-    /// Tells readers up to which batch the rows can be read.
-    written: Written,
     /// The reader of the same file. It is closed before the writer.
     reader: SqliteReader,
     /// The file of the ledger.
     path: PathBuf,
     /// The ledger's own secret, for its answers.
     secret: LedgerSecret,
-    /// The lock, held as long as the ledger, so that a file has one writer.
-    _lock: LedgerLock,
+    /// The lock, held as long as the ledger and its last write, so that a file has one writer.
+    lock: Arc<LedgerLock>,
 }
 
 impl SqliteLedger {
@@ -137,16 +129,14 @@ impl SqliteLedger {
             after_crash,
             state,
             disk: Disk::new(Writer::new(path, connection), commits, metrics.clone()),
-            unwritten: Changes::default(),
+            reader: SqliteReader::behind(path, written.clone()),
+            unwritten: Unwritten::new(written),
             clock,
             metrics,
-            unwritten_since: None,
             purge: Purge::default(),
-            reader: SqliteReader::behind(path, written.clone()),
-            written,
             path: path.to_owned(),
             secret,
-            _lock: lock,
+            lock: Arc::new(lock),
         })
     }
 
@@ -168,6 +158,7 @@ impl SqliteLedger {
     /// Decides operations that are answered before they are written.
     fn apply_in_memory(&mut self, batch: &[Operation], known: &mut Known) -> Vec<Outcome> {
         let now = self.now();
+        let changes = &mut self.unwritten.changes;
         let outcomes = batch
             .iter()
             .map(|operation| match operation {
@@ -175,14 +166,11 @@ impl SqliteLedger {
                 operation if operation.takes_credits() && self.disk.is_failing() => {
                     Outcome::Refused(Refusal::Unavailable)
                 }
-                _ => rules::decide(operation, &mut self.state, known, &mut self.unwritten, now),
+                _ => rules::decide(operation, &mut self.state, known, changes, now),
             })
             .collect();
-        self.unwritten.forget_undo();
-        if !self.unwritten.is_empty() {
-            self.unwritten_since.get_or_insert_with(Instant::now);
-            self.written.count_answered();
-        }
+        changes.forget_undo();
+        self.unwritten.count_answered();
         outcomes
     }
 
@@ -201,9 +189,8 @@ impl SqliteLedger {
             self.state.roll_back(&mut changes);
             return Vec::new();
         }
-        self.unwritten.add_calls(changes);
-        self.unwritten_since.get_or_insert_with(Instant::now);
-        self.written.count_answered();
+        self.unwritten.changes.add_calls(changes);
+        self.unwritten.count_answered();
         outcomes
     }
 
@@ -248,22 +235,25 @@ impl SqliteLedger {
         None
     }
 
+    /// This moment, with the number of the commit that will write the next changes.
     fn now(&self) -> Now {
-        self.clock.now(self.disk.commits.saturating_add(1))
+        let made = self.disk.commits.saturating_add(self.unwritten.commits());
+        self.clock.now(made.saturating_add(1))
     }
 
     /// Records the age of the oldest operation that is answered but not on disk. In `strict` it is
     /// always 0.
     fn record_lag(&self) {
-        let since = self.unwritten_since.filter(|_| self.durability == Durability::Relaxed);
+        let since = self.unwritten.since().filter(|_| self.durability == Durability::Relaxed);
         let lag = since.map_or(0.0, |since| since.elapsed().as_secs_f64());
         self.metrics.ledger_sync_lag_seconds.set(lag);
     }
 
     /// In `strict`, whether many rows wait to be written.
     fn has_much_unwritten(&self) -> bool {
+        let changes = &self.unwritten.changes;
         self.durability == Durability::Strict
-            && self.unwritten.entries.len() + self.unwritten.ended.len() >= FLUSH_AT
+            && changes.entries.len() + changes.ended.len() >= FLUSH_AT
     }
 
     /// Commits the rows of `changes`, as [`Disk::commit`] does. Nothing that waits to be written may be left
@@ -276,33 +266,20 @@ impl SqliteLedger {
         written
     }
 
-    /// Notes that every answered change is written.
-    fn forget_unwritten(&mut self) {
-        self.unwritten_since = None;
-        self.written.count_all_written();
-    }
-
     /// Commits the unwritten changes. Returns true if none are left.
     async fn flush(&mut self) -> bool {
-        if self.unwritten.is_empty() {
-            return true;
-        }
-        if self.disk.in_doubt {
-            return false;
-        }
-        let unwritten = std::mem::take(&mut self.unwritten);
         let log = match self.durability {
             // The log has all of these changes.
             Durability::Strict => Log::Emptied,
             Durability::Relaxed => Log::Stays,
         };
-        let written = self.commit(&unwritten, self.now(), log).await;
-        if written {
-            self.forget_unwritten();
-        } else {
-            self.unwritten = unwritten;
-        }
-        written
+        let now = self.now();
+        self.unwritten.flush(&mut self.disk, &mut self.state, now, log).await
+    }
+
+    /// Whether a hold has to expire or to be renewed, or old rows are to be deleted.
+    fn is_upkeep_due(&self, now: Now) -> bool {
+        now.ledger_ms >= self.state.next_expiry_ms || self.purge.is_due()
     }
 
     /// Finds out whether the commit in doubt was written. Returns false while the file cannot be
@@ -338,17 +315,12 @@ impl SqliteLedger {
             let (state, commits) = load::state(connection, now).await?;
             self.disk.call_holds = CallHolds::of(&state);
             (self.state, self.disk.commits) = (state, commits);
-            self.unwritten = Changes::default();
-            self.forget_unwritten();
+            self.unwritten.forget();
             return Ok(());
         }
         let done = self.disk.count_commits().await?;
         if done > self.disk.commits {
-            let written = std::mem::take(&mut self.unwritten);
-            self.disk.call_holds.count(done, &written);
-            self.state.claims.forget_written(written.claims.keys());
-            self.forget_unwritten();
-            self.disk.commits = done;
+            self.unwritten.count_found(done, &mut self.disk, &mut self.state);
         }
         Ok(())
     }
@@ -361,7 +333,9 @@ impl SqliteLedger {
         // Answered operations may concern these ids, so they are written first. Memory has the claims of
         // such operations for as long as they are not written.
         let may_be_unwritten = wanted.are_claims() && decided != Decided::OnDisk;
-        if !may_be_unwritten && !self.flush().await {
+        if may_be_unwritten {
+            self.unwritten.finish(&mut self.disk, &mut self.state).await;
+        } else if !self.flush().await {
             return None;
         }
         let found = match self.disk.writer.get().await {
@@ -386,6 +360,7 @@ impl Backend for SqliteLedger {
 
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let unavailable = Outcome::Refused(Refusal::Unavailable);
+        self.unwritten.look(&mut self.disk, &mut self.state).await;
         if !self.resolve_doubt().await {
             return vec![unavailable; batch.len()];
         }
@@ -401,23 +376,25 @@ impl Backend for SqliteLedger {
             Decided::OnDisk => self.apply_on_disk(batch, &mut known).await,
         };
         outcomes.resize(batch.len(), unavailable);
-        // In `strict` the rows are written by a tick, after the batch was answered.
-        if durability == Durability::Relaxed
-            && self.unwritten_since.is_some_and(|since| since.elapsed() >= FLUSH_EVERY)
-        {
-            self.flush().await;
-        }
+        // A tick writes the rows of calls, after the batch was answered.
         self.record_lag();
         outcomes
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        self.unwritten.look(&mut self.disk, &mut self.state).await;
         if !self.resolve_doubt().await {
             return Vec::new();
         }
         let now = self.now();
         self.state.forget_early_releases(now.ledger_ms);
         self.state.claims.forget_left(now.wall_ms);
+        let can_wait = !self.disk.is_failing() && !self.is_upkeep_due(now);
+        if self.durability == Durability::Relaxed && can_wait {
+            self.unwritten.write_beside(&mut self.disk, &mut self.state, now, &self.lock).await;
+            self.record_lag();
+            return Vec::new();
+        }
         // An empty commit probes a failing disk, so that the first call after the failure succeeds.
         if self.disk.is_failing() && self.unwritten.is_empty() {
             self.commit(&Changes::default(), now, Log::Stays).await;
@@ -447,11 +424,12 @@ impl Backend for SqliteLedger {
     }
 
     fn tick_after(&self) -> Duration {
-        match self.unwritten_since {
-            _ if self.disk.is_failing() => RETRY_EVERY,
-            Some(_) if self.has_much_unwritten() => Duration::ZERO,
-            Some(since) => FLUSH_EVERY.saturating_sub(since.elapsed()),
-            None => SWEEP_EVERY,
+        if self.disk.is_failing() {
+            RETRY_EVERY
+        } else if self.has_much_unwritten() {
+            Duration::ZERO
+        } else {
+            self.unwritten.due_after().unwrap_or(SWEEP_EVERY)
         }
     }
 
@@ -463,6 +441,7 @@ impl Backend for SqliteLedger {
     }
 
     async fn close(&mut self) -> bool {
+        self.unwritten.finish(&mut self.disk, &mut self.state).await;
         if !self.resolve_doubt().await || !self.flush().await {
             return false;
         }

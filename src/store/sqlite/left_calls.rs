@@ -25,7 +25,8 @@ pub(crate) async fn end_left_calls(
     let mut changes = Changes::default();
     rules::abandon_calls(after, state, &mut changes, now);
     if !changes.is_empty() {
-        Batch::new(state, &calls, &changes, now, Log::Stays).write(&mut *connection).await?;
+        let batch = Batch::new(state, &calls, &changes, now, Log::Stays);
+        batch.write(&changes.entries, &mut *connection).await?;
         state.claims.forget_written(changes.claims.keys());
     }
     // Rows whose holds have all ended may be left.

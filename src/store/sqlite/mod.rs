@@ -24,6 +24,7 @@ mod reconcile;
 pub(crate) mod repair;
 mod replays;
 mod rewrite;
+mod unwritten;
 mod whole_file;
 mod write;
 mod written;

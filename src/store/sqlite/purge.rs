@@ -22,10 +22,15 @@ pub(crate) struct Purge {
 }
 
 impl Purge {
+    /// Whether [`Purge::run_if_due`] would delete something.
+    pub fn is_due(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() > EVERY)
+    }
+
     /// Deletes a slice of old endings with each call until none is left, and begins again after
     /// [`EVERY`].
     pub async fn run_if_due(&mut self, writer: &mut Writer, now: Now) {
-        if self.last.is_some_and(|last| last.elapsed() <= EVERY) {
+        if !self.is_due() {
             return;
         }
         let Ok(connection) = writer.get().await else { return };

@@ -16,6 +16,7 @@ use crate::ledger::rules::state::{Changes, Now, State, StripeCustomer};
 use crate::store::sql::rows::usage_column;
 use crate::store::sqlite::call_holds::CallHolds;
 use crate::store::sqlite::claims;
+use crate::store::sqlite::connection::sync_commits;
 use crate::store::sqlite::entry_rows;
 use crate::store::sqlite::json_rows::Rows;
 use crate::usage::UsageRecord;
@@ -115,25 +116,27 @@ pub(crate) enum Log {
     Emptied,
 }
 
-/// The transaction that writes one batch and counts itself as a commit.
-pub(crate) struct Batch<'a> {
+/// The transaction that writes one batch and counts itself as a commit. It has all rows but the entries, as they were
+/// when it was made, so it may run while the state changes, and again after a failure.
+#[derive(Debug)]
+pub(crate) struct Batch {
     begin: Script,
-    entries: &'a [Entry],
     end: Script,
+    log: Log,
 }
 
 /// Statements that are sent together.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Script {
     statements: String,
     /// The parameters of the statements, in order: rows as JSON, or one number.
     documents: Vec<String>,
 }
 
-impl<'a> Batch<'a> {
+impl Batch {
     /// Makes the transaction that writes `changes` as commit number `now.commit`. If the log is emptied, `changes` must
     /// include the changes of every batch in the log.
-    pub fn new(state: &State, calls: &CallHolds, changes: &'a Changes, now: Now, log: Log) -> Self {
+    pub fn new(state: &State, calls: &CallHolds, changes: &Changes, now: Now, log: Log) -> Self {
         let (mut begin, mut end) = (Script::default(), Script::default());
         begin.statements.push_str(BEGIN);
         begin.add_holds(calls, changes, now);
@@ -150,28 +153,48 @@ impl<'a> Batch<'a> {
         // Without entries, the whole transaction is one message.
         let last = if changes.entries.is_empty() { &mut begin } else { &mut end };
         last.statements.push_str(COUNT_AND_COMMIT);
-        Self { begin, entries: &changes.entries, end }
+        Self { begin, end, log }
     }
 
-    /// Runs the transaction. After an error the connection is no longer usable, and only the file's
-    /// count of commits shows whether the batch was written.
-    pub async fn write(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    /// Runs the transaction, with the entries of the changes that it was made of. After an error the connection is no
+    /// longer usable, and only the file's count of commits shows whether the batch was written.
+    ///
+    /// A transaction that empties the log is not synced to the disk. If the machine crashes before the next synced
+    /// commit, the file still has the log as it was, and a start writes the rows again.
+    pub async fn write(
+        &self,
+        entries: &[Entry],
+        connection: &mut SqliteConnection,
+    ) -> Result<(), sqlx::Error> {
+        if self.log == Log::Stays {
+            return self.run(entries, connection).await;
+        }
+        sync_commits(connection, false).await?;
+        self.run(entries, connection).await?;
+        sync_commits(connection, true).await
+    }
+
+    async fn run(
+        &self,
+        entries: &[Entry],
+        connection: &mut SqliteConnection,
+    ) -> Result<(), sqlx::Error> {
         self.begin.run(&mut *connection).await?;
-        if self.entries.is_empty() {
+        if entries.is_empty() {
             return Ok(());
         }
-        entry_rows::insert(&mut *connection, self.entries).await?;
+        entry_rows::insert(&mut *connection, entries).await?;
         self.end.run(connection).await
     }
 }
 
 impl Script {
-    async fn run(self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    async fn run(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         // The script consists of the constants above. So there are few different scripts, and each
         // is prepared once.
-        let mut query = sqlx::query(AssertSqlSafe(self.statements));
-        for document in self.documents {
-            query = query.bind(document);
+        let mut query = sqlx::query(AssertSqlSafe(self.statements.as_str()));
+        for document in &self.documents {
+            query = query.bind(document.clone());
         }
         query.execute(connection).await.map(drop)
     }

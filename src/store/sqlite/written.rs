@@ -26,15 +26,25 @@ impl Written {
         self.0.answered.fetch_add(1, Ordering::Release);
     }
 
-    /// Records that the rows of every answered batch are written.
-    pub fn count_all_written(&self) {
-        let answered = self.0.answered.load(Ordering::Acquire);
-        self.0.written.send_if_modified(|written| std::mem::replace(written, answered) < answered);
+    /// The number of batches that have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.0.answered.load(Ordering::Acquire)
+    }
+
+    /// Records that the rows of the first `batches` answered batches are written.
+    pub fn count_written(&self, batches: u64) {
+        self.0.written.send_if_modified(|written| {
+            let is_more = *written < batches;
+            if is_more {
+                *written = batches;
+            }
+            is_more
+        });
     }
 
     /// Waits until the rows of every batch that has been answered so far can be read.
     pub async fn wait(&self) {
-        let answered = self.0.answered.load(Ordering::Acquire);
+        let answered = self.answered();
         let mut written = self.0.written.subscribe();
         let all = written.wait_for(|written| *written >= answered);
         // After a timeout, the reader shows the rows that are there.

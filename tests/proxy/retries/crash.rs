@@ -113,6 +113,40 @@ async fn after_kill_9_a_key_is_still_the_first_call_s_or_runs_anew() {
     }
 }
 
+/// While the answer cannot be written, its call is not charged and its client lacks the end. So a crash at that moment
+/// leaves no charge without an answer: the key is free, and a retry runs the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_charged_once_its_answer_is_stored_and_not_before() {
+    let counting = Counting::quick().await;
+    let folder = TempDir::new().unwrap();
+    let text = config_on_ports(counting.upstream.address, ROUTE);
+    let mut process = Process::serve(folder.path(), &text);
+    grant(&process).await;
+    assert_eq!(post(&process, "before").await.unwrap().status, 200);
+    let at_rest = 100_000 - 5;
+    assert!(eventually(async || balance(&process).await == (at_rest, 0)).await);
+    let file = folder.path().join("ledger.db-answers").display().to_string();
+    let mut intruder = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut intruder).await.unwrap();
+    let request = process.client.post(format!("http://{}{PATH}", process.public));
+    let request = request.bearer_auth(token("alice")).header("idempotency-key", "once").body("{}");
+    let call = tokio::spawn(async move { request.send().await?.text().await });
+    assert!(eventually(async || counting.calls() == 2).await);
+    for _ in 0..25 {
+        assert_eq!(balance(&process).await, (at_rest, 5), "charged before its answer is there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!call.is_finished());
+    process.kill();
+    assert!(call.await.unwrap().is_err());
+    drop(intruder);
+    process = Process::serve(folder.path(), &text);
+    let again = post(&process, "once").await.unwrap();
+    assert_eq!((again.status.as_u16(), again.header("x-call")), (200, "3"), "{}", again.text);
+    assert_replays(&again, &post(&process, "once").await.unwrap());
+    assert!(eventually(async || balance(&process).await == (at_rest - 5, 0)).await);
+}
+
 #[tokio::test]
 async fn the_stored_files_have_no_part_of_an_answer_a_request_or_a_key_in_plain() {
     let counting = Counting::quick().await;
@@ -164,5 +198,7 @@ async fn a_key_belongs_to_its_call_for_the_whole_time_after_the_charge() {
     let claim = until("ledger.db", "claims").await;
     let longest_call_ms = 55 * 60 * 1000;
     assert!(claim >= charged_ms + longest_call_ms, "{} ms", claim - charged_ms);
+    let keep_and_an_hour_ms = 61 * 60 * 1000;
+    assert!(claim <= charged_ms + keep_and_an_hour_ms, "{} ms", claim - charged_ms);
     assert!(until("ledger.db-answers", "answers").await > claim, "the answer is there as long");
 }

@@ -8,7 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Counting, PATH, ROUTE, ask, assert_replays, gateway, keyed};
 use crate::support::h2::{http2, read};
-use crate::support::http::{Answer, admin};
+use crate::support::http::{Answer, admin, plain_client};
 use crate::support::wire::{RawUpstream, Wire, post, status};
 use crate::support::{TestGateway, config_text, eventually, token};
 
@@ -91,8 +91,8 @@ async fn the_entry_of_a_call_says_how_often_its_answer_was_sent_again() {
 async fn every_status_that_is_charged_is_replayed_with_or_without_a_body() {
     let counting = Counting::quick().await;
     let gateway = gateway(&counting, "").await;
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    let client = client.no_proxy().build().unwrap();
+    let client = plain_client().redirect(reqwest::redirect::Policy::none());
+    let client = client.build().unwrap();
     for code in [201, 204, 302, 304] {
         for method in [Method::POST, Method::GET, Method::HEAD] {
             let ask = || {

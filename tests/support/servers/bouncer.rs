@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::postgres::{Postgres, USER, as_user, folder};
+use super::postgres::{Postgres, USER, as_user};
+use super::postgres_folder::folder;
 use super::process::{Family, free_port, program};
 
 /// The number of connections to Postgres. There are so few that each client's transactions are

@@ -7,6 +7,7 @@ mod bouncer;
 mod cut;
 mod lighttpd;
 mod postgres;
+mod postgres_folder;
 mod process;
 mod redis;
 mod uwsgi;

@@ -1,17 +1,17 @@
 //! A private Postgres.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 
-use rustix::fs::statvfs;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::postgres_folder::{FIRST, copy, data_folder, template};
 use super::process::{Family, free_port, is_alive};
 
 /// Whether Postgres waits for the disk.
@@ -32,6 +32,8 @@ pub struct Postgres {
     env: Vec<(String, String)>,
     /// More settings, as `-c` takes them.
     settings: Vec<String>,
+    /// Whether no test has asked for the database [`FIRST`] yet, which the template has.
+    has_first: AtomicBool,
     folder: TempDir,
     process: Option<Family>,
 }
@@ -49,7 +51,9 @@ impl Postgres {
     pub fn start_with(disk: Disk, env: &[(String, String)]) -> Self {
         let folder = data_folder(disk);
         copy(&template(), &folder.path().join("data"));
-        Self::start_in(folder, disk, env)
+        let mut postgres = Self::start_in(folder, disk, env);
+        postgres.has_first = AtomicBool::new(true);
+        postgres
     }
 
     /// Starts a hot standby that follows this server by streaming replication. It can only be read.
@@ -78,8 +82,8 @@ impl Postgres {
 
     fn start_in(folder: TempDir, disk: Disk, env: &[(String, String)]) -> Self {
         let env = env.to_vec();
-        let (port, settings) = (free_port(), Vec::new());
-        let mut postgres = Self { port, disk, env, settings, folder, process: None };
+        let (port, settings, has_first) = (free_port(), Vec::new(), AtomicBool::new(false));
+        let mut postgres = Self { port, disk, env, settings, has_first, folder, process: None };
         // Tests that were killed may have left shared memory behind.
         free_shared_memory();
         // Another process may have taken the port in the meantime.
@@ -97,8 +101,11 @@ impl Postgres {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// Creates an empty database, and returns its name.
+    /// Returns the name of an empty database, which is created unless the template's is still unused.
     pub fn database(&self) -> String {
+        if self.has_first.swap(false, Ordering::Relaxed) {
+            return FIRST.to_owned();
+        }
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
@@ -324,93 +331,8 @@ pub fn shared_postgres() -> Arc<Mutex<Postgres>> {
 /// The superuser of the tests' servers.
 pub(super) const USER: &str = "farebox";
 
-/// The folder of the system whose files are in memory.
-const MEMORY: &str = "/dev/shm";
-
-/// The free space, in bytes, that [`MEMORY`] must have. Two dozen servers fit into it.
-const ROOM_IN_MEMORY: u64 = 4 << 30;
-
-/// The beginning of the names of the servers' folders in [`MEMORY`]. The number of the test's process
-/// follows.
-const PREFIX: &str = "farebox-postgres-";
-
-/// A folder for a server's data. A server that does not wait for the disk gets one in memory, if
-/// there is room: making a thousand files there takes a tenth of the time.
-fn data_folder(disk: Disk) -> TempDir {
-    let free = statvfs(MEMORY).map_or(0, |memory| memory.f_bavail.saturating_mul(memory.f_frsize));
-    if disk == Disk::Synced || free < ROOM_IN_MEMORY {
-        return folder();
-    }
-    free_memory();
-    let prefix = format!("{PREFIX}{}-", std::process::id());
-    given_away(tempfile::Builder::new().prefix(&prefix).tempdir_in(MEMORY).unwrap())
-}
-
-/// Removes the folders in [`MEMORY`] that killed tests have left.
-fn free_memory() {
-    for entry in std::fs::read_dir(MEMORY).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let creator = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
-        if creator.and_then(|creator| creator.parse().ok()).is_some_and(|id| !is_alive(id)) {
-            // Another test may be removing it, or it belongs to another user.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// A folder that the server's user can reach.
-pub(super) fn folder() -> TempDir {
-    given_away(tempfile::tempdir().unwrap())
-}
-
-/// Gives a folder to the server's user.
-fn given_away(folder: TempDir) -> TempDir {
-    if let Some((uid, gid)) = other_user() {
-        chown(folder.path(), Some(uid), Some(gid)).unwrap();
-    }
-    folder
-}
-
-/// A data folder as `initdb` makes it. Making it takes a second, so it is made once for each
-/// version of Postgres and stored beside cargo's build output.
-fn template() -> PathBuf {
-    let version = Command::new(program("postgres")).arg("--version").output().unwrap();
-    let version = String::from_utf8(version.stdout).unwrap();
-    let version: String = version.chars().filter(char::is_ascii_alphanumeric).collect();
-    let owner = other_user().map_or("self".to_owned(), |(uid, _)| uid.to_string());
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    std::fs::create_dir_all(home).unwrap();
-    let template = home.join(format!("{version}-{owner}"));
-    // Every test is a process of its own. The first one makes the folder.
-    let lock = File::create(home.join("postgres.lock")).unwrap();
-    lock.lock().unwrap();
-    if !template.exists() {
-        let fresh = folder();
-        let data = fresh.path().join("data");
-        let mut initdb = as_server_user("initdb");
-        initdb.arg("-D").arg(&data).args(["--username", USER, "--auth", "trust", "--no-sync"]);
-        initdb.args(["--encoding", "UTF8", "--locale", "C", "--wal-segsize", "1"]);
-        let output = initdb.output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "initdb: {errors}");
-        // The folder is renamed only when it is complete.
-        let unfinished = template.with_extension("new");
-        let _ = std::fs::remove_dir_all(&unfinished);
-        copy(&data, &unfinished);
-        std::fs::rename(&unfinished, &template).unwrap();
-    }
-    template
-}
-
-/// Copies a folder, and keeps the owners of its files.
-fn copy(from: &Path, to: &Path) {
-    let mut cp = Command::new("cp");
-    assert!(cp.args(["-a", "--reflink=auto"]).arg(from).arg(to).status().unwrap().success());
-    std::fs::set_permissions(to, Permissions::from_mode(0o700)).unwrap();
-}
-
 /// A command that runs one of Postgres's programs as another user, since Postgres refuses root.
-fn as_server_user(name: &str) -> Command {
+pub(super) fn as_server_user(name: &str) -> Command {
     as_user(&program(name))
 }
 
@@ -426,7 +348,7 @@ pub(super) fn as_user(program: &Path) -> Command {
 }
 
 /// The user and group to change to, if the tests run as root.
-fn other_user() -> Option<(u32, u32)> {
+pub(super) fn other_user() -> Option<(u32, u32)> {
     static FOUND: LazyLock<Option<(u32, u32)>> = LazyLock::new(find_other_user);
     *FOUND
 }
@@ -446,7 +368,7 @@ fn find_other_user() -> Option<(u32, u32)> {
 
 /// The path of one of Postgres's programs. Debian keeps the server's programs in a folder for each
 /// version, which is not on the PATH.
-fn program(name: &str) -> PathBuf {
+pub(super) fn program(name: &str) -> PathBuf {
     static TOLD: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let output = Command::new("pg_config").arg("--bindir").output().ok()?;
         Some(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))

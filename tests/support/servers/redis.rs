@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -285,13 +286,18 @@ fn local(port: u16) -> SocketAddr {
 
 /// The program to run: Redis, or Valkey if that is installed instead. `FAREBOX_REDIS_SERVER` can
 /// name another one.
-fn program() -> String {
-    let named = std::env::var("FAREBOX_REDIS_SERVER").ok();
-    let known = ["redis-server", "valkey-server"].map(str::to_owned);
-    let found = named.into_iter().chain(known).find(|program| {
-        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+fn program() -> &'static str {
+    static FOUND: LazyLock<String> = LazyLock::new(|| {
+        let named = std::env::var("FAREBOX_REDIS_SERVER").ok();
+        let known = ["redis-server", "valkey-server"].map(str::to_owned);
+        let runs = |program: &String| {
+            let version = Command::new(program).arg("--version").output();
+            version.is_ok_and(|output| output.status.success())
+        };
+        let found = named.into_iter().chain(known).find(runs);
+        found.expect("redis-server is missing; scripts/setup.sh test installs it")
     });
-    found.expect("redis-server is missing; scripts/setup.sh test installs it")
+    &FOUND
 }
 
 /// Reads one reply of the Redis protocol, version 2.

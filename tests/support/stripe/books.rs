@@ -99,27 +99,28 @@ impl Books {
     }
 
     /// All objects of a kind, newest first.
-    pub fn all(&self, kind: &str) -> Vec<Value> {
+    pub fn all(&self, kind: &str) -> impl Iterator<Item = &Value> {
         let objects = self.order.iter().rev().map(|id| &self.objects[id]);
-        objects.filter(|object| object["object"] == kind).cloned().collect()
+        objects.filter(move |object| object["object"] == kind)
     }
 
     /// All objects of a kind whose `member` has this value, newest first.
     pub fn having(&self, kind: &str, member: &str, value: &Value) -> Vec<Value> {
-        let objects = self.order.iter().rev().map(|id| &self.objects[id]);
-        let wanted = |object: &&Value| object["object"] == kind && object[member] == *value;
-        objects.filter(wanted).cloned().collect()
+        self.all(kind).filter(|object| object[member] == *value).cloned().collect()
     }
 
     /// One page of these objects, which must be newest first, as in Stripe's lists.
     ///
     /// # Errors
     /// A cursor that is not an object's id.
-    pub fn page(&self, url: &str, all: Vec<Value>, parameters: &Value) -> Result<Reply, Reply> {
+    pub fn page<'a>(
+        url: &str,
+        all: impl Iterator<Item = &'a Value>,
+        parameters: &Value,
+    ) -> Result<Reply, Reply> {
         let limit = parameters["limit"].as_str().map_or(10, |limit| limit.parse().unwrap());
-        let mut found: Vec<Value> =
-            all.into_iter().filter(|object| wanted(object, parameters)).collect();
-        let position = |name: &str, found: &[Value]| {
+        let mut found: Vec<&Value> = all.filter(|object| wanted(object, parameters)).collect();
+        let position = |name: &str, found: &[&Value]| {
             let Some(id) = parameters[name].as_str() else { return Ok(None) };
             let at = found.iter().position(|object| object["id"] == id);
             at.map(Some).ok_or_else(|| Reply::missing(400, "object", id, name))

@@ -166,7 +166,7 @@ cancel_url = "https://app.example.com/credits"
 
     /// All objects of a kind, newest first.
     pub fn all(&self, kind: &str) -> Vec<Value> {
-        self.lock().books.all(kind)
+        self.lock().books.all(kind).cloned().collect()
     }
 
     /// The line items of a session.

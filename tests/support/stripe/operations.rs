@@ -60,8 +60,8 @@ pub fn answer(
         ("POST /v1/checkout/sessions", _) => make_session(books, parameters),
         ("POST /v1/checkout/sessions/{id}/expire", Some(id)) => expire(books, id),
         ("GET /v1/checkout/sessions/{id}/line_items", Some(id)) => {
-            let items = books.line_items.get(id).cloned().unwrap_or_default();
-            books.page(path, items, parameters)
+            let items = books.line_items.get(id).into_iter().flatten();
+            Books::page(path, items, parameters)
         }
         ("POST /v1/customers", _) => make_customer(books, parameters),
         ("POST /v1/products", _) => make_product(books, parameters),
@@ -70,7 +70,7 @@ pub fn answer(
         ("POST /v1/refunds", _) => make_refund(books, parameters),
         (_, Some(id)) if method == "POST" => update(books, id, parameters),
         (_, Some(id)) => Ok(Reply::ok(books.get(id))),
-        (_, None) => books.page(path, books.all(kind), parameters),
+        (_, None) => Books::page(path, books.all(kind), parameters),
     }?;
     books.expand(&mut reply.body, parameters)?;
     Ok(reply)
@@ -292,7 +292,7 @@ fn make_price(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
 /// for that.
 fn claim_lookup_key(books: &mut Books, parameters: &Value, by: Option<&str>) -> Result<(), Reply> {
     let Some(key) = parameters["lookup_key"].as_str() else { return Ok(()) };
-    let owner = books.all("price").into_iter().find(|price| price["lookup_key"] == key);
+    let owner = books.all("price").find(|price| price["lookup_key"] == key).cloned();
     let Some(mut owner) = owner.filter(|owner| owner["id"].as_str() != by) else { return Ok(()) };
     if !flag(parameters, "transfer_lookup_key") {
         let id = owner["id"].as_str().unwrap();
@@ -327,11 +327,11 @@ fn check_public(parameters: &Value) -> Result<(), Reply> {
 }
 
 fn make_refund(books: &mut Books, parameters: &Value) -> Result<Reply, Reply> {
-    let charge = books.all("charge").into_iter().find(|charge| {
+    let charge = books.all("charge").find(|charge| {
         charge["id"] == parameters["charge"]
             || charge["payment_intent"] == parameters["payment_intent"]
     });
-    let Some(charge) = charge else {
+    let Some(charge) = charge.cloned() else {
         return Err(Reply::missing(400, "payment_intent", "", "payment_intent"));
     };
     let left = charge["amount"].as_i64().unwrap() - charge["amount_refunded"].as_i64().unwrap();

@@ -216,6 +216,38 @@ USD = "0.86 GBP"
     assert_eq!(mistakes(&text), expected);
 }
 
+/// The hints of the mistakes in a file with these tables.
+fn hints(tables: &str) -> Vec<String> {
+    let found = read(&file(tables), Sections::ALL).err();
+    let hints = found.map(|all| all.iter().map(|found| found.mistake.hint.clone()).collect());
+    hints.unwrap_or_default()
+}
+
+#[test]
+fn a_mistake_that_resellers_make_says_what_to_write() {
+    for (tables, hint) in [
+        // The names of other price lists.
+        (format!("{ROUTE}{MODEL}[[models]]\nname = \"n\"\ninput = 1\n"), "did you mean `match`?"),
+        (
+            format!("{ROUTE}{MODEL}input_cost_per_token = 0.00025\n"),
+            "did you mean `input`? Its price is for a million",
+        ),
+        // One table where a list of them is wanted.
+        (
+            format!("{ROUTE}{MODEL}above = {{ input_tokens = 9, input = 300 }}\n"),
+            "put it in brackets: above = [{ … }]",
+        ),
+        // A rate of the packs' own currency.
+        (
+            format!("{ROUTE}{MODEL}[rates]\nEUR = \"1.16 USD\"\n"),
+            "write it the other way round: USD = \"… EUR\"",
+        ),
+    ] {
+        let hints = hints(&tables);
+        assert!(hints.iter().any(|found| found == hint), "{tables}: {hints:?}");
+    }
+}
+
 fn beside(main: &str, models: &str) -> Result<Config, Mistakes> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.toml");

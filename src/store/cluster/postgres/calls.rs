@@ -10,7 +10,8 @@ use uuid::Uuid;
 use crate::ledger::operation::OperationId;
 use crate::ledger::{LedgerError, retention, wall_ms};
 use crate::store::cluster::postgres::partitions::{
-    LOCK_LIMIT, MONTHS_AHEAD, Month, has_table, is_locked, partitions_of,
+    LOCK_LIMIT, Month, begin_partition, has_table, is_locked, made_or_locked, months_ahead,
+    partitions_of,
 };
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
@@ -92,22 +93,12 @@ fn first_id(at_ms: i64) -> Uuid {
 
 /// Makes the partitions of this month and of the months after it.
 pub(crate) async fn make_call_partitions(store: &Store) -> Result<(), LedgerError> {
-    let now = Month::of(wall_ms());
-    for ahead in 0..MONTHS_AHEAD {
-        let month = now.later(ahead);
+    for month in months_ahead() {
         let made = store.transact(async |on| {
-            store.lock("partitions", on).await?;
-            on.execute(LOCK_LIMIT).await?;
+            begin_partition(store, on).await?;
             make_call_partition(store, month, on).await
         });
-        match made.await {
-            Err(error) if is_locked(&error) => tracing::warn!(
-                month = month.name(),
-                "a long transaction reads the table `calls`, so the partition of a month is made later; until then its \
-                 rows go into `calls_default`"
-            ),
-            made => made?,
-        }
+        made_or_locked("calls", month, made.await)?;
     }
     Ok(())
 }

@@ -40,7 +40,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(3600);
 #[derive(Debug, Default)]
 struct OldPartitions {
     months: Vec<Month>,
-    /// If an earlier folding left a table of opening balances: the month up to which it has them.
+    /// The first month that an earlier folding left as it was; `None` if there was none. The table of
+    /// opening balances has the months before it.
     openings: Option<Month>,
 }
 

@@ -64,26 +64,53 @@ impl Month {
     }
 }
 
-/// Makes the partitions of this month and of the months after it.
+/// Makes the partitions of the entries of this month and of the months after it.
 pub(crate) async fn make_partitions(store: &Store) -> Result<(), LedgerError> {
-    let now = Month::of(wall_ms());
-    for ahead in 0..MONTHS_AHEAD {
-        let month = now.later(ahead);
+    for month in months_ahead() {
         let made = store.transact(async |on| {
-            store.lock("partitions", on).await?;
-            on.execute(LOCK_LIMIT).await?;
+            begin_partition(store, on).await?;
             make_partition(store, month, on).await
         });
-        match made.await {
-            Err(error) if is_locked(&error) => {
-                let month = month.name();
-                tracing::warn!(
-                    month,
-                    "a partition could not be made yet, since a long transaction reads entries; it is tried again"
-                );
-            }
-            made => made?,
-        }
+        made_or_locked("entries", month, made.await)?;
+    }
+    Ok(())
+}
+
+/// The months that have partitions: this one and those after it.
+pub(crate) fn months_ahead() -> impl Iterator<Item = Month> {
+    let now = Month::of(wall_ms());
+    (0..MONTHS_AHEAD).map(move |ahead| now.later(ahead))
+}
+
+/// Begins a transaction that makes a partition: no other gateway makes one meanwhile, and other queries do not queue
+/// behind it for long.
+pub(crate) async fn begin_partition(
+    store: &Store,
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    store.lock("partitions", on).await?;
+    on.execute(LOCK_LIMIT).await?;
+    Ok(())
+}
+
+/// Reads the outcome of making a month's partition of `table`. If the lock was not granted, this is logged, and the
+/// partition is made later.
+///
+/// # Errors
+/// The partition could not be made for another reason.
+pub(crate) fn made_or_locked(
+    table: &str,
+    month: Month,
+    made: Result<(), LedgerError>,
+) -> Result<(), LedgerError> {
+    match made {
+        Err(error) if is_locked(&error) => tracing::warn!(
+            table,
+            month = month.name(),
+            "a long transaction reads this table, so its partition of a month is made later; until then the month's \
+             rows go into the default partition"
+        ),
+        made => made?,
     }
     Ok(())
 }

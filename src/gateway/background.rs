@@ -33,13 +33,17 @@ pub(super) async fn follow_keys(app: Arc<App>) {
             Ok(None) => return,
             Ok(Some(changes)) => {
                 version = changes.version;
+                app.keys.note_behind(false);
                 for key in changes.keys {
                     if app.keys.insert(key).is_err() {
                         tracing::error!("two API keys share an id; run `farebox reconcile`");
                     }
                 }
             }
-            Err(error) => tracing::debug!(%error, "changes of the API keys cannot be read"),
+            Err(error) => {
+                app.keys.note_behind(true);
+                tracing::debug!(%error, "changes of the API keys cannot be read");
+            }
         }
         tokio::time::sleep(FOLLOW_KEYS_EVERY).await;
     }

@@ -133,12 +133,20 @@ impl Identifier {
         {
             return Ok(by_token(verified, false));
         }
-        let token = Token::parse(credential)?;
+        let token =
+            Token::parse(credential).map_err(|refusal| self.refusal_of_no_token(refusal))?;
         // The future is boxed, because it is large and rarely needed, and would be a part of every
         // call's future.
         let verified = Box::pin(self.issuers.verify(&token, client, now)).await?;
         let fresh = self.verified.insert(hash, verified.clone());
         Ok(by_token(verified, fresh))
+    }
+
+    /// The refusal of a credential that is no token and no known key. While the ledger does not answer, it may be a key
+    /// that another gateway has just made.
+    fn refusal_of_no_token(&self, refusal: Unauthenticated) -> Unauthenticated {
+        let is_behind = self.keys.as_ref().is_some_and(|keys| keys.is_behind());
+        if is_behind { Unauthenticated::KeysUnavailable } else { refusal }
     }
 }
 

@@ -59,8 +59,9 @@ pub enum Unauthenticated {
     /// A service key names an account that cannot exist.
     #[error("`x-farebox-account` must be one account id: 1 to 255 visible ASCII characters.")]
     InvalidAccountHeader,
-    /// The issuer's keys have not been fetched yet. The failure is ours, not the caller's.
-    #[error("Tokens cannot be checked at the moment; try again shortly.")]
+    /// The issuer's keys have not been fetched yet, or the ledger does not tell of new API keys. The failure is ours, not
+    /// the caller's.
+    #[error("Tokens and keys cannot be checked at the moment; try again shortly.")]
     KeysUnavailable,
 }
 

@@ -60,6 +60,22 @@ async fn a_key_revoked_while_a_gateway_is_stopped_is_refused_when_it_goes_on() {
     cluster.check(&[]).await;
 }
 
+/// The failure is ours, so it is no 401, after which a client would throw its key away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_a_gateway_without_postgres_cannot_know_is_no_401() {
+    let cluster = Cluster::start(Durability::Relaxed, 2).await;
+    assert_eq!(call(&cluster, 1, "fb_unknown").await, 401);
+    cluster.members[1].to_postgres.part();
+    let (_, key) = cluster.key(0, "alice", false).await;
+    assert!(eventually(async || call(&cluster, 1, &key).await == 503).await);
+    assert_eq!(call(&cluster, 0, &key).await, 200);
+    assert_eq!(call(&cluster, 0, "fb_unknown").await, 401);
+    cluster.members[1].to_postgres.mend();
+    assert!(eventually(async || call(&cluster, 1, &key).await == 200).await);
+    assert_eq!(call(&cluster, 1, "fb_unknown").await, 401);
+    cluster.check(&[]).await;
+}
+
 /// Postgres sends notices about ordinary states ("already exists, skipping"). A command's output must not contain
 /// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -55,4 +55,5 @@ mod rolling;
 mod run_cluster;
 mod servers;
 mod torture;
+mod two_ledgers;
 mod two_redis;

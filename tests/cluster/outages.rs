@@ -11,6 +11,7 @@ in_both_modes!(
     while_both_are_away_calls_are_503_and_served_again_soon_after,
     a_gateway_that_is_told_to_end_while_both_are_away_ends,
     gateways_that_are_told_to_end_while_redis_is_away_charge_what_their_calls_took,
+    a_gateway_without_a_way_to_redis_that_has_nothing_to_hand_over_ends_without_a_recovery,
 );
 
 /// How long a gateway may take to end. It has five seconds for its calls, and then tries for some
@@ -241,4 +242,32 @@ async fn a_gateway_says_that_it_lives_while_its_start_waits() {
     process.wait_until(|process| process.stdout().contains("listening on"));
     process.admin(http::Method::GET, "/admin/accounts/alice", "").await.expect(200);
     process.post("alice", ROUTE).await.expect(200);
+}
+
+/// The other gateway reaches Redis and serves. A command on the same config, which ends like a gateway, changes nothing either.
+async fn a_gateway_without_a_way_to_redis_that_has_nothing_to_hand_over_ends_without_a_recovery(
+    durability: Durability,
+) {
+    let mut cluster = Cluster::start(durability, 2).await;
+    for gateway in [0, 1] {
+        cluster.gateway(gateway).post("alice", ROUTE).await.expect(200);
+    }
+    cluster.check(&[]).await;
+    let recoveries = cluster.members[0].metric("farebox_ledger_recoveries_total").await;
+    cluster.members[1].to_redis.swallow();
+    let is_cut_off = async || cluster.members[1].metric("farebox_ledger_up").await == 0.0;
+    assert!(eventually(is_cut_off).await, "it does not know");
+    cluster.stop_gateway(1);
+    let said = cluster.run(1, &["account", "show", "alice"]).unwrap_err();
+    assert!(said.contains("LEDGER_UNAVAILABLE"), "{said}");
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(3) {
+        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let after = cluster.members[0].metric("farebox_ledger_recoveries_total").await;
+    assert_eq!(after, recoveries, "{}", cluster.gateway(0).stderr());
+    cluster.members[1].to_redis.mend();
+    cluster.restart_gateway(1);
+    cluster.check(&[]).await;
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::load::gateway_of;
 use crate::support::eventually;
 use crate::support::servers::{CutProxy, Flow, Persistence, Redis};
@@ -14,6 +14,7 @@ in_both_modes!(
     a_restart_from_an_old_copy_of_this_epoch_erases_no_debit,
     a_restart_from_a_copy_of_an_earlier_epoch_erases_no_debit,
     a_restart_from_what_redis_saved_by_itself_erases_no_debit,
+    a_server_that_goes_back_to_an_earlier_state_without_a_restart_serves_no_call_unpaid,
     a_lagging_replica_that_is_promoted_erases_no_debit,
     a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has,
 );
@@ -141,4 +142,31 @@ async fn serves_nothing_on_the_old_master(cluster: &Cluster) {
     let mut later = served.iter().filter(|call| call.at > quiet);
     let by_the_old = later.find(|call| gateway_of(call.client, 2) == 0);
     assert!(by_the_old.is_none(), "{by_the_old:?}");
+}
+
+/// As with a machine that is put back to a snapshot: the process, its scripts and its replication id stay the same.
+async fn a_server_that_goes_back_to_an_earlier_state_without_a_restart_serves_no_call_unpaid(
+    durability: Durability,
+) {
+    let redis = Redis::start_with(&["--save", "", "--enable-debug-command", "yes"]);
+    let mut cluster = Cluster::around(&Plan::new(durability, 2), redis).await;
+    let pay = async |cluster: &Cluster, calls: usize| {
+        for call in 0..calls {
+            cluster.gateway(call % 2).post("alice", ROUTE).await.expect(200);
+        }
+    };
+    pay(&cluster, 4).await;
+    cluster.check(&[]).await;
+    assert_eq!(cluster.redis.ask(&["SAVE"]), "OK");
+    pay(&cluster, 20).await;
+    cluster.check(&[]).await;
+    let recoveries = cluster.recoveries().await;
+    assert_eq!(cluster.redis.ask(&["DEBUG", "RELOAD", "NOSAVE"]), "OK");
+    // The first decision after it shows what has happened.
+    cluster.gateway(0).post("alice", ROUTE).await.problem(503, "LEDGER_UNAVAILABLE");
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    let calls = load.stop().await;
+    assert!(cluster.recoveries().await > recoveries, "{}", cluster.gateway(0).stderr());
+    cluster.check(&calls).await;
 }

@@ -182,3 +182,18 @@ async fn a_failover_to_a_replica_that_lacks_a_grant_is_noticed(durability: Durab
     }
     cluster.check(&[]).await;
 }
+
+/// Gateways serve meanwhile. What such a run names, an operator would put right by an adjustment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_under_load_names_no_balance_that_would_stay() {
+    let mut cluster = Cluster::start(Durability::Strict, 2).await;
+    let load = cluster.load();
+    load.serves_within(BACK_WITHIN).await;
+    for _ in 0..5 {
+        let said = cluster.run(0, &["recover", "--dry-run"]).unwrap();
+        assert!(said.contains("no balance would change"), "{said}");
+        assert!(said.contains("no decided operation is lost"), "{said}");
+    }
+    let calls = load.stop().await;
+    cluster.check(&calls).await;
+}

@@ -73,6 +73,9 @@
 //! | a call is charged and its answer is not kept | `proxy retries::crash::a_call_is_charged_once_its_answer_is_stored_and_not_before` |
 //! | the embedded ledger's file is slow, locked or fails during a write while calls go on | `ledger beside` |
 //! | a gateway that comes back from a pause spends from a Redis that the others have left | `cluster redis_loss::relaxed::a_gateway_on_the_old_master_spends_nothing_that_the_new_one_has` |
+//! | two installations reach one Redis and charge each other's calls | `cluster two_ledgers` |
+//! | a Redis is put back to a snapshot while it runs | `cluster redis_loss::strict::a_server_that_goes_back_to_an_earlier_state_without_a_restart_serves_no_call_unpaid` |
+//! | a command without a way to Redis has a healthy cluster recovered | `cluster outages::strict::a_gateway_without_a_way_to_redis_that_has_nothing_to_hand_over_ends_without_a_recovery` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

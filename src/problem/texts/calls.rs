@@ -103,8 +103,8 @@ pub(crate) const INVALID_ACCOUNT_HEADER: Text = Text::fixed(
     "`x-farebox-account` doit être un identifiant de compte : 1 à 255 caractères ASCII visibles.",
 );
 pub(crate) const KEYS_UNAVAILABLE: Text = Text::fixed(
-    "Tokens cannot be checked at the moment; try again shortly.",
-    "Les jetons ne peuvent pas être vérifiés pour le moment ; réessayez sous peu.",
+    "Tokens and keys cannot be checked at the moment; try again shortly.",
+    "Les jetons et les clés ne peuvent pas être vérifiés pour le moment ; réessayez sous peu.",
 );
 
 // INSUFFICIENT_CREDITS.

@@ -15,8 +15,8 @@ use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, in_credits};
 use crate::store::cluster::adaptive::chunks_within;
 use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::postgres::{self, LISTED, StoredAccount};
-use crate::store::cluster::redis::connection::{arg, args};
+use crate::store::cluster::postgres::{self, LISTED, Store, StoredAccount};
+use crate::store::cluster::redis::connection::{Redis, arg, args};
 use crate::store::cluster::redis::record::{HotAccount, HotHold, live_hold};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
@@ -170,6 +170,41 @@ pub(crate) async fn missing(
     Ok(None)
 }
 
+/// An account in both stores at one moment.
+pub(crate) struct AtOnce {
+    /// The account in Redis; `None` if it is not there, or cannot be read.
+    pub hot: Option<HotAccount>,
+    /// The account in Postgres.
+    pub stored: StoredAccount,
+    /// The account in Postgres once it has the batches of the stream as well.
+    pub after: StoredAccount,
+}
+
+/// Reads an account of the open epoch from both stores, for a command that is no gateway. `None` if they cannot be read
+/// at the same moment, or if the epoch has ended.
+pub(crate) async fn at_once(
+    store: &Store,
+    redis: &Redis,
+    scripts: &Scripts,
+    account: &str,
+) -> Result<Option<AtOnce>, LedgerError> {
+    let ids = [account.to_owned()];
+    let (checkpoint, mut stored) = postgres::stored_accounts(store, &ids).await?;
+    if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
+        return Ok(None);
+    }
+    let reply = redis.maintain(scripts, snapshot_of(checkpoint.seq, &ids, &[])).await?;
+    let Some(snapshot) = read_snapshot(reply, checkpoint.seq, &ids, &[])? else { return Ok(None) };
+    let mut after = stored.clone();
+    for decided in snapshot.batches.into_iter().flat_map(|batch| batch.decided) {
+        follow(&mut after, decided);
+    }
+    let value = snapshot.accounts.get(account).and_then(Option::as_deref);
+    let hot = value.and_then(HotAccount::parse);
+    let both = stored.remove(account).zip(after.remove(account));
+    Ok(both.map(|(stored, after)| AtOnce { hot, stored, after }))
+}
+
 /// Reads these accounts and holds, and the batches after `from`, at one moment. `None` if some of these batches have
 /// become durable and left the stream.
 async fn snapshot(
@@ -179,11 +214,24 @@ async fn snapshot(
     accounts: &[String],
     holds: &[String],
 ) -> Result<Option<Snapshot>, LedgerError> {
+    let reply = shared.maintain(scripts, snapshot_of(from, accounts, holds)).await?;
+    read_snapshot(reply, from, accounts, holds)
+}
+
+/// The command for a snapshot.
+fn snapshot_of(from: i64, accounts: &[String], holds: &[String]) -> Vec<Value> {
     let mut words = args(["snapshot", &from.to_string(), &accounts.len().to_string()]);
     words.extend(accounts.iter().chain(holds).map(|name| arg(name)));
-    let Value::Array(parts) = shared.maintain(scripts, words).await? else {
-        return Err(unreadable());
-    };
+    words
+}
+
+fn read_snapshot(
+    reply: Value,
+    from: i64,
+    accounts: &[String],
+    holds: &[String],
+) -> Result<Option<Snapshot>, LedgerError> {
+    let Value::Array(parts) = reply else { return Err(unreadable()) };
     let [newest, batches, values, records] =
         <[Value; 4]>::try_from(parts).map_err(|_| unreadable())?;
     let newest: i64 = newest.convert()?;

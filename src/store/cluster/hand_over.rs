@@ -45,10 +45,15 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
 /// charges that it has not decided. Releases are not handed over, because their holds expire once
 /// this gateway is gone.
 ///
+/// Only what is handed over begins a recovery: the other gateways may well reach Redis.
+///
 /// Returns whether Postgres now has all of it. If so, `unsettled` is empty.
 pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {
     let handed_over = async {
-        hand_over_charges(shared, unsettled).await?;
+        let has_charges = hand_over_charges(shared, unsettled).await?;
+        if !has_charges && shared.redo.is_empty() {
+            return Ok(true);
+        }
         hand_over_redo_log(shared).await
     };
     handed_over.await.unwrap_or_else(|error| {
@@ -61,10 +66,11 @@ pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -
     })
 }
 
+/// Returns whether there were any charges.
 async fn hand_over_charges(
     shared: &Shared,
     unsettled: &mut Vec<Operation>,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let owed = shared.debts.take_owed();
     let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
     charges.extend(shared.redo.repeated());
@@ -84,7 +90,7 @@ async fn hand_over_charges(
     }
     unsettled.clear();
     shared.redo.forget_repeated();
-    Ok(())
+    Ok(!charges.is_empty())
 }
 
 async fn hand_over_redo_log(shared: &Shared) -> Result<bool, LedgerError> {

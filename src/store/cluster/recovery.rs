@@ -14,11 +14,15 @@ use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Candidate, Checkpoint, Recovery, Replayed, StreamBatch, digest,
 };
+use crate::store::cluster::redis::connection::CLOSED;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 
 /// The least time that a recovery takes if a gateway has not checked in.
 pub(crate) const RECOVERY_TAKES: Duration = Duration::from_secs(1);
+
+/// How long Redis must not have heard from the gateways of another ledger before this ledger takes its place there.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
 /// How often a recovery sends Postgres a statement while it reads from Redis, so that Postgres does
 /// not end its transaction as idle.
@@ -45,6 +49,9 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     shared.intake.note_fitness(true);
     let redis = info.identity();
     shared.watch.note_reached(Some(redis.as_str().into()));
+    if serves_another_ledger(shared).await? {
+        return Ok(false);
+    }
     let postgres = postgres::server_identity(&shared.store).await?;
     let candidate = Candidate {
         incarnation: shared.settings.incarnation,
@@ -57,6 +64,33 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
     };
     // The future is boxed, so that the heartbeat's future stays small.
     shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate))).await?;
+    Ok(true)
+}
+
+/// Whether gateways of another ledger serve theirs in this Redis. Then this ledger stays out of it: two ledgers in one
+/// Redis would end each other's epochs without end.
+async fn serves_another_ledger(shared: &Shared) -> Result<bool, LedgerError> {
+    let checkpoint = postgres::checkpoint(&shared.store).await?;
+    let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
+    let meta = shared.redis.meta(&Scripts::new(SHARD, epoch)).await?;
+    let ours = postgres::ledger_id(&shared.store).await?;
+    // An import brings the ledger's id along, and leaves an epoch without a nonce. So the data are those of the empty
+    // ledger before it.
+    let is_just_moved = checkpoint.epoch > 0 && checkpoint.nonce.is_empty();
+    if !meta.is_of_another(&ours)
+        || is_just_moved
+        || shared.redis.served_ago(&meta).await?.is_none_or(|ago| ago >= ABANDONED_AFTER)
+    {
+        return Ok(false);
+    }
+    if shared.epoch.alarm() {
+        tracing::error!(
+            theirs = meta.ledger,
+            ours,
+            "this Redis has another ledger, whose gateways serve it: this gateway answers 503 until its `redis_url` leads \
+             to a Redis of its own, or those gateways have been gone for ten seconds"
+        );
+    }
     Ok(true)
 }
 
@@ -80,9 +114,19 @@ async fn lead(
         // it must not pass the reply on.
         tokio::time::sleep(RECOVERY_TAKES).await;
     }
-    // The stream may have batches of another ledger, which used this Redis with an earlier database.
-    let is_ours = meta.ledger == ledger;
-    let survived = surviving_batches(shared, &ending, &mut recovery, is_ours).await?;
+    let survived = if meta.is_of_another(&ledger) {
+        // The epochs of another ledger may have the same numbers, so none of its batches may be read.
+        Vec::new()
+    } else {
+        let is_ours = meta.ledger == ledger;
+        let survived = surviving_batches(shared, &ending, &mut recovery, is_ours).await?;
+        // The connection may have been led to another Redis since `meta` was read.
+        let now = shared.redis.meta(&ending).await?;
+        if now.epoch != CLOSED || now.ledger != meta.ledger {
+            return Err(LedgerError::Slow { what: "Redis" });
+        }
+        survived
+    };
     let Replayed { batches: replayed, missing, remembered } = recovery.replay(survived).await?;
     kept_stream::add(shared, &ending, &remembered).await;
     let charged = recovery.charge_owed(wall_ms()).await?;

@@ -3,19 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::ledger::backend::Backend as _;
 use crate::ledger::config::LedgerConfig;
 use crate::ledger::report::in_credits;
 use crate::ledger::{Durability, LedgerError};
 use crate::metrics::Metrics;
 use crate::store::cluster::batch_log::{Batch, Decided};
-use crate::store::cluster::compare::follow;
+use crate::store::cluster::compare::{AtOnce, at_once, follow};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
-    self, LayoutUsers, NumberedBatch, Snapshot, Store, StoredAccount, StreamBatch, Syncer, digest,
+    self, LayoutUsers, NumberedBatch, Snapshot, Store, StreamBatch, Syncer, digest,
 };
 use crate::store::cluster::redis::connection::{Meta, Redis};
 use crate::store::cluster::redis::record::HotAccount;
@@ -29,6 +27,10 @@ const NAMED: usize = 50;
 
 /// The number of batches that are read at once.
 const AT_ONCE: usize = 500;
+
+/// How often an account that seems to differ is looked at again, and the time between two looks.
+const LOOKS: usize = 10;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How long a recovery that is begun here may take. Up to 3 s of this time pass until the gateways
 /// have handed over their batches.
@@ -131,6 +133,11 @@ impl RecoveryPlan {
     }
 }
 
+/// Whether a recovery would change the account's balance, or lose a grant of it.
+fn differs(AtOnce { hot, after, .. }: &AtOnce) -> bool {
+    hot.as_ref().is_none_or(|hot| hot.balance != after.balance || after.missing(hot).is_some())
+}
+
 struct Planner {
     store: Store,
     redis: Redis,
@@ -221,8 +228,17 @@ impl Planner {
         let meta = self.redis.meta(&scripts).await?;
         self.describe_redis(&meta, &scripts);
         self.describe_servers(&scripts).await?;
-        let is_ours = meta.ledger == postgres::ledger_id(&self.store).await?;
-        let survived = self.survived(&scripts, is_ours).await?;
+        let ours = postgres::ledger_id(&self.store).await?;
+        let is_another = meta.is_of_another(&ours);
+        let survived = if is_another {
+            self.plan.state.push(format!(
+                "Redis: has the data of another ledger ({}), of which nothing is used; give each ledger a Redis of its own",
+                meta.ledger
+            ));
+            Vec::new()
+        } else {
+            self.survived(&scripts, meta.ledger == ours).await?
+        };
         let (handed, appended) = (self.snapshot.redo.clone(), self.snapshot.appends.clone());
         // If two batches have the same number, the one that comes later in this list counts.
         let of_epoch = |batch| StreamBatch { epoch: checkpoint.epoch, batch };
@@ -246,10 +262,17 @@ impl Planner {
                 owed.len()
             ));
         }
-        self.find_gaps(&meta, durability, batches.keys().copied());
+        if !is_another {
+            self.find_gaps(&meta, durability, batches.keys().copied());
+        }
         let parsed = batches.values().filter_map(|batch| Batch::parse(&batch.text));
         let decided = parsed.flat_map(|batch| batch.decided).chain(owed).collect();
-        self.compare_accounts(&meta, decided).await?;
+        let is_served = !checkpoint.recovering
+            && meta.epoch == scripts.epoch.name()
+            && meta.has_same_replication_id;
+        if !is_another {
+            self.compare_accounts(&meta, decided, is_served.then_some(&scripts)).await?;
+        }
         self.plan.steps.push(format!(
             "epoch {} begins, with every account as Postgres then has it; live holds are restored, and \
              last for at least another minute",
@@ -382,11 +405,13 @@ impl Planner {
     }
 
     /// Finds the accounts whose balance after the recovery would differ from their balance in Redis
-    /// now.
+    /// now. If gateways serve the epoch, `served` has its scripts: the two stores were read at different moments then,
+    /// so each difference is looked at again.
     async fn compare_accounts(
         &mut self,
         meta: &Meta,
         decided: Vec<Decided>,
+        served: Option<&Scripts>,
     ) -> Result<(), LedgerError> {
         let prefix = format!("{}{}:a:", tag(SHARD), meta.number);
         let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
@@ -401,9 +426,17 @@ impl Planner {
                 let mut after = stored.clone();
                 decided.iter().for_each(|decided| follow(&mut after, decided.clone()));
                 for (name, value) in names.into_iter().zip(values) {
-                    if seen.insert(name.clone()) {
-                        self.note(name, value, &stored, &after);
-                    }
+                    let Some(value) = value.filter(|_| seen.insert(name.clone())) else { continue };
+                    let hot = HotAccount::parse(&value);
+                    let (stored, after) = (stored[&name].clone(), after[&name].clone());
+                    let first = AtOnce { hot, stored, after };
+                    let found = match served {
+                        Some(scripts) if differs(&first) && self.plan.accounts.len() < NAMED => {
+                            self.look_again(scripts, &name, first).await
+                        }
+                        _ => first,
+                    };
+                    self.note(name, found);
                 }
             }
             if cursor == "0" {
@@ -412,16 +445,26 @@ impl Planner {
         }
     }
 
-    fn note(
-        &mut self,
-        account: String,
-        value: Option<Bytes>,
-        stored: &BTreeMap<String, StoredAccount>,
-        after: &BTreeMap<String, StoredAccount>,
-    ) {
-        let Some(value) = value else { return };
-        let hot = HotAccount::parse(&value);
-        let missing = hot.as_ref().and_then(|hot| after[&account].missing(hot));
+    /// Looks at both stores at one moment, until they agree or a few attempts have failed. Postgres and Redis differ for
+    /// a moment after each grant.
+    async fn look_again(&self, scripts: &Scripts, account: &str, first: AtOnce) -> AtOnce {
+        let mut found = first;
+        for _ in 0..LOOKS {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match at_once(&self.store, &self.redis, scripts, account).await {
+                Ok(Some(now)) => found = now,
+                Ok(None) => continue,
+                Err(_) => return found,
+            }
+            if !differs(&found) {
+                return found;
+            }
+        }
+        found
+    }
+
+    fn note(&mut self, account: String, AtOnce { hot, stored, after }: AtOnce) {
+        let missing = hot.as_ref().and_then(|hot| after.missing(hot));
         if let Some(amount) = missing.filter(|_| self.plan.lost.len() < NAMED) {
             self.plan.lost.push(format!(
                 "grants, refunds or freezes of {account} that Redis had heard of: {} credits; what was bought comes \
@@ -430,7 +473,7 @@ impl Planner {
             ));
         }
         let redis = hot.map(|hot| hot.balance);
-        let (postgres, after) = (stored[&account].balance, after[&account].balance);
+        let (postgres, after) = (stored.balance, after.balance);
         if redis != Some(after) {
             self.plan.changed += 1;
             if self.plan.accounts.len() < NAMED {

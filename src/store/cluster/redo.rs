@@ -23,6 +23,8 @@ struct Log {
     epoch: i64,
     /// The newest batch of the epoch that Postgres is known to have.
     durable: i64,
+    /// The newest batch of the epoch that is known.
+    newest: i64,
     /// Whether the epoch has been given up. If so, replies of Redis are no longer passed on.
     closed: bool,
     batches: VecDeque<(Instant, NumberedBatch)>,
@@ -70,6 +72,9 @@ impl RedoLog {
     ) {
         let mut log = self.lock();
         log.trim(epoch, durable);
+        if log.epoch == epoch {
+            log.newest = log.newest.max(seq);
+        }
         for operation in repeated {
             log.repeat(epoch, seq, operation);
         }
@@ -133,6 +138,14 @@ impl RedoLog {
     /// The newest batch of the epoch that Postgres is known to have.
     pub fn durable(&self) -> i64 {
         self.lock().durable
+    }
+
+    /// The newest batch that Postgres is known to have, and the newest one of this epoch that is known at all; 0 if
+    /// another epoch has begun.
+    pub fn known(&self, epoch: i64) -> (i64, i64) {
+        let log = self.lock();
+        let newest = if log.epoch == epoch { log.newest.max(log.durable) } else { 0 };
+        (log.durable, newest)
     }
 
     /// The epoch, and its newest batch that Postgres is known to have.

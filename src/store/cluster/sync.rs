@@ -169,6 +169,11 @@ async fn read_stream(
         let what = "it has another batch than Postgres under one number";
         return Err(forked(shared, scripts, what));
     }
+    if own.is_none() && !batches.is_empty() {
+        // Nothing in these batches tells whose they are, and the connection may lead to another Redis by now. This
+        // command is refused there.
+        announce_durable(shared, scripts).await?;
+    }
     batches.retain(|batch| batch.seq > checkpoint.seq);
     let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);
     if !follows && postgres::checkpoint(&shared.store).await? == *checkpoint {

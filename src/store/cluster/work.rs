@@ -318,10 +318,23 @@ async fn ask(
     request: &Request<'_>,
     text: &str,
 ) -> Result<Option<Reply>, NothingDecided> {
-    let packed = request.packed(scripts, shared.redo.durable(), shared.settings.unsynced_cap);
+    let (durable, newest) = shared.redo.known(scripts.epoch.number);
+    let packed = request.packed(scripts, durable, shared.settings.unsynced_cap);
     let args = vec![Value::Bytes(packed.into()), arg(text)];
     let reply = match shared.redis.decide(scripts, args).await {
-        Ok(value) => Reply::parse(value, request),
+        Ok(value) => match Reply::parse(value, request) {
+            Some(reply) if reply.is_behind(newest) => {
+                tracing::error!(
+                    known = newest,
+                    decided = reply.seq,
+                    "Redis has gone back to an earlier state without a restart, so nothing that it decides counts, and \
+                     a recovery begins from Postgres: see whether its machine was put back to a snapshot"
+                );
+                shared.epoch_lost(scripts.epoch.number);
+                return Ok(None);
+            }
+            reply => reply,
+        },
         Err(ScriptError::EpochLost) => {
             shared.epoch_lost(scripts.epoch.number);
             return Err(NothingDecided);

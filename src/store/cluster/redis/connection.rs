@@ -20,7 +20,7 @@ use crate::store::addresses::without_tls;
 use crate::store::cluster::postgres::{ColdUntil, NumberedBatch, StreamBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
-use crate::store::cluster::redis::script::{Script, Scripts};
+use crate::store::cluster::redis::script::{SHARD, Script, Scripts, tag};
 use crate::store::cluster::stream_marks::StreamId;
 use crate::store::tls_files::TlsFiles;
 
@@ -55,6 +55,9 @@ impl std::fmt::Debug for Redis {
         f.debug_struct("Redis").finish_non_exhaustive()
     }
 }
+
+/// The name of the epoch in `meta` after a fence.
+pub(crate) const CLOSED: &str = "closed";
 
 /// The state of the ledger in Redis, from the key `meta`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -297,9 +300,20 @@ impl Redis {
         })
     }
 
+    /// How long ago Redis last heard from a gateway that serves the newest epoch in these data, by Redis's clock; `None`
+    /// if there was none.
+    pub async fn served_ago(&self, meta: &Meta) -> Result<Option<Duration>, LedgerError> {
+        let alive = format!("{}{}:alive", tag(SHARD), meta.number);
+        let heard: Vec<String> = self.side.run(self.side.client().hvals(alive)).await?;
+        let newest = heard.iter().filter_map(|at| at.parse::<i64>().ok()).max();
+        let now = self.time_ms().await?;
+        let ago = newest.map(|at| u64::try_from(now.saturating_sub(at)).unwrap_or(0));
+        Ok(ago.map(Duration::from_millis))
+    }
+
     /// Fences Redis: from now on no script of any epoch runs.
     pub async fn fence(&self, scripts: &Scripts) -> Result<(), LedgerError> {
-        Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", "closed"))).await?)
+        Ok(self.side.run(self.side.client().hset(&scripts.keys[0], ("epoch", CLOSED))).await?)
     }
 
     /// Begins an epoch in Redis. `ledger` is the id of the ledger. The batches of the epochs before stay in the stream
@@ -445,6 +459,13 @@ async fn evaluate(
             ScriptError::Failed(error)
         }
     })
+}
+
+impl Meta {
+    /// Whether the data are those of another ledger than this one.
+    pub fn is_of_another(&self, ledger: &str) -> bool {
+        !self.ledger.is_empty() && self.ledger != ledger
+    }
 }
 
 impl From<ScriptError> for LedgerError {

@@ -228,6 +228,12 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Whether Redis's state is older than its batch `known`, which was known when Redis was asked.
+    pub fn is_behind(&self, known: i64) -> bool {
+        let added = i64::from(!self.head.is_empty());
+        self.seq < known.saturating_add(added)
+    }
+
     /// Reads the reply to a request; `None` for a value that no script of Farebox returns.
     pub fn parse(value: Value, request: &Request<'_>) -> Option<Self> {
         type Usual = (i64, i64, i64, String, Vec<i64>);

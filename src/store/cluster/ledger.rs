@@ -24,6 +24,7 @@ use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
+use crate::store::cluster::append_trials;
 use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
@@ -162,6 +163,7 @@ impl ClusterLedger {
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
         self.tasks.spawn(redis_look::run(self.shared.clone()));
         self.tasks.spawn(rounds::run(self.shared.clone()));
+        self.tasks.spawn(append_trials::run(self.shared.clone()));
         self.tasks.spawn(janitor::run(self.shared.clone()));
     }
 

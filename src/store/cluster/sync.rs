@@ -138,7 +138,9 @@ pub(crate) async fn append(
     batches: &[NumberedBatch],
 ) -> Result<(), LedgerError> {
     let started = Instant::now();
-    match postgres::append(&shared.store, &scripts.epoch, batches).await? {
+    let appended = postgres::append(&shared.store, &scripts.epoch, batches).await;
+    let appended = appended.inspect_err(|error| shared.writes.note_refused(error, batches))?;
+    match appended {
         Appended::Durable => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
             Ok(())

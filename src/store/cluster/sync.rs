@@ -41,13 +41,13 @@ pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
 /// written.
 pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
-    let known = shared.redo.durable();
+    let known = shared.redo.durable(scripts.epoch.number);
     let (newest, durable) = announce_checkpoint(shared, &scripts, known).await?;
     if newest <= durable {
         return Ok(());
     }
     let synced = sync_up_to(shared, &scripts, newest, limit).await;
-    if shared.redo.durable() > durable {
+    if shared.redo.durable(scripts.epoch.number) > durable {
         // The other gateways learn from Redis that the batches are durable.
         announce_durable(shared, &scripts).await?;
     }
@@ -200,7 +200,8 @@ pub(crate) async fn announce_durable(
     shared: &Shared,
     scripts: &Scripts,
 ) -> Result<(), LedgerError> {
-    announce_checkpoint(shared, scripts, shared.redo.durable()).await.map(drop)
+    let known = shared.redo.durable(scripts.epoch.number);
+    announce_checkpoint(shared, scripts, known).await.map(drop)
 }
 
 /// Tells Redis that Postgres has the batches up to `durable`, and that this gateway is alive.

@@ -14,7 +14,7 @@ use crate::store::cluster::adaptive::{AdaptiveLimit, ReadLimit};
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
 use crate::store::cluster::lease::{Lease, Sent};
-use crate::store::cluster::open_epoch::OpenEpoch;
+use crate::store::cluster::open_epoch::{Loss, OpenEpoch};
 use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
@@ -189,7 +189,16 @@ impl Shared {
     /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether the data are lost, or
     /// whether this gateway reaches another Redis. Until then this gateway decides nothing.
     pub fn epoch_lost(&self, epoch: i64) {
-        if self.epoch.lose(epoch) {
+        self.lose(epoch, Loss::Suspected);
+    }
+
+    /// Records that Redis has only a part of an epoch's data, or other data than Postgres, so that a recovery must begin.
+    pub fn data_lost(&self, epoch: i64) {
+        self.lose(epoch, Loss::Certain);
+    }
+
+    fn lose(&self, epoch: i64, loss: Loss) {
+        if self.epoch.lose(epoch, loss) {
             self.epoch.wake_heartbeat.notify_one();
         }
     }

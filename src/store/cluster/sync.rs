@@ -191,7 +191,7 @@ fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
         "the stream of Redis contradicts Postgres, so the epoch ends and a recovery begins from Postgres: one of the \
          two was taken back to an earlier point"
     );
-    shared.epoch_lost(scripts.epoch.number);
+    shared.data_lost(scripts.epoch.number);
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 

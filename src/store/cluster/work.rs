@@ -332,7 +332,7 @@ async fn ask(
                     "Redis has gone back to an earlier state without a restart, so nothing that it decides counts, and \
                      a recovery begins from Postgres: see whether its machine was put back to a snapshot"
                 );
-                shared.epoch_lost(scripts.epoch.number);
+                shared.data_lost(scripts.epoch.number);
                 return Ok(None);
             }
             reply => reply,

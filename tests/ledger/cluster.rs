@@ -169,6 +169,7 @@ async fn a_grant_that_is_delivered_twice_counts_once(fixture: TestLedger) {
 async fn a_grant_that_takes_the_number_of_a_lost_one_is_delivered(fixture: TestLedger) {
     const GATE: i64 = 77;
     let ledger = fixture.open_with("10").await;
+    assert_eq!(ledger.has("alice").await, text(("10", "0")), "Redis has the account");
     let waits = format!(
         "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS \
          $$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$; \

@@ -14,6 +14,7 @@ use crate::test_ledger::{
 
 on_cluster_ledgers!("multi_thread":
     a_role_that_may_create_nothing_serves_a_ledger_that_is_migrated,
+    a_role_that_owns_its_schema_alone_makes_a_ledger_there,
     a_database_with_other_defaults_serves_like_any_other,
 );
 
@@ -149,16 +150,33 @@ async fn limited_role(fixture: &mut TestLedger) -> String {
          GRANT USAGE ON ALL SEQUENCES IN SCHEMA {SCHEMA} TO {role}"
     );
     fixture.execute(&rights).await.unwrap();
-    let url = cluster.direct_url();
-    let (_, at) = url.split_once('@').unwrap();
-    fixture.cluster_mut().postgres_url = Some(format!("postgres://{role}@{at}"));
+    log_in_as(fixture, &role);
     role
 }
 
+/// Gateways use this role from now on.
+fn log_in_as(fixture: &mut TestLedger, role: &str) {
+    let url = fixture.cluster().direct_url();
+    let (_, at) = url.split_once('@').unwrap();
+    fixture.cluster_mut().postgres_url = Some(format!("postgres://{role}@{at}"));
+}
+
 async fn a_role_that_may_create_nothing_serves_a_ledger_that_is_migrated(mut fixture: TestLedger) {
-    fixture.open_with("10").await.stop().await;
+    fixture.open().await.stop().await;
     limited_role(&mut fixture).await;
-    let ledger = fixture.open().await;
+    serves(&fixture).await;
+}
+
+async fn a_role_that_owns_its_schema_alone_makes_a_ledger_there(mut fixture: TestLedger) {
+    let role = format!("owner_{}_{}", fixture.cluster().database, std::process::id());
+    let own = format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {SCHEMA} AUTHORIZATION {role}");
+    fixture.execute(&own).await.unwrap();
+    log_in_as(&mut fixture, &role);
+    serves(&fixture).await;
+}
+
+async fn serves(fixture: &TestLedger) {
+    let ledger = fixture.open_with("10").await;
     let id = CallId::new();
     let hold = ledger.hold(id, account("alice"), credits("4"), "/x".into()).await.unwrap();
     hold.capture(credits("3"));

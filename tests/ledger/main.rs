@@ -39,6 +39,7 @@ mod plain_claims;
 mod plain_holds;
 mod promptness;
 mod refunds;
+mod refusing_postgres;
 mod screens;
 mod sweep;
 mod syncer;

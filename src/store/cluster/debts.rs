@@ -29,6 +29,11 @@ impl Debts {
         std::mem::take(&mut *lock(&self.owed))
     }
 
+    /// Whether there are no operations to decide.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.owed).is_empty()
+    }
+
     /// Whether the operations include a charge. No store knows of such a charge yet.
     pub fn has_charges(&self) -> bool {
         lock(&self.owed).iter().any(Operation::is_charge)

@@ -24,6 +24,7 @@ use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
+use crate::store::cluster::append_trials;
 use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
@@ -95,12 +96,16 @@ impl ClusterLedger {
             None => store.clone(),
         };
         let redis = setup::open_redis(config)?;
+        let mut open_limit = OPEN_LIMIT;
         if let Err(error) = redis.wait().await {
             tracing::error!(
                 %error,
                 "Redis cannot be reached yet: calls get 503 until it can; see that it runs and that `redis_url` leads \
                  to it"
             );
+            if config.is_command {
+                open_limit = Duration::ZERO;
+            }
         }
         let name = match &config.gateway_name {
             Some(name) => name.clone(),
@@ -140,14 +145,14 @@ impl ClusterLedger {
             stopping_since: None,
             closed: false,
         };
-        ledger.start(joined.replaced).await;
+        ledger.start(joined.replaced, open_limit).await;
         Ok(ledger)
     }
 
-    /// Waits until an epoch is open, ends the calls of an earlier start, and starts the background
-    /// tasks.
-    async fn start(&mut self, replaced: Option<i64>) {
-        wait_until_open(&self.shared).await;
+    /// Waits until an epoch is open, for at most `open_limit`, ends the calls of an earlier start, and starts the
+    /// background tasks.
+    async fn start(&mut self, replaced: Option<i64>, open_limit: Duration) {
+        wait_until_open(&self.shared, open_limit).await;
         if let Err(error) = election::start(&self.shared, replaced).await {
             tracing::debug!(%error, "the syncer is elected later");
         }
@@ -162,6 +167,7 @@ impl ClusterLedger {
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
         self.tasks.spawn(redis_look::run(self.shared.clone()));
         self.tasks.spawn(rounds::run(self.shared.clone()));
+        self.tasks.spawn(append_trials::run(self.shared.clone()));
         self.tasks.spawn(janitor::run(self.shared.clone()));
     }
 
@@ -210,6 +216,11 @@ impl ClusterLedger {
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
             }
+        }
+        let is_settled = unsettled.is_empty() && shared.debts.is_empty();
+        if is_settled && shared.redo.is_empty() {
+            // There is nothing to hand over, so there is nothing to wait for.
+            return true;
         }
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
         // The last check finds operations from an epoch that ended before they were handed over.
@@ -347,9 +358,9 @@ impl DecidedIn {
     }
 }
 
-/// Waits until an epoch is open, at most [`OPEN_LIMIT`].
-async fn wait_until_open(shared: &Shared) {
-    let limit = Instant::now() + OPEN_LIMIT;
+/// Waits until an epoch is open, for at most `limit`.
+async fn wait_until_open(shared: &Shared, limit: Duration) {
+    let limit = Instant::now() + limit;
     loop {
         let open = async {
             heartbeat::beat(shared).await?;

@@ -3,6 +3,7 @@
 mod adaptive;
 pub(crate) mod answers;
 mod api_ends;
+mod append_trials;
 mod batch_log;
 mod claim_text;
 mod cold_claims;
@@ -41,3 +42,4 @@ mod syncer;
 mod usage_text;
 mod warm;
 mod work;
+mod write_gate;

@@ -32,7 +32,10 @@ const SYNC_FOR: Duration = Duration::from_secs(1);
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let has_stores = match error {
         // A gateway that is not the syncer does not learn the state of Postgres from the round.
-        None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
+        None => {
+            let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
+            shared.settings.durability == Durability::Relaxed || takes_appends
+        }
         Some(LedgerError::Redis(_)) => false,
         Some(_) => shared.settings.durability == Durability::Relaxed,
     };

@@ -35,10 +35,12 @@ impl Transaction {
 
     /// Begins the transaction. Postgres ends it after `idle` without a statement, and ends each
     /// statement after `statement`. A commit waits for the disk (and for the synchronous standby,
-    /// if there is one), whatever the settings of the role or the database are.
+    /// if there is one), each statement sees what was committed before it, and a backslash in a
+    /// quoted text is a backslash, whatever the settings of the role or the database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL standard_conforming_strings = on; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; \
              SET LOCAL statement_timeout = {}; \
              SET LOCAL synchronous_commit = on",
             idle.as_millis(),

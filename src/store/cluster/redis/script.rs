@@ -96,6 +96,11 @@ impl Scripts {
         format!("{}-0", self.epoch.number)
     }
 
+    /// The key of the hash of live holds.
+    pub fn live_key(&self) -> String {
+        format!("{}live", self.prefix)
+    }
+
     /// The key of an account.
     pub fn account_key(&self, account: &str) -> String {
         format!("{}a:{account}", self.prefix)

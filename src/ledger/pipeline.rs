@@ -141,15 +141,19 @@ struct Pace {
 }
 
 impl Pace {
-    /// Whether a batch has enough callers to be committed, while `live` holds have not ended. Half of the running
-    /// calls are enough: the others have work to do during the commit, so that neither the thread nor the disk
-    /// waits for the other. On a disk so slow that they would all wait before the commit ends, larger batches
-    /// are better, and no number is enough.
-    fn is_enough(&self, inbox: &[Message], live: usize) -> bool {
-        let ends = inbox.iter().filter(|message| message.is_end()).count();
-        let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
-        2 * callers >= running && 2 * self.took < self.began.elapsed()
+    /// Whether a commit takes less than half of the time between two batches. On a disk so slow that all running calls
+    /// would wait before the commit ends, larger batches are better, and no number of callers is enough.
+    fn is_quick(&self) -> bool {
+        2 * self.took < self.began.elapsed()
     }
+}
+
+/// Whether a batch has half of the running calls, and at least `fewest`, while `live` holds have not ended. The other
+/// calls have work to do meanwhile, so that neither the thread nor the store waits for the other.
+fn is_half(inbox: &[Message], live: usize, fewest: usize) -> bool {
+    let ends = inbox.iter().filter(|message| message.is_end()).count();
+    let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
+    callers >= fewest && 2 * callers >= running
 }
 
 /// A batch and the callers who wait for its outcomes.
@@ -199,11 +203,13 @@ impl<B: Backend> Worker<B> {
                 Some(left) = self.committing.join_next() => self.note_committed(left),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     let limit = self.backend.ends_wait();
-                    if limit.is_zero() {
-                        gather(&mut messages, &mut inbox, |_| false).await;
-                    } else {
-                        let is_enough = |inbox: &[Message]| self.pace.is_enough(inbox, self.live.len());
-                        gather(&mut messages, &mut inbox, is_enough).await;
+                    let fewest = self.backend.fewest_callers();
+                    let is_enough = |inbox: &[Message]| {
+                        let is_quick = limit.is_zero() || self.pace.is_quick();
+                        is_quick && fewest.is_some_and(|few| is_half(inbox, self.live.len(), few))
+                    };
+                    gather(&mut messages, &mut inbox, is_enough).await;
+                    if !limit.is_zero() {
                         wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
                     let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
@@ -350,16 +356,22 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
+    fn half_of_the_running_calls_are_a_batch_where_they_are_enough() {
+        // Two callers, and the end of a call that has had its answer.
+        let inbox = [request_of_caller(), request(), request_of_caller()];
+        assert!(is_half(&inbox, 1 + 4, 2));
+        assert!(!is_half(&inbox, 1 + 5, 2));
+        assert!(!is_half(&inbox, 1 + 4, 3), "fewer callers wait for others that are ready");
+    }
+
+    #[test]
+    fn a_disk_is_quick_where_a_commit_leaves_time_between_two_batches() {
         let ago = |took: u64, secs: u64| Pace {
             began: Instant::now() - Duration::from_secs(secs),
             took: Duration::from_secs(took),
         };
-        // Two callers, and the end of a call that has had its answer.
-        let inbox = [request_of_caller(), request(), request_of_caller()];
-        assert!(ago(1, 10).is_enough(&inbox, 1 + 4));
-        assert!(!ago(1, 10).is_enough(&inbox, 1 + 5));
-        assert!(!ago(9, 10).is_enough(&inbox, 1 + 4), "a commit takes as long as the calls do");
+        assert!(ago(1, 10).is_quick());
+        assert!(!ago(9, 10).is_quick(), "a commit takes as long as the calls do");
     }
 
     /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread

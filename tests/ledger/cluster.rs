@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend as _, Durability, KeyHash, KeyRecord, LedgerError, Operation, Origin, Outcome,
-    Reader as _, Refusal, Stage,
+    Backend as _, Durability, EntryKind, KeyHash, KeyRecord, LedgerError, Operation, Origin,
+    Outcome, Reader as _, Refusal, Stage,
 };
 use farebox::store::{ClusterLedger, migrate_cluster};
 
@@ -15,7 +15,7 @@ use crate::servers::Redis;
 use crate::test_cluster::SCHEMA;
 use crate::test_ledger::{
     HOUR_MS, Kind, Running, TestLedger, account, api_capture, api_hold, api_release, call_capture,
-    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
+    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, posting, text,
 };
 
 on_cluster_ledgers!("multi_thread":
@@ -26,6 +26,7 @@ on_cluster_ledgers!("multi_thread":
     a_redis_restored_from_an_old_copy_is_recovered,
     an_account_that_comes_back_has_what_was_granted_meanwhile,
     a_grant_that_is_delivered_twice_counts_once,
+    a_change_above_the_largest_balance_is_exact_in_redis,
     a_grant_that_takes_the_number_of_a_lost_one_is_delivered,
     what_is_asked_again_after_redis_forgot_it_changes_nothing,
     a_capture_counts_late_after_redis_forgot_the_expiry,
@@ -162,6 +163,25 @@ async fn a_grant_that_is_delivered_twice_counts_once(fixture: TestLedger) {
     assert_eq!(ledger.has("alice").await, text(("10", "0")));
     ledger.reconciles().await;
     ledger.stop().await;
+}
+
+/// Two grants at once pay a debt and fill the account. Lua's numbers are exact only up to the largest balance.
+async fn a_change_above_the_largest_balance_is_exact_in_redis(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
+    backend.ask(Operation::Post(grant("first", "alice", "1"))).await;
+    let debt = posting(EntryKind::Adjustment, "debt", "alice", "-2");
+    backend.ask(Operation::Post(debt)).await;
+    let balance = Operation::Balance { account: account("alice") };
+    backend.ask(balance.clone()).await;
+    let all = Credits::MAX.to_string();
+    let grants = [grant("few", "alice", "0.000005"), grant("all", "alice", &all)];
+    for outcome in backend.apply(&grants.map(Operation::Post)).await {
+        assert!(matches!(outcome, Outcome::Posted { .. }), "{outcome:?}");
+    }
+    let Outcome::Balance(Some(after)) = backend.ask(balance).await else { panic!("no account") };
+    assert_eq!(after.balance.to_string(), "9007199253.740997");
+    assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+    assert!(backend.close().await);
 }
 
 /// A gateway has delivered a grant, and stands still before it deletes the delivery. Meanwhile Postgres fails over to a

@@ -66,8 +66,9 @@ async fn a_gateway_with_another_redis_url_stays_out_while_the_others_serve(durab
     );
     assert_eq!(cluster.members[1].metric("farebox_ledger_other_redis").await, 1.0);
     assert_eq!(cluster.members[1].metric("farebox_ledger_up").await, 0.0);
-    let logged = cluster.gateway(1).stderr();
-    assert!(logged.contains("this gateway reaches another Redis"), "{logged}");
+    let logged = || cluster.gateway(1).stderr();
+    let is_logged = async || logged().contains("this gateway reaches another Redis");
+    assert!(eventually(is_logged).await, "{}", logged());
     assert_eq!(readyz(&cluster, 0).await, 200);
     one_serves_and_one_stays_out(&cluster, Duration::from_secs(3)).await;
     assert_eq!(other.ask(&["DBSIZE"]), "0", "it takes the ledger to the other Redis");

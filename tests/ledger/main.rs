@@ -9,6 +9,7 @@ mod servers;
 
 mod answers;
 mod append;
+mod beside;
 mod claim_rows;
 mod claiming;
 mod claims;
@@ -39,6 +40,7 @@ mod plain_holds;
 mod promptness;
 mod refunds;
 mod screens;
+mod stops;
 mod sweep;
 mod syncer;
 mod test_cluster;

@@ -45,10 +45,14 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
 /// charges that it has not decided. Releases are not handed over, because their holds expire once
 /// this gateway is gone.
 ///
-/// Returns whether Postgres now has all of it. If so, `unsettled` is empty.
+/// Returns whether Postgres now has all of it. If so, `unsettled` is empty. A gateway that has nothing to hand over
+/// does not end the epoch, because the other gateways may still reach Redis.
 pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -> bool {
     let handed_over = async {
-        hand_over_charges(shared, unsettled).await?;
+        let has_charges = hand_over_charges(shared, unsettled).await?;
+        if !has_charges && shared.redo.is_empty() {
+            return Ok(true);
+        }
         hand_over_redo_log(shared).await
     };
     handed_over.await.unwrap_or_else(|error| {
@@ -61,10 +65,11 @@ pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -
     })
 }
 
+/// Hands over the charges that Redis has not decided. Returns whether there were any.
 async fn hand_over_charges(
     shared: &Shared,
     unsettled: &mut Vec<Operation>,
-) -> Result<(), LedgerError> {
+) -> Result<bool, LedgerError> {
     let owed = shared.debts.take_owed();
     let mut charges: Vec<_> = owed.iter().chain(&*unsettled).cloned().collect();
     charges.extend(shared.redo.repeated());
@@ -84,7 +89,7 @@ async fn hand_over_charges(
     }
     unsettled.clear();
     shared.redo.forget_repeated();
-    Ok(())
+    Ok(!charges.is_empty())
 }
 
 async fn hand_over_redo_log(shared: &Shared) -> Result<bool, LedgerError> {

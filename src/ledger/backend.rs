@@ -26,10 +26,13 @@ pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A batch that a backend has begun to decide.
 pub struct Begun {
-    /// The outcomes of the operations that are in none of `aside`, in order.
+    /// The outcomes of the operations that are neither in `aside` nor in `waiting`, in order.
     pub outcomes: Outcomes,
     /// Operations that wait for something which may take long. Usually there are none.
     pub aside: Vec<Aside>,
+    /// The places of operations that must not be decided before others that are set aside, in order. They are to be
+    /// asked for again after operations that were set aside are decided. Usually there are none.
+    pub waiting: Vec<usize>,
 }
 
 /// The outcomes of operations that a backend has decided.
@@ -59,7 +62,7 @@ pub enum Ticked {
 
 impl From<Vec<Outcome>> for Begun {
     fn from(outcomes: Vec<Outcome>) -> Self {
-        Self { outcomes: Outcomes::Ready(outcomes), aside: Vec::new() }
+        Self { outcomes: Outcomes::Ready(outcomes), aside: Vec::new(), waiting: Vec::new() }
     }
 }
 
@@ -72,9 +75,18 @@ pub trait Backend: Send + 'static {
     fn apply(&mut self, batch: &[Operation]) -> impl Future<Output = Vec<Outcome>> + Send;
 
     /// Like [`Backend::apply`], for a backend that can decide a batch while the one before is not durable yet, or while
-    /// some of its operations wait. Operations that name the same account, hold or id are decided in their order; the
-    /// order of all others may change.
-    fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> impl Future<Output = Begun> + Send {
+    /// some of its operations wait. Operations that name the same account, hold, claim or id are decided in their order;
+    /// the order of all others may change.
+    ///
+    /// `rejoins` is true if the batch begins with all operations that were left waiting so far ([`Begun::waiting`]), in
+    /// their order. If it is false, they go on waiting, and so does every operation that must not be decided before
+    /// them.
+    fn begin(
+        &mut self,
+        batch: &Arc<Vec<Operation>>,
+        rejoins: bool,
+    ) -> impl Future<Output = Begun> + Send {
+        let _ = rejoins;
         async { self.apply(batch).await.into() }
     }
 

@@ -1,21 +1,23 @@
 //! Natural batching. One task takes all operations in the queue, lets the backend decide them as
 //! one batch, and replies to all callers. Then it takes the operations that were queued during that
 //! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
-//! decide a batch while the one before becomes durable, and it may set operations aside that wait for something rare:
-//! they are answered when they are decided, and the batches go on meanwhile.
+//! decide a batch while the one before becomes durable. It may also set operations aside that wait for something rare:
+//! they are decided beside the pipeline, which decides other batches meanwhile. Later operations that depend on them wait,
+//! and join the pipeline again when an operation beside it is decided.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::ledger::backend::{Aside, Backend, Begun, Expired, Outcomes, Ticked};
+use crate::ledger::batch::{Batch, Waiting};
 use crate::ledger::live::LiveHolds;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::ledger::queue::{Message, Queue, Queued};
+use crate::ledger::operation::Operation;
+use crate::ledger::queue::{Message, Queue};
 use crate::metrics::Metrics;
 
 /// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
@@ -67,6 +69,7 @@ impl Pipeline {
             put_off: Vec::new(),
             committing: JoinSet::new(),
             aside: JoinSet::new(),
+            waiting: Waiting::default(),
             ticking: JoinSet::new(),
             pace: Pace { began: Instant::now(), took: Duration::ZERO },
         };
@@ -126,12 +129,6 @@ async fn wait_for_caller(
     }
 }
 
-/// Whether the operation ends the hold of a call that was cut off before the hold was granted.
-/// There is then no hold to end.
-fn is_void(operation: &Operation, refusal: Refusal) -> bool {
-    matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
-}
-
 struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
@@ -146,6 +143,8 @@ struct Worker<B> {
     committing: JoinSet<Vec<Operation>>,
     /// Operations that were set aside. Each group answers its callers, and returns the same.
     aside: JoinSet<Vec<Operation>>,
+    /// Operations that wait for one of these groups.
+    waiting: Waiting,
     /// The work of a tick that goes on beside the batches; at most one.
     ticking: JoinSet<Vec<Expired>>,
     pace: Pace,
@@ -168,47 +167,6 @@ impl Pace {
         let ends = inbox.iter().filter(|message| message.is_end()).count();
         let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
         2 * callers >= running && 2 * self.took < self.began.elapsed()
-    }
-}
-
-/// A batch and the callers who wait for its outcomes.
-struct Batch {
-    operations: Arc<Vec<Operation>>,
-    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
-    replies: Vec<Option<oneshot::Sender<Outcome>>>,
-}
-
-impl Batch {
-    /// Takes the operations at these places out, with their callers.
-    fn part(&mut self, places: &[usize]) -> Self {
-        let operations = places.iter().map(|place| self.operations[*place].clone()).collect();
-        let replies = places.iter().map(|place| self.replies[*place].take()).collect();
-        Self { operations: Arc::new(operations), replies }
-    }
-
-    /// Answers the callers. Returns the ends of holds that could not be written.
-    fn answer(self, outcomes: Vec<Outcome>, live: &LiveHolds) -> Vec<Operation> {
-        debug_assert_eq!(outcomes.len(), self.operations.len());
-        let mut unsettled = Vec::new();
-        for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
-        {
-            match (reply, outcome) {
-                // If the caller is gone, its guard has queued the operation that undoes this one.
-                (Some(reply), outcome) => drop(reply.send(outcome)),
-                (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
-                (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome
-                        && !is_void(operation, refusal)
-                    {
-                        tracing::error!(?operation, %refusal, "a hold could not be ended");
-                    }
-                    if let Some(hold) = operation.ends() {
-                        live.remove(hold);
-                    }
-                }
-            }
-        }
-        unsettled
     }
 }
 
@@ -246,6 +204,9 @@ impl<B: Backend> Worker<B> {
                 }
                 () = &mut timer, if self.has_room() => {}
             }
+            if self.waiting.may_rejoin() && self.has_room() {
+                self.decide(std::iter::empty()).await;
+            }
             if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
@@ -258,6 +219,7 @@ impl<B: Backend> Worker<B> {
 
     async fn tick(&mut self) {
         self.unsettled.append(&mut self.put_off);
+        self.put_off = self.waiting.give_up_old(&self.live);
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
@@ -282,24 +244,30 @@ impl<B: Backend> Worker<B> {
     }
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
-        let mut operations = std::mem::take(&mut self.unsettled);
-        let mut replies = Vec::new();
-        replies.resize_with(operations.len(), || None);
+        let mut batch = self.waiting.begin_batch();
+        batch.add_ends(&mut self.unsettled);
         for message in messages {
-            if let Message::Operation(Queued { operation, reply }) = message {
-                operations.push(operation);
-                replies.push(reply);
+            if let Message::Operation(queued) = message {
+                batch.push(queued);
             }
         }
-        if operations.is_empty() {
+        let len = batch.len();
+        let (mut batch, waited) = batch.finish();
+        if len == 0 {
+            if waited.is_some() {
+                self.waiting.note_decided();
+            }
             return;
         }
-        self.metrics.ledger_batch_size.observe(operations.len() as f64);
-        let batch = Batch { operations: Arc::new(operations), replies };
+        self.metrics.ledger_batch_size.observe(len as f64);
         self.pace.began = Instant::now();
-        let Begun { outcomes, aside } = self.backend.begin(&batch.operations).await;
+        let begun = self.backend.begin(&batch.operations, waited.is_some()).await;
         self.pace.took = self.pace.began.elapsed();
-        let batch = if aside.is_empty() { batch } else { self.set_aside(batch, aside) };
+        let Begun { outcomes, aside, waiting } = begun;
+        if !aside.is_empty() || !waiting.is_empty() {
+            self.waiting.add(&mut batch, &waiting, waited.as_deref());
+            batch = self.set_aside(batch, aside, &waiting);
+        }
         match outcomes {
             Outcomes::Ready(outcomes) => {
                 self.unsettled.extend(batch.answer(outcomes, &self.live));
@@ -311,10 +279,12 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Lets some operations of a batch be decided beside the batches. Returns the rest of the batch.
-    fn set_aside(&mut self, mut batch: Batch, asides: Vec<Aside>) -> Batch {
+    /// Lets some operations of a batch be decided beside the batches. Returns the rest of the batch, without the
+    /// operations at the places in `waiting`.
+    fn set_aside(&mut self, mut batch: Batch, aside: Vec<Aside>, waiting: &[usize]) -> Batch {
         let mut is_left = vec![true; batch.operations.len()];
-        for Aside { places, outcomes } in asides {
+        waiting.iter().for_each(|place| is_left[*place] = false);
+        for Aside { places, outcomes } in aside {
             places.iter().for_each(|place| is_left[*place] = false);
             let (part, live) = (batch.part(&places), self.live.clone());
             self.aside.spawn(async move { part.answer(outcomes.await, &live) });
@@ -337,6 +307,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn note_aside(&mut self, left: Result<Vec<Operation>, JoinError>) {
+        self.waiting.note_decided();
         match left {
             Ok(left) => self.put_off.extend(left),
             // Their callers have heard that the ledger is unavailable.
@@ -347,6 +318,7 @@ impl<B: Backend> Worker<B> {
     }
 
     fn note_ticked(&mut self, expired: Result<Vec<Expired>, JoinError>) {
+        self.waiting.note_decided();
         match expired {
             Ok(expired) => self.note_expired(&expired),
             Err(error) => tracing::error!(%error, "the holds whose time is up were not ended"),
@@ -362,15 +334,24 @@ impl<B: Backend> Worker<B> {
 
     /// Waits until all of them are answered, and all that goes on beside them has ended.
     async fn wait_for_all(&mut self) {
-        while !self.committing.is_empty() {
-            self.wait_for_committed().await;
+        loop {
+            while !self.committing.is_empty() {
+                self.wait_for_committed().await;
+            }
+            if let Some(left) = self.aside.join_next().await {
+                self.note_aside(left);
+            } else if let Some(expired) = self.ticking.join_next().await {
+                self.note_ticked(expired);
+            } else {
+                break;
+            }
+            self.put_off.extend(self.waiting.give_up_old(&self.live));
+            if self.waiting.may_rejoin() {
+                self.decide(std::iter::empty()).await;
+            }
         }
-        while let Some(left) = self.aside.join_next().await {
-            self.note_aside(left);
-        }
-        while let Some(expired) = self.ticking.join_next().await {
-            self.note_ticked(expired);
-        }
+        // Nothing is left that they could wait for.
+        self.put_off.extend(self.waiting.give_up_all(&self.live));
         self.unsettled.append(&mut self.put_off);
     }
 
@@ -424,8 +405,11 @@ impl<B: Backend> Worker<B> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::account::AccountId;
+    use crate::ledger::queue::Queued;
 
     fn request() -> Message {
         let account: AccountId = "alice".parse().unwrap();

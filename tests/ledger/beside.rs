@@ -24,6 +24,8 @@ on_cluster_ledgers!("multi_thread":
     a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases,
     the_repair_of_a_large_ledger_delays_no_call,
     a_stop_waits_for_what_is_decided_beside_the_pipeline,
+    operations_that_wait_are_decided_together,
+    an_operation_that_waits_too_long_is_refused_and_leaves_nothing,
 );
 
 /// The time between the beginnings of two of bob's calls.
@@ -297,12 +299,7 @@ async fn a_stop_waits_for_what_is_decided_beside_the_pipeline(fixture: TestLedge
             tokio::spawn(async move { ledger.post(grant).await })
         })
         .collect();
-    let waits = async || {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
-        let mut watch = fixture.cluster().sql().await;
-        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() > 0
-    };
-    eventually("a grant waits for the row", waits).await;
+    until_one_waits_for_a_lock(&fixture).await;
     let began = Instant::now();
     let stop = tokio::spawn(pipeline.stop());
     drop(locked);
@@ -318,6 +315,77 @@ async fn a_stop_waits_for_what_is_decided_beside_the_pipeline(fixture: TestLedge
     assert!(given > 0, "a stop leaves the grants that wait beside the pipeline behind");
     let ledger = fixture.open().await;
     assert_eq!(ledger.entries("alice").await.len(), 1 + given);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The number of the newest batch in the stream.
+fn newest_batch(fixture: &TestLedger) -> i64 {
+    fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "seq"]).parse().unwrap()
+}
+
+/// Waits until an operation waits for a lock in Postgres.
+async fn until_one_waits_for_a_lock(fixture: &TestLedger) {
+    let mut watch = fixture.cluster().sql().await;
+    eventually("an operation waits for a lock", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() > 0
+    })
+    .await;
+}
+
+async fn operations_that_wait_are_decided_together(fixture: TestLedger) {
+    const JOBS: usize = 60;
+    let ledger = fixture.open_with("1000").await;
+    ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
+    ledger.reconciles().await;
+    let locked = locks(&fixture, "LOCK TABLE holds IN ACCESS EXCLUSIVE MODE").await;
+    let mut jobs = JoinSet::new();
+    let first = ledger.clone();
+    jobs.spawn(async move { first.ask(api_hold("job-0", "3")).await });
+    until_one_waits_for_a_lock(&fixture).await;
+    for n in 1..JOBS {
+        let other = ledger.clone();
+        jobs.spawn(async move { other.ask(api_hold(&format!("job-{n}"), "3")).await });
+        // A balance is decided in a batch of its own, so that each job comes with another batch.
+        ledger.balance(&account("bob")).await.unwrap();
+    }
+    let before = newest_batch(&fixture);
+    drop(locked);
+    let held = jobs.join_all().await;
+    let held = held.iter().filter(|outcome| matches!(outcome, Outcome::Held { .. })).count();
+    let batches = newest_batch(&fixture) - before;
+    println!("{held} holds in {batches} batches");
+    // The first ones are refused where the lock is kept for too long.
+    assert!(held >= JOBS / 2, "{held}");
+    assert!(batches <= 6, "{held} holds were made in {batches} batches");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn an_operation_that_waits_too_long_is_refused_and_leaves_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    retire_all(&fixture, &ledger).await;
+    let locked = locks(&fixture, "LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await;
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    while began.elapsed() < Duration::from_secs(7) {
+        let ledger = ledger.clone();
+        calls.spawn(async move {
+            let asked = Instant::now();
+            let hold =
+                ledger.hold(CallId::new(), account("alice"), credits("1"), "/x".into()).await;
+            (asked.elapsed(), hold.map(farebox::ledger::Hold::release).unwrap_err())
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answered = calls.join_all().await;
+    let longest = answered.iter().map(|(waited, _)| *waited).max().unwrap();
+    assert!(answered.iter().all(|(_, refusal)| *refusal == Refusal::Unavailable));
+    assert!(longest < Duration::from_secs(12), "a caller waited {longest:?} for its answer");
+    drop(locked);
+    eventually("the account is warm", async || ledger.call("10").await.is_ok()).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("10", "0"))).await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

@@ -1,8 +1,11 @@
 //! Operations that Postgres decides (new accounts, grants, purchases and keys), and the delivery of their effects to
 //! Redis.
 
+use std::collections::HashSet;
+
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::store::cluster::names::names;
 use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
@@ -59,7 +62,8 @@ fn merged(are_open: &[bool], decided: &mut impl Iterator<Item = Outcome>) -> Vec
 }
 
 /// Decides operations in Postgres together, and then applies them in Redis. If another transaction keeps a row locked
-/// that one of the operations needs, each operation is decided alone, so that the others do not wait for that row.
+/// that one of the operations needs, each operation is decided alone, so that the others do not wait for that row. Only
+/// the first operation that needs the row waits for it.
 pub(crate) async fn decide(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     if let Err(error) = catch_up(shared, operations).await {
         return refused(operations, &error);
@@ -68,9 +72,17 @@ pub(crate) async fn decide(shared: &Shared, operations: &[Operation]) -> Vec<Out
         async |some: &[Operation]| postgres::decide(&shared.store, some, shared.clock.now(0)).await;
     let outcomes = match decide(operations).await {
         Err(LedgerError::RowLocked) if operations.len() > 1 => {
-            let mut outcomes = Vec::with_capacity(operations.len());
+            let (mut outcomes, mut locked) = (Vec::with_capacity(operations.len()), HashSet::new());
             for one in operations.chunks(1) {
-                outcomes.extend(decide(one).await.unwrap_or_else(|error| refused(one, &error)));
+                let names = one.iter().flat_map(names).collect::<Vec<_>>();
+                let decided = match names.iter().any(|name| locked.contains(name)) {
+                    true => Err(LedgerError::RowLocked),
+                    false => Box::pin(decide(one)).await,
+                };
+                if let Err(LedgerError::RowLocked) = decided {
+                    locked.extend(names);
+                }
+                outcomes.extend(decided.unwrap_or_else(|error| refused(one, &error)));
             }
             outcomes
         }

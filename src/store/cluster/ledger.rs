@@ -25,7 +25,7 @@ use crate::ledger::wall_ms;
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
 use crate::store::cluster::api_ends;
-use crate::store::cluster::beside::{self, Beside, Way};
+use crate::store::cluster::beside::{self, Beside, Group, Rest, Way};
 use crate::store::cluster::election;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
@@ -46,7 +46,7 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
 use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::warm;
-use crate::store::cluster::work::{self, MAX_BATCH, OnMiss};
+use crate::store::cluster::work::{self, DecidedBatch, MAX_BATCH, OnMiss};
 
 /// The time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -132,7 +132,7 @@ impl ClusterLedger {
             shared,
             lists,
             sweep: Sweep::new(),
-            beside: Beside::new(),
+            beside: Beside::default(),
             expired: Vec::new(),
             tasks: JoinSet::new(),
             stopping_since: None,
@@ -171,22 +171,19 @@ impl ClusterLedger {
         Ok(())
     }
 
-    /// The operations in `debts`, to be decided beside the pipeline before all later operations on their accounts.
+    /// The operations in `debts`, to be decided beside the pipeline before all later operations that name the same.
     /// `None` if there are none, or Redis is unreachable.
     fn owed(&mut self) -> Option<Aside> {
         if !self.shared.redis.is_up() {
             return None;
         }
         let owed = Taken::from(&self.shared)?;
-        let mut turn = self.beside.turn(owed.operations());
+        let guard = self.beside.start_owed(owed.operations());
         let shared = self.shared.clone();
         let outcomes: Later<_> = Box::pin(async move {
-            let decided = async {
-                turn.comes().await;
-                decide_owed(&shared, owed).await;
-            };
+            let _guard = guard;
             // Operations that are not decided in time are owed again.
-            let _ = tokio::time::timeout(beside::LIMIT, decided).await;
+            let _ = tokio::time::timeout(beside::LIMIT, decide_owed(&shared, owed)).await;
             Vec::new()
         });
         Some(Aside { places: Vec::new(), outcomes })
@@ -241,61 +238,57 @@ impl ClusterLedger {
 impl Backend for ClusterLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunk_by(|a, b| Way::of(a) == Way::of(b) && Way::of(a) != Way::Audit) {
-            let part = Arc::new(part.to_vec());
-            let begun = self.begin(&part).await;
-            outcomes.extend(outcomes_in_order(begun, part.len()).await);
+        for part in batch.chunk_by(|a, b| Way::of(a) == Way::of(b)) {
+            for some in part.chunks(MAX_BATCH) {
+                if let Some(owed) = self.owed() {
+                    owed.outcomes.await;
+                }
+                let decided = decide_aside(self.shared.clone(), Way::of(&some[0]), some.into());
+                outcomes.extend(Box::pin(decided).await);
+            }
         }
         outcomes
     }
 
     /// Redis decides the calls of warm accounts. In `strict` the returned future waits until Postgres has them, and
     /// Redis decides the next batch meanwhile. All other operations are set aside.
-    async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
+    async fn begin(&mut self, batch: &Arc<Vec<Operation>>, rejoins: bool) -> Begun {
         let mut aside: Vec<_> = self.owed().into_iter().collect();
-        let leaves_all = self.beside.leaves_all(batch);
-        let calls = (!leaves_all).then(|| self.beside.left(batch));
-        let operations = match &calls {
-            None => batch.clone(),
-            Some(calls) => Arc::new(calls.iter().map(|place| batch[*place].clone()).collect()),
-        };
-        let mut decided = Vec::new();
-        for some in operations.chunks(MAX_BATCH) {
-            let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
-            decided.push(work::ask_redis(&self.shared, &items, OnMiss::SetAside).await);
+        self.beside.begin_batch(rejoins);
+        let (mut parts, mut rest) = (Vec::with_capacity(1), Rest::default());
+        for from in (0..batch.len()).step_by(MAX_BATCH) {
+            let part = from..batch.len().min(from + MAX_BATCH);
+            let places = self.beside.to_decide(batch, part.clone(), &mut rest);
+            let items: Vec<_> = match &places {
+                None => batch[part].iter().map(BatchItem::Operation).collect(),
+                Some(places) => places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(),
+            };
+            let decided = work::ask_redis(&self.shared, &items, OnMiss::SetAside).await;
+            let part = Part { from, places, decided };
+            rest.add_cold(batch, part.decided.cold.iter().map(|nth| part.place(*nth)));
+            parts.push(part);
         }
-        let chunks = (0..).step_by(MAX_BATCH).zip(&decided);
-        let cold: Vec<usize> = chunks
-            .flat_map(|(from, some)| some.cold.iter().map(move |place| from + place))
-            .collect();
-        if !leaves_all || !cold.is_empty() {
-            let mut is_decided = vec![leaves_all; batch.len()];
-            calls.iter().flatten().for_each(|place| is_decided[*place] = true);
-            let place_of = |place: usize| calls.as_ref().map_or(place, |calls| calls[place]);
-            cold.iter().for_each(|place| is_decided[place_of(*place)] = false);
-            let groups = self.beside.groups(batch, &is_decided);
-            let start = |group: beside::Group| group.start(self.shared.clone(), decide_aside);
+        let mut waiting = Vec::new();
+        if !rest.is_empty() {
+            let (groups, wait) = self.beside.group(batch, rest);
+            let start = |group: Group| group.start(self.shared.clone(), decide_aside);
             aside.extend(groups.into_iter().map(start));
+            waiting = wait;
         }
-        let waits = decided.iter().any(work::DecidedBatch::waits_for_postgres);
-        let shared = self.shared.clone();
+        let waits = parts.iter().any(|part| part.decided.waits_for_postgres());
+        let (shared, batch) = (self.shared.clone(), batch.clone());
         let outcomes = async move {
-            let mut outcomes = Vec::with_capacity(operations.len());
-            for (some, decided) in operations.chunks(MAX_BATCH).zip(decided) {
-                let (decisions, uncertain) = decided.make_durable(&shared).await;
-                let uncertain = uncertain.into_iter();
-                shared.debts.owe(uncertain.filter_map(|place| work::release_of(&some[place])));
-                outcomes.extend(outcomes_of(some, decisions));
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for part in parts {
+                outcomes.extend(part.outcomes(&shared, &batch).await);
             }
-            // The outcomes of cold calls are removed here: these calls are decided beside the pipeline.
-            cold.iter().rev().for_each(|place| drop(outcomes.remove(*place)));
             outcomes
         };
         let outcomes = match waits {
             true => Outcomes::Committing(Box::pin(outcomes)),
             false => Outcomes::Ready(outcomes.await),
         };
-        Begun { outcomes, aside }
+        Begun { outcomes, aside, waiting }
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
@@ -408,38 +401,52 @@ async fn decide_aside(shared: Arc<Shared>, way: Way, operations: Arc<[Operation]
 /// Decides operations on holds in Redis, in order. If Redis lacks rows that they need, the rows are loaded first.
 async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(operations.len());
-    for part in operations.chunk_by(|operation, _| !api_ends::ends_its_batch(operation)) {
-        for some in part.chunks(MAX_BATCH) {
-            let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
-            let mut decided = outcomes_of(some, work::decide(shared, &items).await);
-            api_ends::correct_outcomes(shared, some, &mut decided).await;
-            outcomes.extend(decided);
-        }
+    for part in api_ends::parts(operations) {
+        let items: Vec<_> = part.iter().map(BatchItem::Operation).collect();
+        let mut decided = outcomes_of(part.iter(), work::decide(shared, &items).await);
+        api_ends::correct_outcomes(shared, part, &mut decided).await;
+        outcomes.extend(decided);
     }
     outcomes
 }
 
-/// Waits for all outcomes of a batch, and puts them in the order of the batch.
-async fn outcomes_in_order(begun: Begun, len: usize) -> Vec<Outcome> {
-    let decided = match begun.outcomes {
-        Outcomes::Ready(outcomes) => outcomes,
-        Outcomes::Committing(outcomes) => outcomes.await,
-    };
-    let mut in_order: Vec<Option<Outcome>> = vec![None; len];
-    for Aside { places, outcomes } in begun.aside {
-        for (place, outcome) in places.into_iter().zip(outcomes.await) {
-            in_order[place] = Some(outcome);
-        }
+/// A part of a batch that Redis was asked to decide.
+struct Part {
+    /// The place of the part's first operation in the batch.
+    from: usize,
+    /// The places of the operations that Redis was asked for; `None` for the whole part.
+    places: Option<Vec<usize>>,
+    decided: DecidedBatch,
+}
+
+impl Part {
+    /// The place in the batch of the `nth` operation that Redis was asked for.
+    fn place(&self, nth: usize) -> usize {
+        self.places.as_ref().map_or(self.from + nth, |places| places[nth])
     }
-    let mut decided = decided.into_iter();
-    let unavailable = Outcome::Refused(Refusal::Unavailable);
-    let outcomes = in_order.into_iter().map(|outcome| outcome.or_else(|| decided.next()));
-    outcomes.map(|outcome| outcome.unwrap_or_else(|| unavailable.clone())).collect()
+
+    /// Makes the decisions durable. Returns their outcomes in order, without those of cold calls, which are decided
+    /// beside the pipeline.
+    async fn outcomes(mut self, shared: &Shared, batch: &[Operation]) -> Vec<Outcome> {
+        let cold = std::mem::take(&mut self.decided.cold);
+        let Self { from, places, decided } = self;
+        let (decisions, uncertain) = decided.make_durable(shared).await;
+        let operation = |nth: usize| &batch[places.as_ref().map_or(from + nth, |at| at[nth])];
+        let uncertain = uncertain.into_iter();
+        shared.debts.owe(uncertain.filter_map(|nth| work::release_of(operation(nth))));
+        let operations = (0..decisions.len()).map(operation);
+        let mut outcomes = outcomes_of(operations, decisions);
+        cold.iter().rev().for_each(|nth| drop(outcomes.remove(*nth)));
+        outcomes
+    }
 }
 
 /// The outcomes of operations that Redis has decided. A call that was cut off is logged.
-fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
-    for (operation, decision) in operations.iter().zip(&decisions) {
+fn outcomes_of<'a>(
+    operations: impl Iterator<Item = &'a Operation>,
+    decisions: Vec<Decision>,
+) -> Vec<Outcome> {
+    for (operation, decision) in operations.zip(&decisions) {
         if decision.verdict == Verdict::Expired
             && let Some(call) = operation.crashed_call(wall_ms())
         {

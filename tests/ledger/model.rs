@@ -407,7 +407,7 @@ async fn by_pipeline(fixture: TestLedger, steps: Vec<Step>) {
 }
 
 /// Asks all operations in this order, and as many at once as keep their order. The embedded ledger keeps the order of
-/// all operations, the cluster ledger only that of operations that name their accounts.
+/// all operations, the cluster ledger only that of operations that name the account whose balance or call they tell of.
 async fn ask_in_order(ledger: &Running, kind: Kind, operations: &[Operation]) -> Vec<Outcome> {
     type Asked<'a> = Pin<Box<dyn Future<Output = Outcome> + 'a>>;
     let mut outcomes = Vec::new();
@@ -437,5 +437,7 @@ fn names_its_account(operation: &Operation) -> bool {
             | Operation::MarkClaim { .. }
             | Operation::Capture { account: None, .. }
             | Operation::Release { account: None, .. }
+            // The id of a request contains its account; here two accounts may have the same one.
+            | Operation::Hold(NewHold { claim: Some(Claim::Retry { .. }), .. })
     )
 }

@@ -78,9 +78,9 @@ pub trait Backend: Send + 'static {
     /// some of its operations wait. Operations that name the same account, hold, claim or id are decided in their order;
     /// the order of all others may change.
     ///
-    /// `rejoins` is true if the batch begins with all operations that were left waiting so far ([`Begun::waiting`]), in
-    /// their order. If it is false, they go on waiting, and so does every operation that must not be decided before
-    /// them.
+    /// `rejoins` is true if operations that were set aside are decided since the batch before. The batch then begins with
+    /// all operations that were left waiting so far ([`Begun::waiting`]), in their order. If it is false, they go on
+    /// waiting, and so does every operation that must not be decided before them.
     fn begin(
         &mut self,
         batch: &Arc<Vec<Operation>>,

@@ -126,11 +126,11 @@ pub(crate) struct Group {
 }
 
 impl Beside {
-    /// Forgets the groups that are decided, before a batch is sorted. `rejoins`: the batch begins with all operations
-    /// that wait.
+    /// Prepares for a batch. If it begins with all operations that wait (`rejoins`), the groups that are decided are
+    /// forgotten. Otherwise they are not, so that no later operation takes the room that one of those waits for.
     pub fn begin_batch(&mut self, rejoins: bool) {
-        self.running.retain(|group| group.lives.strong_count() > 0);
         if rejoins {
+            self.running.retain(|group| group.lives.strong_count() > 0);
             self.waiting.clear();
         }
     }

@@ -338,6 +338,8 @@ async fn operations_that_wait_are_decided_together(fixture: TestLedger) {
     const JOBS: usize = 60;
     let ledger = fixture.open_with("1000").await;
     ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
+    // Bob's account is loaded before the lock.
+    ledger.balance(&account("bob")).await.unwrap();
     ledger.reconciles().await;
     let locked = locks(&fixture, "LOCK TABLE holds IN ACCESS EXCLUSIVE MODE").await;
     let mut jobs = JoinSet::new();

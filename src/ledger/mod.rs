@@ -10,6 +10,7 @@
 
 mod answers;
 pub(crate) mod backend;
+mod batch;
 pub(crate) mod claim;
 pub(crate) mod clock;
 pub(crate) mod config;

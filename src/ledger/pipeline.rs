@@ -1,20 +1,23 @@
 //! Natural batching. One task takes all operations in the queue, lets the backend decide them as
 //! one batch, and replies to all callers. Then it takes the operations that were queued during that
 //! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
-//! decide a batch while the one before becomes durable.
+//! decide a batch while the one before becomes durable. It may also set operations aside that wait for something rare:
+//! they are decided beside the pipeline, which decides other batches meanwhile. Later operations that depend on them wait,
+//! and join the pipeline again when an operation beside it is decided.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::ledger::backend::{Backend, Begun};
+use crate::ledger::backend::{Aside, Backend, Begun, Expired, Outcomes, Ticked};
+use crate::ledger::batch::{Batch, Waiting};
 use crate::ledger::live::LiveHolds;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::ledger::queue::{Message, Queue, Queued};
+use crate::ledger::operation::Operation;
+use crate::ledger::queue::{Message, Queue};
 use crate::metrics::Metrics;
 
 /// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
@@ -40,6 +43,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// unreachable, it needs this time to hand over the ends of holds that are not written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The longest that a stop takes. If both servers of the backend are slow, a single step of it takes seconds.
+const STOP_TAKES: Duration = Duration::from_secs(25);
+
 /// The task that owns the backend.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -55,9 +61,18 @@ impl Pipeline {
         metrics: Metrics,
     ) -> (Self, Queue) {
         let (queue, messages) = Queue::new();
-        let (unsettled, committing) = (Vec::new(), JoinSet::new());
-        let pace = Pace { began: Instant::now(), took: Duration::ZERO };
-        let worker = Worker { backend, live, metrics, unsettled, committing, pace };
+        let worker = Worker {
+            backend,
+            live,
+            metrics,
+            unsettled: Vec::new(),
+            put_off: Vec::new(),
+            committing: JoinSet::new(),
+            aside: JoinSet::new(),
+            waiting: Waiting::default(),
+            ticking: JoinSet::new(),
+            pace: Pace { began: Instant::now(), took: Duration::ZERO },
+        };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
@@ -114,21 +129,24 @@ async fn wait_for_caller(
     }
 }
 
-/// Whether the operation ends the hold of a call that was cut off before the hold was granted.
-/// There is then no hold to end.
-fn is_void(operation: &Operation, refusal: Refusal) -> bool {
-    matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
-}
-
 struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
     metrics: Metrics,
     /// Ends of holds that could not be written so far, oldest first.
     unsettled: Vec<Operation>,
+    /// The same, of operations that were set aside. They are tried again at the next tick and not with the next batch,
+    /// because they would be set aside again.
+    put_off: Vec<Operation>,
     /// Batches that are decided and become durable. Each answers its callers, and returns its ends of holds that could
     /// not be written.
     committing: JoinSet<Vec<Operation>>,
+    /// Operations that were set aside. Each group answers its callers, and returns the same.
+    aside: JoinSet<Vec<Operation>>,
+    /// Operations that wait for one of these groups.
+    waiting: Waiting,
+    /// The work of a tick that goes on beside the batches; at most one.
+    ticking: JoinSet<Vec<Expired>>,
     pace: Pace,
 }
 
@@ -152,40 +170,6 @@ impl Pace {
     }
 }
 
-/// A batch and the callers who wait for its outcomes.
-struct Batch {
-    operations: Arc<Vec<Operation>>,
-    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
-    replies: Vec<Option<oneshot::Sender<Outcome>>>,
-}
-
-impl Batch {
-    /// Answers the callers. Returns the ends of holds that could not be written.
-    fn answer(self, outcomes: Vec<Outcome>, live: &LiveHolds) -> Vec<Operation> {
-        debug_assert_eq!(outcomes.len(), self.operations.len());
-        let mut unsettled = Vec::new();
-        for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
-        {
-            match (reply, outcome) {
-                // If the caller is gone, its guard has queued the operation that undoes this one.
-                (Some(reply), outcome) => drop(reply.send(outcome)),
-                (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
-                (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome
-                        && !is_void(operation, refusal)
-                    {
-                        tracing::error!(?operation, %refusal, "a hold could not be ended");
-                    }
-                    if let Some(hold) = operation.ends() {
-                        live.remove(hold);
-                    }
-                }
-            }
-        }
-        unsettled
-    }
-}
-
 impl<B: Backend> Worker<B> {
     async fn run(mut self, mut messages: mpsc::UnboundedReceiver<Message>) -> bool {
         let mut inbox = Vec::with_capacity(MAX_BATCH);
@@ -197,6 +181,8 @@ impl<B: Backend> Worker<B> {
             tokio::select! {
                 biased;
                 Some(left) = self.committing.join_next() => self.note_committed(left),
+                Some(left) = self.aside.join_next() => self.note_aside(left),
+                Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     let limit = self.backend.ends_wait();
                     if limit.is_zero() {
@@ -218,6 +204,9 @@ impl<B: Backend> Worker<B> {
                 }
                 () = &mut timer, if self.has_room() => {}
             }
+            if self.waiting.may_rejoin() && self.has_room() {
+                self.decide(std::iter::empty()).await;
+            }
             if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
                 tick_at = Instant::now() + self.backend.tick_after();
@@ -229,44 +218,79 @@ impl<B: Backend> Worker<B> {
     }
 
     async fn tick(&mut self) {
+        self.unsettled.append(&mut self.put_off);
+        self.put_off = self.waiting.give_up_old(&self.live);
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
         while !self.has_room() {
-            self.wait_for_one().await;
+            self.wait_for_committed().await;
+        }
+        if !self.ticking.is_empty() {
+            return;
         }
         let live = &self.live;
-        for expired in self.backend.tick(&|hold| live.contains(hold)).await {
+        match self.backend.begin_tick(&|hold| live.contains(hold)).await {
+            Ticked::Done(expired) => self.note_expired(&expired),
+            Ticked::Going(rest) => drop(self.ticking.spawn(rest)),
+        }
+    }
+
+    fn note_expired(&self, expired: &[Expired]) {
+        for expired in expired {
             self.metrics.holds.with_label_values(&[&*expired.route, "expired"]).inc();
             tracing::warn!(hold = %expired.hold, route = %expired.route, "a hold expired");
         }
     }
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
-        let mut operations = std::mem::take(&mut self.unsettled);
-        let mut replies = Vec::new();
-        replies.resize_with(operations.len(), || None);
+        let mut batch = self.waiting.begin_batch();
+        batch.add_ends(&mut self.unsettled);
         for message in messages {
-            if let Message::Operation(Queued { operation, reply }) = message {
-                operations.push(operation);
-                replies.push(reply);
+            if let Message::Operation(queued) = message {
+                batch.push(queued);
             }
         }
-        if operations.is_empty() {
+        let len = batch.len();
+        let (mut batch, waited) = batch.finish();
+        if len == 0 {
+            if waited.is_some() {
+                self.waiting.note_decided();
+            }
             return;
         }
-        self.metrics.ledger_batch_size.observe(operations.len() as f64);
-        let batch = Batch { operations: Arc::new(operations), replies };
+        self.metrics.ledger_batch_size.observe(len as f64);
         self.pace.began = Instant::now();
-        let begun = self.backend.begin(&batch.operations).await;
+        let begun = self.backend.begin(&batch.operations, waited.is_some()).await;
         self.pace.took = self.pace.began.elapsed();
-        match begun {
-            Begun::Done(outcomes) => self.unsettled.extend(batch.answer(outcomes, &self.live)),
-            Begun::Committing(outcomes) => {
+        let Begun { outcomes, aside, waiting } = begun;
+        if !aside.is_empty() || !waiting.is_empty() {
+            self.waiting.add(&mut batch, &waiting, waited.as_deref());
+            batch = self.set_aside(batch, aside, &waiting);
+        }
+        match outcomes {
+            Outcomes::Ready(outcomes) => {
+                self.unsettled.extend(batch.answer(outcomes, &self.live));
+            }
+            Outcomes::Committing(outcomes) => {
                 let live = self.live.clone();
                 self.committing.spawn(async move { batch.answer(outcomes.await, &live) });
             }
         }
+    }
+
+    /// Lets some operations of a batch be decided beside the batches. Returns the rest of the batch, without the
+    /// operations at the places in `waiting`.
+    fn set_aside(&mut self, mut batch: Batch, aside: Vec<Aside>, waiting: &[usize]) -> Batch {
+        let mut is_left = vec![true; batch.operations.len()];
+        waiting.iter().for_each(|place| is_left[*place] = false);
+        for Aside { places, outcomes } in aside {
+            places.iter().for_each(|place| is_left[*place] = false);
+            let (part, live) = (batch.part(&places), self.live.clone());
+            self.aside.spawn(async move { part.answer(outcomes.await, &live) });
+        }
+        let left: Vec<_> = (0..is_left.len()).filter(|place| is_left[*place]).collect();
+        batch.part(&left)
     }
 
     /// True where another batch may be decided.
@@ -282,23 +306,73 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    fn note_aside(&mut self, left: Result<Vec<Operation>, JoinError>) {
+        self.waiting.note_decided();
+        match left {
+            Ok(left) => self.put_off.extend(left),
+            // Their callers have heard that the ledger is unavailable.
+            Err(error) => {
+                tracing::error!(%error, "operations that were set aside were not answered")
+            }
+        }
+    }
+
+    fn note_ticked(&mut self, expired: Result<Vec<Expired>, JoinError>) {
+        self.waiting.note_decided();
+        match expired {
+            Ok(expired) => self.note_expired(&expired),
+            Err(error) => tracing::error!(%error, "the holds whose time is up were not ended"),
+        }
+    }
+
     /// Waits until one more of the batches that were decided is answered.
-    async fn wait_for_one(&mut self) {
+    async fn wait_for_committed(&mut self) {
         if let Some(left) = self.committing.join_next().await {
             self.note_committed(left);
         }
     }
 
-    /// Waits until all of them are.
+    /// Waits until all of them are answered, and all that goes on beside them has ended.
     async fn wait_for_all(&mut self) {
-        while !self.committing.is_empty() {
-            self.wait_for_one().await;
+        loop {
+            while !self.committing.is_empty() {
+                self.wait_for_committed().await;
+            }
+            if let Some(left) = self.aside.join_next().await {
+                self.note_aside(left);
+            } else if let Some(expired) = self.ticking.join_next().await {
+                self.note_ticked(expired);
+            } else {
+                break;
+            }
+            self.put_off.extend(self.waiting.give_up_old(&self.live));
+            if self.waiting.may_rejoin() {
+                self.decide(std::iter::empty()).await;
+            }
         }
+        // Nothing is left that they could wait for.
+        self.put_off.extend(self.waiting.give_up_all(&self.live));
+        self.unsettled.append(&mut self.put_off);
     }
 
     async fn stop(mut self) -> bool {
-        self.wait_for_all().await;
+        let is_closed = tokio::time::timeout(STOP_TAKES, self.close()).await;
+        if is_closed.is_err() {
+            tracing::error!(
+                "the ledger's servers are too slow; stopped before everything was written"
+            );
+        }
+        for operation in &self.unsettled {
+            tracing::error!(?operation, "stopped with the end of a hold unwritten");
+        }
+        is_closed == Ok(true) && self.unsettled.is_empty()
+    }
+
+    /// Writes everything, and closes the backend. Returns whether it is closed.
+    async fn close(&mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
+        // Each of these ends within a limit of its own.
+        self.wait_for_all().await;
         // This loop retries the ends of holds that the backend has not accepted yet. The ends that
         // it has accepted are written below, within the time that the backend gets to close.
         while !self.unsettled.is_empty() && Instant::now() < limit {
@@ -310,33 +384,32 @@ impl<B: Backend> Worker<B> {
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
-        let is_closed = loop {
+        loop {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
             // The ends of holds that are still not written at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
-                break true;
+                return true;
             }
             if is_late {
-                break false;
+                return false;
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
             self.wait_for_all().await;
-        };
-        for operation in &self.unsettled {
-            tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }
-        is_closed && self.unsettled.is_empty()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::account::AccountId;
+    use crate::ledger::queue::Queued;
 
     fn request() -> Message {
         let account: AccountId = "alice".parse().unwrap();

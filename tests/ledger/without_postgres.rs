@@ -15,6 +15,12 @@ use crate::test_ledger::{
 /// A ledger whose line to Postgres can be cut.
 pub async fn with_a_line(kind: Kind) -> (TestLedger, CutProxy) {
     let mut fixture = TestLedger::new(kind);
+    let line = before_postgres(&mut fixture).await;
+    (fixture, line)
+}
+
+/// Has the gateways of this ledger reach Postgres through a line that can be cut.
+pub async fn before_postgres(fixture: &mut TestLedger) -> CutProxy {
     let (port, url) = {
         let cluster = fixture.cluster();
         let postgres = cluster.postgres.lock().unwrap();
@@ -23,7 +29,7 @@ pub async fn with_a_line(kind: Kind) -> (TestLedger, CutProxy) {
     let line = CutProxy::before(([127, 0, 0, 1], port).into()).await;
     let through = format!(":{}/", line.address().port());
     fixture.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
-    (fixture, line)
+    line
 }
 
 #[tokio::test(flavor = "multi_thread")]

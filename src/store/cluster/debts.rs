@@ -24,7 +24,7 @@ impl Debts {
         lock(&self.owed).extend(operations);
     }
 
-    /// Takes all operations out. The caller must add those again that cannot be decided.
+    /// Takes all operations out. The caller must put back the operations that it cannot decide, as `owed` does.
     pub fn take_owed(&self) -> Vec<Operation> {
         std::mem::take(&mut *lock(&self.owed))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub intake: Intake,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
+    /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
+    pub writing: Semaphore,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -129,6 +131,7 @@ impl Shared {
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
             syncer: Syncer::default(),
+            writing: Semaphore::new(1),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),

@@ -113,6 +113,13 @@ pub(crate) async fn write_batches(
     batches: &[NumberedBatch],
 ) -> Result<bool, LedgerError> {
     let Some(last) = batches.last() else { return Ok(true) };
+    let Ok(Ok(_place)) = tokio::time::timeout(WRITTEN_WITHIN, shared.writing.acquire()).await
+    else {
+        return Err(LedgerError::Behind);
+    };
+    if is_known_durable(shared, scripts, last.seq) {
+        return Ok(true);
+    }
     let started = Instant::now();
     match postgres::write_batches(&shared.store, scripts.epoch.number, batches).await? {
         Written::Upto(seq) => {

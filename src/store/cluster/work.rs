@@ -1,5 +1,6 @@
 //! The work on one batch, from its request to Redis until its decisions may be passed to the callers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use fred::types::Value;
@@ -25,12 +26,23 @@ pub(crate) const MAX_BATCH: usize = 1024;
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
 
+/// How a batch continues after a cache miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnMiss {
+    /// The batch waits until Redis has the data that it needs.
+    Warm,
+    /// The items that need the data stay undecided, so that the others do not wait: see [`DecidedBatch::cold`].
+    SetAside,
+}
+
 /// A batch, from its first request to its decisions.
 #[derive(Debug)]
 struct Work<'a> {
     items: &'a [BatchItem<'a>],
     /// The places of the items that are not decided yet, in order.
     waiting: Vec<usize>,
+    /// The places of the items that were set aside after a cache miss, in order.
+    cold: Vec<usize>,
     /// The places of the items for which a reply was lost, so that they may or may not have been
     /// decided.
     uncertain: Vec<usize>,
@@ -49,6 +61,8 @@ pub(crate) struct DecidedBatch {
     /// The time at which the batch was sent, and the scripts that decided it; `None` if no epoch was open.
     by: Option<(Sent, Arc<Scripts>)>,
     decisions: Vec<Decision>,
+    /// The places of the items that are not decided because of a cache miss, in order ([`OnMiss::SetAside`]).
+    pub cold: Vec<usize>,
     uncertain: Vec<usize>,
     batches: Vec<NumberedBatch>,
     seq: i64,
@@ -69,7 +83,8 @@ enum WaitsFor {
 /// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
 /// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
-    let (decisions, uncertain) = ask_redis(shared, items).await.make_durable(shared).await;
+    let decided = ask_redis(shared, items, OnMiss::Warm).await;
+    let (decisions, uncertain) = decided.make_durable(shared).await;
     let holds = uncertain.into_iter().filter_map(|place| match items[place] {
         BatchItem::Operation(operation) => release_of(operation),
         BatchItem::Expire { .. } => None,
@@ -78,18 +93,23 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
     decisions
 }
 
-/// Lets Redis decide a batch. Nothing of it may be answered before [`DecidedBatch::make_durable`].
-pub(crate) async fn ask_redis(shared: &Shared, items: &[BatchItem<'_>]) -> DecidedBatch {
+/// Lets Redis decide a batch. No decision may be answered before [`DecidedBatch::make_durable`].
+pub(crate) async fn ask_redis(
+    shared: &Shared,
+    items: &[BatchItem<'_>],
+    on_miss: OnMiss,
+) -> DecidedBatch {
     let sent = shared.lease.sending();
     let mut work = Work::new(items, shared.holds_to_ask_for(sent));
     let scripts = shared.epoch.scripts();
     if let Some(scripts) = &scripts {
-        work.run(shared, scripts).await;
+        work.run(shared, scripts, on_miss).await;
     }
     let waits_for = work.waits_for(shared.settings.durability);
-    let Work { decisions, uncertain, batches, seq, .. } = work;
+    let Work { mut cold, decisions, uncertain, batches, seq, .. } = work;
+    cold.sort_unstable();
     let by = scripts.map(|scripts| (sent, scripts));
-    DecidedBatch { by, decisions, uncertain, batches, seq, waits_for }
+    DecidedBatch { by, decisions, cold, uncertain, batches, seq, waits_for }
 }
 
 /// The release of a call's hold that Redis may have granted although its caller gets 503.
@@ -185,6 +205,7 @@ impl<'a> Work<'a> {
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),
+            cold: Vec::new(),
             uncertain: Vec::new(),
             decisions: vec![Decision::UNAVAILABLE; items.len()],
             batches: Vec::new(),
@@ -193,8 +214,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Asks Redis until every item is decided, and loads into Redis what is missing there.
-    async fn run(&mut self, shared: &Shared, scripts: &Scripts) {
+    /// Asks Redis until every item is decided, or set aside because Redis lacks data that it needs.
+    async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
         for _ in 0..MAX_ROUNDS {
             if self.waiting.is_empty() {
                 return;
@@ -207,7 +228,9 @@ impl<'a> Work<'a> {
             if self.waiting.is_empty() {
                 return;
             }
-            if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
+            if on_miss == OnMiss::SetAside {
+                self.set_aside(&needs);
+            } else if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
                 tracing::warn!(
                     %error,
                     "a batch needs an account that only Postgres has, and Postgres does not answer in time; it is \
@@ -277,14 +300,29 @@ impl<'a> Work<'a> {
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;
+        self.waiting.retain(|place| Some(*place) != first && !is_blocked(items[*place], needs));
+    }
+
+    /// Like [`Self::skip_blocked`], but sets the items aside, and with them all later items about the same account,
+    /// hold or claim, because those have to be decided after them.
+    fn set_aside(&mut self, needs: &Needs) {
+        let first = self.waiting.first().copied();
+        let (mut accounts, mut holds, mut claims) =
+            (HashSet::new(), HashSet::new(), HashSet::new());
+        let (items, cold) = (self.items, &mut self.cold);
         self.waiting.retain(|place| {
             let item = items[*place];
-            let is_blocked = item.account().is_some_and(|account| needs.accounts.contains(account))
-                || item.hold().is_some_and(|hold| needs.holds.contains(hold))
-                || item
-                    .claim()
-                    .is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id));
-            Some(*place) != first && !is_blocked
+            let follows = item.account().is_some_and(|account| accounts.contains(account))
+                || item.hold().is_some_and(|hold| holds.contains(hold))
+                || item.claim().is_some_and(|claim| claims.contains(&claim));
+            let goes = follows || Some(*place) == first || is_blocked(item, needs);
+            if goes {
+                accounts.extend(item.account());
+                holds.extend(item.hold());
+                claims.extend(item.claim());
+                cold.push(*place);
+            }
+            !goes
         });
     }
 
@@ -307,7 +345,14 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Nothing was decided, because the epoch has ended or because Redis is known to be unreachable.
+/// Whether an item cannot be decided without `needs`.
+fn is_blocked(item: BatchItem<'_>, needs: &Needs) -> bool {
+    item.account().is_some_and(|account| needs.accounts.contains(account))
+        || item.hold().is_some_and(|hold| needs.holds.contains(hold))
+        || item.claim().is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id))
+}
+
+/// The error of a request for which nothing was decided: the epoch has ended, or Redis is known to be unreachable.
 struct NothingDecided;
 
 /// Sends one request. Returns `None` if there is no reply. The batch may have been decided

@@ -1,8 +1,10 @@
 //! Repairs. Rows that contradict the entries are changed to agree with them; entries themselves are
 //! never changed. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
 
-use sqlx::Row as _;
-use sqlx::postgres::PgConnection;
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, RepairReport};
@@ -10,39 +12,74 @@ use crate::store::cluster::postgres::read::REPORT_LIMIT;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// Repairs that are one statement each, with the words for the report of a repaired row.
-const STEPS: [(&str, &str); 4] = [
+/// A repair of damage that each row shows by itself.
+struct Step {
+    /// Finds the damaged rows, without a lock: `account` and `subject` of each. This may take long.
+    find: &'static str,
+    /// Repairs those rows of `$1` (accounts) and `$2` (subjects) that are still damaged, and returns them.
+    fix: &'static str,
+    /// The words that follow the subject of a repaired row in the report.
+    how: &'static str,
+}
+
+/// The most rows that one transaction repairs.
+const AT_ONCE: usize = 200;
+
+/// How long a repair retries to get a row that another transaction has locked.
+const LOCKED_LIMIT: Duration = Duration::from_secs(60);
+
+/// The time between two attempts, in which other transactions get the locks.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+
+const STEPS: [Step; 4] = [
     // The entry proves that the operation took effect.
-    (
-        "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
-         SELECT e.operation, e.account, e.seq, e.kind, e.amount, e.created_at FROM {s}.entries e \
-         WHERE e.kind <> 'opening' AND {s}.call_of(e.operation) IS NULL \
-         AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation) \
-         ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
-        "has its operation id in `operations` again",
-    ),
-    (
-        "INSERT INTO {s}.calls (id, account, seq, amount, created_at) \
-         SELECT {s}.call_of(e.operation), e.account, e.seq, e.amount, e.created_at FROM {s}.entries e \
-         WHERE {s}.call_of(e.operation) >= (SELECT calls_from FROM {s}.ledger) \
-         AND NOT EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of(e.operation)) \
-         AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation) \
-         ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
-        "has its operation id in `calls` again",
-    ),
-    (
-        "DELETE FROM {s}.holds h WHERE h.state = 'live' \
-         AND (EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id) \
-         OR EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of('capture:' || h.id))) \
-         RETURNING account, 'hold ' || id AS subject",
-        "was captured, and is no longer live",
-    ),
-    (
-        "UPDATE {s}.accounts a SET frozen = NOT a.frozen WHERE a.frozen <> \
-         EXISTS (SELECT 1 FROM {s}.freezes f WHERE f.account = a.id) \
-         RETURNING id AS account, CASE WHEN frozen THEN 'the account is now frozen,' ELSE 'the account is no longer frozen,' END AS subject",
-        "by its disputes",
-    ),
+    Step {
+        find: "SELECT e.account, 'entry ' || e.seq AS subject FROM {s}.entries e \
+               WHERE e.kind <> 'opening' AND {s}.call_of(e.operation) IS NULL \
+               AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation)",
+        fix: "INSERT INTO {s}.operations (id, account, seq, kind, amount, created_at) \
+              SELECT e.operation, e.account, e.seq, e.kind, e.amount, e.created_at FROM {s}.entries e \
+              JOIN UNNEST($1::text[], $2::text[]) AS n (account, subject) \
+              ON e.account = n.account AND e.seq = substr(n.subject, 7)::int8 \
+              WHERE e.kind <> 'opening' AND {s}.call_of(e.operation) IS NULL \
+              ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
+        how: "has its operation id in `operations` again",
+    },
+    Step {
+        find: "SELECT e.account, 'entry ' || e.seq AS subject FROM {s}.entries e \
+               WHERE {s}.call_of(e.operation) >= (SELECT calls_from FROM {s}.ledger) \
+               AND NOT EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of(e.operation)) \
+               AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation)",
+        fix: "INSERT INTO {s}.calls (id, account, seq, amount, created_at) \
+              SELECT {s}.call_of(e.operation), e.account, e.seq, e.amount, e.created_at FROM {s}.entries e \
+              JOIN UNNEST($1::text[], $2::text[]) AS n (account, subject) \
+              ON e.account = n.account AND e.seq = substr(n.subject, 7)::int8 \
+              WHERE {s}.call_of(e.operation) >= (SELECT calls_from FROM {s}.ledger) \
+              AND NOT EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = e.operation) \
+              ON CONFLICT DO NOTHING RETURNING account, 'entry ' || seq AS subject",
+        how: "has its operation id in `calls` again",
+    },
+    Step {
+        find: "SELECT h.account, 'hold ' || h.id AS subject FROM {s}.holds h WHERE h.state = 'live' \
+               AND (EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id) \
+               OR EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of('capture:' || h.id)))",
+        fix: "DELETE FROM {s}.holds h USING UNNEST($1::text[], $2::text[]) AS n (account, subject) \
+              WHERE h.id = substr(n.subject, 6) AND h.state = 'live' \
+              AND (EXISTS (SELECT 1 FROM {s}.operations o WHERE o.id = 'capture:' || h.id) \
+              OR EXISTS (SELECT 1 FROM {s}.calls c WHERE c.id = {s}.call_of('capture:' || h.id))) \
+              RETURNING h.account, 'hold ' || h.id AS subject",
+        how: "was captured, and is no longer live",
+    },
+    Step {
+        find: "SELECT a.id AS account, '' AS subject FROM {s}.accounts a WHERE a.frozen <> \
+               EXISTS (SELECT 1 FROM {s}.freezes f WHERE f.account = a.id)",
+        fix: "UPDATE {s}.accounts a SET frozen = NOT a.frozen \
+              FROM UNNEST($1::text[], $2::text[]) AS n (account, subject) WHERE a.id = n.account \
+              AND a.frozen <> EXISTS (SELECT 1 FROM {s}.freezes f WHERE f.account = a.id) \
+              RETURNING a.id AS account, CASE WHEN a.frozen THEN 'the account is now frozen,' \
+              ELSE 'the account is no longer frozen,' END AS subject",
+        how: "by its disputes",
+    },
 ];
 
 /// Selects accounts whose balance, or number of the newest entry, differs from their entries, and accounts that have
@@ -64,16 +101,8 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
 /// differences that cannot be repaired.
 pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     let mut report = RepairReport::default();
-    for (sql, how) in STEPS {
-        let repaired = store.transact_within(REPORT_LIMIT, async |on| {
-            // All changes of freezes are made under this lock.
-            store.lock("payments", on).await?;
-            Ok(store.query(sql).fetch_all(on).await?)
-        });
-        for row in repaired.await? {
-            let what = format!("{} {how}", row.text("subject")?);
-            report.repaired.push(Difference::new(row.text("account")?, what));
-        }
+    for step in STEPS {
+        step.run(store, &mut report.repaired).await?;
     }
     let all = SUMS.replace("{which}", "true");
     let wrong =
@@ -95,6 +124,53 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
     Ok(report)
 }
 
+impl Step {
+    /// Finds the damaged rows without a lock, and repairs them in short transactions, so that neither calls nor
+    /// purchases wait.
+    async fn run(&self, store: &Store, repaired: &mut Vec<Difference>) -> Result<(), LedgerError> {
+        let found = store.transact_within(REPORT_LIMIT, async |on| {
+            Ok(store.query(self.find).fetch_all(on).await?)
+        });
+        let found = found.await?;
+        let texts = |some: &[PgRow], column: &str| -> Result<Vec<String>, LedgerError> {
+            some.iter().map(|row| Ok(row.text(column)?.to_owned())).collect()
+        };
+        for some in found.chunks(AT_ONCE) {
+            let (accounts, subjects) = (texts(some, "account")?, texts(some, "subject")?);
+            for row in self.fix(store, &accounts, &subjects).await? {
+                let what = format!("{} {}", row.text("subject")?, self.how);
+                repaired.push(Difference::new(row.text("account")?, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Repairs some rows in one transaction. If another transaction has a row locked, the repair is retried for a
+    /// while.
+    async fn fix(
+        &self,
+        store: &Store,
+        accounts: &[String],
+        subjects: &[String],
+    ) -> Result<Vec<PgRow>, LedgerError> {
+        let began = Instant::now();
+        loop {
+            let fixed = store.transact(async |on| {
+                // All transactions that change freezes hold this lock.
+                store.lock("payments", on).await?;
+                let query = store.query(self.fix).bind(accounts).bind(subjects);
+                Ok(query.fetch_all(on).await?)
+            });
+            match fixed.await {
+                Err(LedgerError::RowLocked) if began.elapsed() < LOCKED_LIMIT => {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+                fixed => return fixed,
+            }
+        }
+    }
+}
+
 /// Compares one account again, with its row locked so that no batch changes it, and repairs it.
 /// Returns the text for the report, or `None` if the account is now right.
 async fn repair_sum(
@@ -112,6 +188,8 @@ async fn repair_sum(
         .bind(oldest)
         .execute(&mut *on)
         .await?;
+    // No other work waits for this transaction, so it may wait for the row as long as a transaction may take.
+    on.execute("SET LOCAL lock_timeout = 0").await?;
     let lock = "SELECT 1 FROM {s}.accounts WHERE id = $1 FOR UPDATE";
     store.query(lock).bind(account).execute(&mut *on).await?;
     let one = format!("{} AND a.id = $1", SUMS.replace("{which}", "account = $1"));

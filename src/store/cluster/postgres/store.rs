@@ -246,9 +246,11 @@ impl Store {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
-    /// not: it may have waited for a row that somebody locks. A second one in a row does.
+    /// Records whether the database is reachable. If one transaction began and took too long, the database still counts
+    /// as reachable, because the transaction may have had much to do; a second such transaction in a row makes it count
+    /// as unreachable. An error about a locked row is an answer, so the database is reachable.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
+        let error = error.filter(|error| !matches!(error, LedgerError::RowLocked));
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
         let is_away = error.is_some_and(LedgerError::is_outage) && (was_slow || !is_slow);

@@ -33,16 +33,19 @@ impl Transaction {
         Self { connection: Some(connection), is_open: false }
     }
 
-    /// Begins the transaction. Postgres ends it after `idle` without a statement, and ends each
-    /// statement after `statement`. A commit waits for the disk (and for the synchronous standby,
-    /// if there is one), whatever the settings of the role or the database are.
+    /// Begins the transaction. Postgres ends it after `idle` without a statement. Postgres ends each statement after
+    /// `statement`, or once the statement has waited for a lock for a third of that time. So Postgres reports a locked
+    /// row before this gateway considers Postgres unreachable. A commit waits for the disk (and for the synchronous
+    /// standby, if there is one), whatever the settings of the role or the database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
              SET LOCAL statement_timeout = {}; \
+             SET LOCAL lock_timeout = {}; \
              SET LOCAL synchronous_commit = on",
             idle.as_millis(),
-            statement.as_millis()
+            statement.as_millis(),
+            statement.as_millis() / 3
         );
         self.is_open = true;
         self.connection()?.execute(AssertSqlSafe(begin)).await?;

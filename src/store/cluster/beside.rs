@@ -1,0 +1,393 @@
+//! Chooses the operations that are decided beside the pipeline, because they wait for Postgres, so that they delay no
+//! other call.
+//!
+//! | way | waits for |
+//! |---|---|
+//! | calls of a cold account | Postgres, which has the account; then they are decided in Redis |
+//! | holds of the API | Postgres, which must have them in its tables |
+//! | newcomers | Postgres, which makes their accounts |
+//! | grants, purchases, keys | the rows that they change |
+//!
+//! One rule keeps the order: an operation waits for every earlier operation that names the same account, hold, claim or
+//! id ([`names`]), and for no other. So an operation that names something which a group beside the pipeline names is left
+//! waiting, and so is every later operation that names the same as one that waits. When a group is decided, the
+//! operations that wait join the pipeline again, in their order. Two groups that are decided at once have no name in
+//! common, and are decided as independently as if two gateways had decided them.
+//!
+//! The number of groups of each way is limited, so that they leave connections of the pool for the syncer and the lease.
+//! Operations that find no room wait as well. All those of one way are then decided together, as one group.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::ledger::backend::{Aside, Later};
+use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::store::cluster::names::{Name, names};
+use crate::store::cluster::shared::Shared;
+use crate::store::cluster::work::{self, MAX_BATCH};
+
+/// How long the decision of a group may take before its operations are refused.
+pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+
+/// The way in which an operation is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In Redis, by the pipeline, unless the account is cold.
+    Call,
+    /// In Redis, and then in Postgres's tables.
+    Api,
+    /// In Postgres, unless Redis has the account.
+    Newcomer,
+    /// In Postgres.
+    Grant,
+    /// All earlier decisions of Redis are written into Postgres.
+    Audit,
+}
+
+impl Way {
+    pub fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Hold(_)
+            | Operation::Extend { .. }
+            | Operation::Renew { .. }
+            | Operation::Capture { .. }
+            | Operation::Release { .. }
+            | Operation::Abandon { .. }
+            | Operation::MarkClaim { .. }
+            | Operation::Leave { .. }
+            | Operation::Balance { .. } => match operation.origin() {
+                Some(Origin::Api) => Self::Api,
+                Some(Origin::Call) | None => Self::Call,
+            },
+            Operation::Open { .. } => Self::Newcomer,
+            Operation::Post(_)
+            | Operation::Refund { .. }
+            | Operation::RefundPart { .. }
+            | Operation::Import(_)
+            | Operation::PutKeys(_)
+            | Operation::RevokeKey { .. }
+            | Operation::RecordEvent(_)
+            | Operation::EndEvent { .. }
+            | Operation::TakeFacts(_)
+            | Operation::RecordCustomer { .. }
+            | Operation::Thaw { .. }
+            | Operation::Fold { .. } => Self::Grant,
+            Operation::Audit => Self::Audit,
+        }
+    }
+
+    /// The most groups that are decided at once.
+    fn most(self) -> usize {
+        match self {
+            Self::Call | Self::Grant => 2,
+            Self::Api | Self::Newcomer | Self::Audit => 1,
+        }
+    }
+}
+
+/// What is decided beside the pipeline of one gateway, and what waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Beside {
+    running: Vec<Running>,
+    /// The names of the operations that wait to join the pipeline again.
+    waiting: HashSet<Name>,
+}
+
+/// Operations that are being decided beside the pipeline.
+#[derive(Debug)]
+struct Running {
+    /// `None` for operations that this gateway owes, which have no limit.
+    way: Option<Way>,
+    names: HashSet<Name>,
+    /// Nothing is left of this once they are decided.
+    lives: Weak<Guard>,
+}
+
+/// A token that lives until the operations of a group are decided.
+#[derive(Debug)]
+pub(crate) struct Guard;
+
+/// The operations of a batch that the pipeline does not decide.
+#[derive(Debug, Default)]
+pub(crate) struct Rest {
+    places: Vec<usize>,
+    names: HashSet<Name>,
+}
+
+/// Operations of a batch that go the same way and are decided together.
+#[derive(Debug)]
+pub(crate) struct Group {
+    way: Way,
+    places: Vec<usize>,
+    operations: Vec<Operation>,
+    guard: Arc<Guard>,
+}
+
+impl Beside {
+    /// Prepares for a batch. If it begins with all operations that wait (`rejoins`), the groups that are decided are
+    /// forgotten. Otherwise they are not, so that no later operation takes the room that one of those waits for.
+    pub fn begin_batch(&mut self, rejoins: bool) {
+        if rejoins {
+            self.running.retain(|group| group.lives.strong_count() > 0);
+            self.waiting.clear();
+        }
+    }
+
+    /// The places of the operations in this part of a batch that the pipeline decides. All others are added to `rest`.
+    /// `None` if the pipeline decides the whole part, as it usually does.
+    pub fn to_decide(
+        &self,
+        batch: &[Operation],
+        part: Range<usize>,
+        rest: &mut Rest,
+    ) -> Option<Vec<usize>> {
+        let is_idle = self.running.is_empty() && self.waiting.is_empty() && rest.places.is_empty();
+        let is_call = |operation: &Operation| Way::of(operation) == Way::Call;
+        if is_idle && batch[part.clone()].iter().all(is_call) {
+            return None;
+        }
+        let mut places = Vec::with_capacity(part.len());
+        for place in part {
+            let names = names(&batch[place]);
+            let waits =
+                self.names_any(&names) || names.iter().any(|name| rest.names.contains(name));
+            if is_call(&batch[place]) && !waits {
+                places.push(place);
+            } else {
+                rest.places.push(place);
+                rest.names.extend(names);
+            }
+        }
+        Some(places)
+    }
+
+    /// Makes groups of the rest of a batch. Returns them with the places of the operations that have to wait, in order.
+    pub fn group(&mut self, batch: &[Operation], rest: Rest) -> (Vec<Group>, Vec<usize>) {
+        let mut places = rest.places;
+        places.sort_unstable();
+        let mut new: Vec<(Way, Vec<usize>, HashSet<Name>)> = Vec::new();
+        let mut waiting = Vec::new();
+        for place in places {
+            let (way, names) = (Way::of(&batch[place]), names(&batch[place]));
+            let follows_other = new.iter().any(|(other, _, theirs)| {
+                *other != way && names.iter().any(|name| theirs.contains(name))
+            });
+            if follows_other || self.names_any(&names) {
+                self.waiting.extend(names);
+                waiting.push(place);
+                continue;
+            }
+            match new.iter_mut().find(|(other, ..)| *other == way) {
+                Some((_, group, theirs)) if group.len() < MAX_BATCH => {
+                    group.push(place);
+                    theirs.extend(names);
+                }
+                None if self.has_room(way) => {
+                    new.push((way, vec![place], names.into_iter().collect()));
+                }
+                _ => {
+                    self.waiting.extend(names);
+                    waiting.push(place);
+                }
+            }
+        }
+        let groups = new.into_iter().map(|(way, places, names)| {
+            let operations = places.iter().map(|place| batch[*place].clone()).collect();
+            Group { way, places, operations, guard: self.start(Some(way), names) }
+        });
+        (groups.collect(), waiting)
+    }
+
+    /// Notes that operations are decided which this gateway owes: later ones that name the same wait for them.
+    pub fn start_owed(&mut self, operations: &[Operation]) -> Arc<Guard> {
+        self.start(None, operations.iter().flat_map(names).collect())
+    }
+
+    fn start(&mut self, way: Option<Way>, names: HashSet<Name>) -> Arc<Guard> {
+        let guard = Arc::new(Guard);
+        self.running.push(Running { way, names, lives: Arc::downgrade(&guard) });
+        guard
+    }
+
+    fn has_room(&self, way: Way) -> bool {
+        self.running.iter().filter(|group| group.way == Some(way)).count() < way.most()
+    }
+
+    /// Whether operations that are being decided, or that wait, name one of these.
+    fn names_any(&self, names: &[Name]) -> bool {
+        names.iter().any(|name| {
+            self.waiting.contains(name) || self.running.iter().any(|run| run.names.contains(name))
+        })
+    }
+}
+
+impl Rest {
+    /// Adds operations that Redis could not decide, and after which no other may be decided that names the same.
+    pub fn add_cold(&mut self, batch: &[Operation], places: impl Iterator<Item = usize>) {
+        for place in places {
+            self.places.push(place);
+            self.names.extend(names(&batch[place]));
+        }
+    }
+
+    /// Whether the pipeline decides the whole batch.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+impl Group {
+    /// Makes `decide` decide the group. If that takes too long, the operations are refused. Redis may have granted their
+    /// holds already, so the holds of calls are released.
+    pub fn start<F>(
+        self,
+        shared: Arc<Shared>,
+        decide: impl FnOnce(Arc<Shared>, Way, Arc<[Operation]>) -> F + Send + 'static,
+    ) -> Aside
+    where
+        F: Future<Output = Vec<Outcome>> + Send,
+    {
+        let Self { way, places, operations, guard } = self;
+        let operations: Arc<[_]> = operations.into();
+        let outcomes: Later<_> = Box::pin(async move {
+            let _guard = guard;
+            let decided = decide(shared.clone(), way, operations.clone());
+            tokio::time::timeout(LIMIT, decided).await.unwrap_or_else(|_| {
+                tracing::warn!(?way, "operations waited too long for Postgres; they get 503");
+                shared.debts.owe(operations.iter().filter_map(work::release_of));
+                vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
+            })
+        });
+        Aside { places, outcomes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credits::Credits;
+    use crate::ledger::operation::{EntryKind, HoldId, NewHold, OperationId, Posting};
+
+    fn balance(account: &str) -> Operation {
+        Operation::Balance { account: account.parse().unwrap() }
+    }
+
+    fn grant(id: &str, account: &str) -> Operation {
+        Operation::Post(Posting {
+            id: OperationId::posting(EntryKind::Grant, id).unwrap(),
+            account: account.parse().unwrap(),
+            kind: EntryKind::Grant,
+            amount: Credits::from_micros(1).unwrap().signed(),
+            reason: None,
+        })
+    }
+
+    fn hold(id: &str, account: &str, origin: Origin) -> Operation {
+        Operation::Hold(NewHold {
+            id: id.parse().unwrap(),
+            account: account.parse().unwrap(),
+            amount: Credits::from_micros(1).unwrap(),
+            route: "/r".into(),
+            origin,
+            ttl_ms: 1,
+            claim: None,
+        })
+    }
+
+    fn renewal(id: &str) -> Operation {
+        Operation::Renew { hold: id.parse::<HoldId>().unwrap(), ttl_ms: 1 }
+    }
+
+    /// The places that the pipeline decides, the groups, and the places that wait.
+    type Sorted = (Vec<usize>, Vec<Group>, Vec<usize>);
+
+    /// Sorts a batch of which Redis does not have the operations in `cold`.
+    fn sort(beside: &mut Beside, batch: &[Operation], rejoins: bool, cold: &[usize]) -> Sorted {
+        beside.begin_batch(rejoins);
+        let mut rest = Rest::default();
+        let all = 0..batch.len();
+        let places = beside.to_decide(batch, all.clone(), &mut rest);
+        let mut places = places.unwrap_or_else(|| all.collect());
+        places.retain(|place| !cold.contains(place));
+        rest.add_cold(batch, cold.iter().copied());
+        let (groups, waiting) = beside.group(batch, rest);
+        (places, groups, waiting)
+    }
+
+    fn places(groups: &[Group]) -> Vec<(Way, Vec<usize>)> {
+        groups.iter().map(|group| (group.way, group.places.clone())).collect()
+    }
+
+    #[test]
+    fn an_operation_waits_for_the_earlier_ones_that_name_the_same_and_for_no_other() {
+        let mut beside = Beside::default();
+        let batch = [
+            balance("alice"),
+            grant("g", "alice"),
+            hold("job", "bob", Origin::Api),
+            balance("alice"),
+            balance("carol"),
+            renewal("job"),
+            hold("other", "bob", Origin::Call),
+            // Under the id of the grant, for another account.
+            grant("g", "dave"),
+            hold("call", "erin", Origin::Call),
+            balance("erin"),
+        ];
+        let (decided, groups, waiting) = sort(&mut beside, &batch, false, &[8, 9]);
+        assert_eq!(decided, [0, 4]);
+        let expected = [(Way::Grant, vec![1, 7]), (Way::Api, vec![2]), (Way::Call, vec![8, 9])];
+        assert_eq!(places(&groups), expected);
+        assert_eq!(waiting, [3, 5, 6]);
+
+        // Later batches wait for the groups, and for the operations that wait.
+        let later = [balance("carol"), renewal("job"), renewal("other"), grant("g", "frank")];
+        let (decided, new, waiting) = sort(&mut beside, &later, false, &[]);
+        assert_eq!((decided, places(&new), waiting), (vec![0], vec![], vec![1, 2, 3]));
+
+        // Once a group is decided, those that waited for it alone join again.
+        let [grants, api, cold] = groups.try_into().unwrap();
+        drop(grants);
+        let rejoining = [balance("alice"), renewal("job"), grant("g", "frank")];
+        let (decided, new, waiting) = sort(&mut beside, &rejoining, true, &[]);
+        assert_eq!((decided, waiting), (vec![0], vec![1]));
+        assert_eq!(places(&new), [(Way::Grant, vec![2])]);
+        drop((api, cold, new));
+        let (decided, new, waiting) = sort(&mut beside, &[renewal("job")], true, &[]);
+        assert_eq!((decided, places(&new), waiting), (vec![0], vec![], vec![]));
+        assert!(beside.running.is_empty() && beside.waiting.is_empty());
+    }
+
+    #[test]
+    fn operations_that_find_no_room_are_decided_together_later() {
+        let mut beside = Beside::default();
+        let jobs = |from: usize, to: usize| -> Vec<_> {
+            (from..to)
+                .map(|n| hold(&format!("job-{n}"), &format!("user-{n}"), Origin::Api))
+                .collect()
+        };
+        let (_, first, _) = sort(&mut beside, &jobs(0, 1), false, &[]);
+        for n in 1..20 {
+            let (_, groups, waiting) = sort(&mut beside, &jobs(n, n + 1), false, &[]);
+            assert_eq!((groups.len(), waiting), (0, vec![0]));
+        }
+        drop(first);
+        let (_, groups, waiting) = sort(&mut beside, &jobs(1, 20), true, &[]);
+        assert_eq!(places(&groups), [(Way::Api, (0..19).collect())]);
+        assert_eq!(waiting, [0; 0]);
+    }
+
+    #[test]
+    fn what_a_gateway_owes_is_decided_before_later_operations_that_name_the_same() {
+        let mut beside = Beside::default();
+        let guard = beside.start_owed(&[balance("alice")]);
+        let batch = [balance("alice"), balance("bob")];
+        let (decided, _, waiting) = sort(&mut beside, &batch, false, &[]);
+        assert_eq!((decided, waiting), (vec![1], vec![0]));
+        drop(guard);
+        let (decided, _, waiting) = sort(&mut beside, &batch, true, &[]);
+        assert_eq!((decided, waiting), (vec![0, 1], vec![]));
+    }
+}

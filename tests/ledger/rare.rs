@@ -1,0 +1,398 @@
+//! Trouble with one account delays no other account. While an account's row is locked, while its look-up takes long,
+//! and during a grant, a purchase or a repair, the calls of other accounts wait no longer than before.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use farebox::ledger::{CallId, Ledger, Outcome, Refusal};
+use farebox::metrics::Metrics;
+use farebox::store::repair_cluster;
+use sqlx::postgres::PgConnection;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::payments::{event, paid, take};
+use crate::test_ledger::{
+    Running, TestLedger, account, api_capture, api_hold, credits, eventually, grant,
+    on_cluster_ledgers, text,
+};
+
+on_cluster_ledgers!("multi_thread":
+    a_locked_row_delays_no_call_of_another_account,
+    a_slow_look_up_delays_no_call_of_another_account,
+    a_call_that_leaves_while_its_account_is_looked_up_leaves_no_hold,
+    a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases,
+    the_repair_of_a_large_ledger_delays_no_call,
+    a_stop_waits_for_what_is_decided_beside_the_pipeline,
+    operations_that_wait_are_decided_together,
+    an_operation_that_waits_too_long_is_refused_and_leaves_nothing,
+);
+
+/// The time between the beginnings of two of bob's calls.
+const EVERY: Duration = Duration::from_millis(5);
+
+/// How long the trouble lasts.
+const TROUBLE: Duration = Duration::from_secs(2);
+
+/// The longest wait that a busy machine may cause. A transaction that waits for a row takes three times as long.
+const BUSY: Duration = Duration::from_millis(500);
+
+/// How long bob's calls waited for their holds while `trouble` lasted, the shortest wait first. A call begins every
+/// few milliseconds, even if the one before has no answer yet, so a stall delays all calls that would have begun
+/// meanwhile.
+async fn waits_during<T>(ledger: &Ledger, trouble: impl Future<Output = T>) -> (Vec<Duration>, T) {
+    let (mut calls, mut every) = (JoinSet::new(), tokio::time::interval(EVERY));
+    let mut trouble = pin!(trouble);
+    let ended = loop {
+        tokio::select! {
+            ended = &mut trouble => break ended,
+            begun = every.tick() => {
+                let ledger = ledger.clone();
+                calls.spawn(async move {
+                    let (id, bob) = (CallId::new(), account("bob"));
+                    let hold = ledger.hold(id, bob, credits("1"), "/x".into()).await.unwrap();
+                    let waited = begun.elapsed();
+                    hold.capture(credits("1"));
+                    waited
+                });
+            }
+        }
+    };
+    let mut waits = calls.join_all().await;
+    waits.sort();
+    (waits, ended)
+}
+
+/// The wait that 99 of 100 calls do not exceed.
+fn p99(waits: &[Duration]) -> Duration {
+    waits[waits.len() * 99 / 100]
+}
+
+/// Opens a ledger in which alice and bob have credits and are loaded. Also returns how long bob's calls wait while
+/// nothing else happens.
+async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
+    let ledger = fixture.open_with("1000").await;
+    ledger.post(grant("g-bob", "bob", "1000000")).await.unwrap();
+    ledger.call("1").await.unwrap().release();
+    let (waits, ()) = waits_during(&ledger, tokio::time::sleep(Duration::from_secs(1))).await;
+    (ledger, p99(&waits))
+}
+
+fn assert_as_quiet(waits: &[Duration], quiet: Duration) {
+    let (waited, worst) = (p99(waits), waits[waits.len() - 1]);
+    println!("quiet {quiet:?}; in trouble {waited:?}, at worst {worst:?}, of {}", waits.len());
+    assert!(waited <= BUSY.max(quiet * 2), "99 of 100 calls waited {waited:?}, before {quiet:?}");
+}
+
+/// A transaction that locks what `sql` names, until it is dropped.
+async fn locks(fixture: &TestLedger, sql: &str) -> PgConnection {
+    let mut other = fixture.cluster().sql().await;
+    let sql = sqlx::AssertSqlSafe(format!("BEGIN; {sql}"));
+    sqlx::raw_sql(sql).execute(&mut other).await.unwrap();
+    other
+}
+
+async fn a_locked_row_delays_no_call_of_another_account(fixture: TestLedger) {
+    let (ledger, quiet) = quiet(&fixture).await;
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    let trouble = async {
+        let began = Instant::now();
+        let mut round = 0;
+        while began.elapsed() < TROUBLE {
+            // This charge cannot be folded.
+            ledger.call("1").await.unwrap().capture(credits("1"));
+            let asked = Instant::now();
+            let newcomer = account(&format!("newcomer-{round}"));
+            let opened = async {
+                ledger.open(&newcomer, credits("5")).await.unwrap();
+                let (id, route) = (CallId::new(), "/x".into());
+                let hold = ledger.hold(id, newcomer.clone(), credits("1"), route).await;
+                hold.unwrap().release();
+                asked.elapsed()
+            };
+            let (granted, held, bought, opened) = tokio::join!(
+                ledger.post(grant("late", "alice", "5")),
+                ledger.ask(api_hold("job", "3")),
+                take(&ledger, paid()),
+                opened,
+            );
+            assert_eq!(granted.unwrap_err(), Refusal::Unavailable);
+            assert_eq!(held, Outcome::Refused(Refusal::Unavailable));
+            assert_eq!(bought.unwrap_err(), Refusal::Unavailable);
+            assert!(opened < BUSY * 2, "a newcomer waited {opened:?}");
+            round += 1;
+        }
+        round
+    };
+    let (waits, rounds) = waits_during(&ledger, trouble).await;
+    assert_as_quiet(&waits, quiet);
+    drop(locked);
+    // Under the same ids everything takes effect once.
+    eventually("the grant is given", async || {
+        ledger.post(grant("late", "alice", "5")).await.is_ok()
+    })
+    .await;
+    eventually("the sale is paid", async || take(&ledger, paid()).await.is_ok()).await;
+    eventually("the API's hold is made", async || {
+        matches!(ledger.ask(api_hold("job", "3")).await, Outcome::Held { .. })
+    })
+    .await;
+    let captured = ledger.ask(api_capture("job", "3")).await;
+    assert!(matches!(captured, Outcome::Captured { .. }), "{captured:?}");
+    let has = (1000 + 5 + 500 - 3 - rounds).to_string();
+    assert_eq!(ledger.has("alice").await, (has, "0".to_owned()));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Has Redis forget all accounts that are idle.
+async fn retire_all(fixture: &TestLedger, ledger: &Ledger) {
+    ledger.reconcile().await.unwrap();
+    let mut other = fixture.gateway("other").await.unwrap();
+    eventually("all accounts are cold", async || {
+        other.retire(Duration::ZERO).await.unwrap();
+        fixture.cluster().redis.ask(&["KEYS", "{s00}:?:a:*"]).is_empty()
+    })
+    .await;
+    assert!(farebox::ledger::Backend::close(&mut other).await);
+}
+
+async fn a_slow_look_up_delays_no_call_of_another_account(fixture: TestLedger) {
+    let (ledger, quiet) = quiet(&fixture).await;
+    for n in 0..20 {
+        ledger.post(grant(&format!("g-{n}"), &format!("cold-{n}"), "10")).await.unwrap();
+    }
+    retire_all(&fixture, &ledger).await;
+    ledger.balance(&account("bob")).await.unwrap();
+    let locked = locks(&fixture, "LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await;
+    let mut cold = JoinSet::new();
+    let trouble = async {
+        for n in 0..20 {
+            let ledger = ledger.clone();
+            cold.spawn(async move {
+                let (id, who) = (CallId::new(), account(&format!("cold-{n}")));
+                let hold = ledger.hold(id, who, credits("1"), "/x".into()).await;
+                hold.map(|hold| hold.capture(credits("1"))).is_ok()
+            });
+            tokio::time::sleep(TROUBLE / 20).await;
+        }
+    };
+    let (waits, ()) = waits_during(&ledger, trouble).await;
+    assert_as_quiet(&waits, quiet);
+    drop(locked);
+    // A call in time is answered; one that waited too long had 503, and left nothing.
+    let charged = cold.join_all().await.into_iter().filter(|charged| *charged).count();
+    for n in 0..20 {
+        let who = format!("cold-{n}");
+        eventually("the account is warm", async || ledger.balance(&account(&who)).await.is_ok())
+            .await;
+    }
+    let mut left = 0.0;
+    for n in 0..20 {
+        let who = format!("cold-{n}");
+        eventually("nothing is held", async || ledger.has(&who).await.1 == "0").await;
+        left += ledger.has(&who).await.0.parse::<f64>().unwrap();
+    }
+    assert_eq!(left, 200.0 - charged as f64);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_call_that_leaves_while_its_account_is_looked_up_leaves_no_hold(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    retire_all(&fixture, &ledger).await;
+    let locked = locks(&fixture, "LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await;
+    for _ in 0..10 {
+        let left = tokio::time::timeout(Duration::from_millis(30), ledger.call("1")).await;
+        assert!(left.is_err(), "{left:?}");
+    }
+    drop(locked);
+    eventually("the account is warm", async || ledger.call("10").await.is_ok()).await;
+    assert_eq!(ledger.has("alice").await, text(("10", "0")));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases(fixture: TestLedger) {
+    let (ledger, quiet) = quiet(&fixture).await;
+    ledger.post(grant("g-carol", "carol", "10")).await.unwrap();
+    fixture.execute("UPDATE accounts SET frozen = true WHERE id = 'carol'").await.unwrap();
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'carol' FOR UPDATE").await;
+    let config = fixture.config("mender");
+    let repair =
+        tokio::spawn(async move { repair_cluster(&config, Metrics::new().unwrap()).await });
+    let mut watch = fixture.cluster().sql().await;
+    eventually("the repair waits for the row", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
+                     AND query LIKE 'UPDATE%accounts%frozen%'";
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() > 0
+    })
+    .await;
+    let trouble = async {
+        let began = Instant::now();
+        let (mut n, mut stored) = (0, 0);
+        while began.elapsed() < TROUBLE {
+            if let Outcome::EventRecorded { .. } = ledger.ask(event(&format!("evt-{n}"))).await {
+                stored += 1;
+            }
+            n += 1;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        stored
+    };
+    let (waits, stored) = waits_during(&ledger, trouble).await;
+    assert_as_quiet(&waits, quiet);
+    assert!(stored > 0, "no event of Stripe's was stored while the repair waited");
+    drop(locked);
+    let report = repair.await.unwrap().unwrap();
+    assert_eq!(report.repaired.len(), 1, "{report:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn the_repair_of_a_large_ledger_delays_no_call(fixture: TestLedger) {
+    const ACCOUNTS: usize = 50_000;
+    let (ledger, quiet) = quiet(&fixture).await;
+    let many = format!(
+        "INSERT INTO accounts (id, balance, seq, grant_seq, created_at) \
+         SELECT 'many-' || n, 1000000, 1, 0, 0 FROM generate_series(1, {ACCOUNTS}) n; \
+         INSERT INTO operations (id, account, seq, kind, amount, created_at) \
+         SELECT 'grant:many-' || n, 'many-' || n, 1, 'grant', 1000000, extract(epoch FROM now())::int8 * 1000 \
+         FROM generate_series(1, {ACCOUNTS}) n; \
+         INSERT INTO entries (account, seq, operation, kind, amount, balance_after, created_at) \
+         SELECT account, seq, id, kind, amount, 1000000, created_at FROM operations WHERE account LIKE 'many-%'; \
+         UPDATE accounts SET frozen = true WHERE id IN ('many-1', 'many-40000'); \
+         UPDATE accounts SET balance = 2000000 WHERE id = 'many-30000'"
+    );
+    fixture.execute(&many).await.unwrap();
+    let config = fixture.config("mender");
+    let trouble = async {
+        let mut repair = pin!(repair_cluster(&config, Metrics::new().unwrap()));
+        let mut n = 0;
+        loop {
+            tokio::select! {
+                report = &mut repair => break report.unwrap(),
+                // A purchase now and then.
+                outcome = ledger.ask(event(&format!("evt-{n}"))) => {
+                    assert!(matches!(outcome, Outcome::EventRecorded { .. }), "{outcome:?}");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            n += 1;
+        }
+    };
+    let (waits, report) = waits_during(&ledger, trouble).await;
+    assert_as_quiet(&waits, quiet);
+    assert_eq!((report.repaired.len(), report.left.len()), (3, 0), "{report:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_stop_waits_for_what_is_decided_beside_the_pipeline(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    let (ledger, pipeline) = ledger.apart();
+    let grants: Vec<_> = (0..3)
+        .map(|n| {
+            let ledger = ledger.clone();
+            let grant = grant(&format!("late-{n}"), "alice", "5");
+            tokio::spawn(async move { ledger.post(grant).await })
+        })
+        .collect();
+    until_one_waits_for_a_lock(&fixture).await;
+    let began = Instant::now();
+    let stop = tokio::spawn(pipeline.stop());
+    drop(locked);
+    let mut given = 0;
+    for grant in grants {
+        match grant.await.unwrap() {
+            Ok((_, new)) => given += usize::from(new),
+            Err(refusal) => assert_eq!(refusal, Refusal::Unavailable),
+        }
+    }
+    assert!(stop.await.unwrap(), "everything is written");
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(given > 0, "a stop leaves the grants that wait beside the pipeline behind");
+    let ledger = fixture.open().await;
+    assert_eq!(ledger.entries("alice").await.len(), 1 + given);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The number of the newest batch in the stream.
+fn newest_batch(fixture: &TestLedger) -> i64 {
+    fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "seq"]).parse().unwrap()
+}
+
+/// Waits until an operation waits for a lock in Postgres.
+async fn until_one_waits_for_a_lock(fixture: &TestLedger) {
+    let mut watch = fixture.cluster().sql().await;
+    eventually("an operation waits for a lock", async || {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() > 0
+    })
+    .await;
+}
+
+async fn operations_that_wait_are_decided_together(fixture: TestLedger) {
+    const JOBS: usize = 60;
+    let ledger = fixture.open_with("1000").await;
+    ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
+    // Bob's account is loaded before the lock.
+    ledger.balance(&account("bob")).await.unwrap();
+    ledger.reconciles().await;
+    let locked = locks(&fixture, "LOCK TABLE holds IN ACCESS EXCLUSIVE MODE").await;
+    let mut jobs = JoinSet::new();
+    let mut ask = |n: usize| {
+        let ledger = ledger.clone();
+        jobs.spawn(async move {
+            // An operation is refused where the lock is kept for too long, and nothing is decided then.
+            while let Outcome::Refused(Refusal::Unavailable) =
+                ledger.ask(api_hold(&format!("job-{n}"), "3")).await
+            {}
+        });
+    };
+    ask(0);
+    until_one_waits_for_a_lock(&fixture).await;
+    for n in 1..JOBS {
+        ask(n);
+        // This is decided in a batch of its own, so that each job comes with another batch.
+        ledger.balance(&account("bob")).await.unwrap();
+    }
+    let before = newest_batch(&fixture);
+    drop(locked);
+    jobs.join_all().await;
+    let batches = newest_batch(&fixture) - before;
+    println!("{JOBS} holds in {batches} batches");
+    assert_eq!(ledger.has("alice").await.1, (3 * JOBS).to_string());
+    assert!(batches <= 10, "{JOBS} holds were made in {batches} batches");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn an_operation_that_waits_too_long_is_refused_and_leaves_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    retire_all(&fixture, &ledger).await;
+    let locked = locks(&fixture, "LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE").await;
+    let began = Instant::now();
+    let mut calls = JoinSet::new();
+    while began.elapsed() < Duration::from_secs(7) {
+        let ledger = ledger.clone();
+        calls.spawn(async move {
+            let asked = Instant::now();
+            let hold =
+                ledger.hold(CallId::new(), account("alice"), credits("1"), "/x".into()).await;
+            (asked.elapsed(), hold.map(farebox::ledger::Hold::release).unwrap_err())
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let answered = calls.join_all().await;
+    let longest = answered.iter().map(|(waited, _)| *waited).max().unwrap();
+    assert!(answered.iter().all(|(_, refusal)| *refusal == Refusal::Unavailable));
+    assert!(longest < Duration::from_secs(12), "a caller waited {longest:?} for its answer");
+    drop(locked);
+    eventually("the account is warm", async || ledger.call("10").await.is_ok()).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("10", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}

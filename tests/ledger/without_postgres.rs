@@ -47,6 +47,31 @@ async fn strict_a_hold_that_cannot_be_committed_is_refused_and_ends() {
     ledger.stop().await;
 }
 
+/// The hold of a call that was refused is released in Redis, and the release cannot be committed either while Postgres
+/// is away. Later calls of the account are refused at once nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_a_release_that_cannot_be_committed_delays_no_refusal() {
+    let (fixture, line) = with_a_line(Kind::ClusterStrict).await;
+    let ledger = fixture.open_with("10").await;
+    ledger.call("1").await.unwrap().release();
+    line.part();
+    assert_eq!(ledger.call("4").await.unwrap_err(), Refusal::Unavailable);
+    let began = Instant::now();
+    let mut longest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(ledger.call("4").await.unwrap_err(), Refusal::Unavailable);
+        longest = longest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(longest < Duration::from_secs(1), "a call waited {longest:?} for its refusal");
+    line.mend();
+    serves_again(&ledger).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("10", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn relaxed_on_a_lone_redis_goes_on_without_postgres_up_to_the_cap() {
     let (fixture, line) = with_a_line(Kind::ClusterRelaxed).await;

@@ -172,7 +172,7 @@ impl ClusterLedger {
     }
 
     /// The operations in `debts`, to be decided beside the pipeline before all later operations that name the same.
-    /// `None` if there are none, or Redis is unreachable.
+    /// `None` if there are none, if the last attempt has failed just now, or if Redis is unreachable.
     fn owed(&mut self) -> Option<Aside> {
         if !self.shared.redis.is_up() {
             return None;
@@ -182,7 +182,7 @@ impl ClusterLedger {
         let shared = self.shared.clone();
         let outcomes: Later<_> = Box::pin(async move {
             let _guard = guard;
-            // Operations that are not decided in time are owed again.
+            // Operations that are not decided in time are put back.
             let _ = tokio::time::timeout(beside::LIMIT, decide_owed(&shared, owed)).await;
             Vec::new()
         });

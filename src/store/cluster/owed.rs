@@ -8,7 +8,7 @@ use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::work::{self, MAX_BATCH};
 
-/// Decides owed operations. The operations that cannot be decided are owed again.
+/// Decides owed operations. The operations that cannot be decided are put back, and are tried again after a moment.
 pub(crate) async fn decide_owed(shared: &Shared, mut owed: Taken) {
     while let Some(some) = owed.next(MAX_BATCH) {
         let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
@@ -18,8 +18,8 @@ pub(crate) async fn decide_owed(shared: &Shared, mut owed: Taken) {
     }
 }
 
-/// Operations that were taken out of the debts. Operations that are not settled go back when this value is dropped, so
-/// an aborted task loses none.
+/// Operations that were taken out of the debts. Operations that are not settled are put back when this value is dropped,
+/// so an aborted task loses none.
 #[derive(Debug)]
 pub(crate) struct Taken {
     shared: Arc<Shared>,
@@ -30,9 +30,9 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Takes out the operations that are owed; `None` if there are none.
+    /// Takes out the operations that are owed; `None` if there are none, or if the last attempt has failed just now.
     pub fn from(shared: &Arc<Shared>) -> Option<Self> {
-        let left = shared.debts.take_owed();
+        let left = shared.debts.take_due();
         let (shared, undecided) = (shared.clone(), Vec::new());
         (!left.is_empty()).then_some(Self { shared, left, undecided, asked: 0 })
     }
@@ -58,7 +58,10 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        if self.undecided.is_empty() && self.left.is_empty() {
+            return;
+        }
         let undecided = self.undecided.drain(..).chain(self.left.drain(..));
-        self.shared.debts.owe(undecided);
+        self.shared.debts.put_back(undecided);
     }
 }

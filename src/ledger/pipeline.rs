@@ -362,6 +362,9 @@ impl<B: Backend> Worker<B> {
                 "the ledger's servers are too slow; stopped before everything was written"
             );
         }
+        // Nothing is left of these unless the stop took too long.
+        self.unsettled.append(&mut self.put_off);
+        self.unsettled.extend(self.waiting.give_up_all(&self.live));
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }

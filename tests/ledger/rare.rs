@@ -1,5 +1,8 @@
 //! Trouble with one account delays no other account. While an account's row is locked, while its look-up takes long,
 //! and during a grant, a purchase or a repair, the calls of other accounts wait no longer than before.
+//!
+//! Each test prints how long calls waited. For a measurement, `FAREBOX_TROUBLE_SECONDS` makes the trouble longer, and
+//! `FAREBOX_ROWS` is the number of accounts of the large ledger.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -12,6 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::payments::{event, paid, take};
+use crate::servers::Flow;
+use crate::stops::with_a_line_to_redis;
 use crate::test_ledger::{
     Running, TestLedger, account, api_capture, api_hold, credits, eventually, grant,
     on_cluster_ledgers, text,
@@ -26,13 +31,17 @@ on_cluster_ledgers!("multi_thread":
     a_stop_waits_for_what_is_decided_beside_the_pipeline,
     operations_that_wait_are_decided_together,
     an_operation_that_waits_too_long_is_refused_and_leaves_nothing,
+    a_newcomer_that_another_gateway_opened_has_its_credits_at_once,
 );
 
 /// The time between the beginnings of two of bob's calls.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// How long the trouble lasts.
-const TROUBLE: Duration = Duration::from_secs(2);
+/// How long the trouble lasts: two seconds, or what `FAREBOX_TROUBLE_SECONDS` says.
+fn trouble_lasts() -> Duration {
+    let seconds = std::env::var("FAREBOX_TROUBLE_SECONDS");
+    Duration::from_secs(seconds.map_or(2, |seconds| seconds.parse().unwrap()))
+}
 
 /// The longest wait that a busy machine may cause. A transaction that waits for a row takes three times as long.
 const BUSY: Duration = Duration::from_millis(500);
@@ -63,9 +72,16 @@ async fn waits_during<T>(ledger: &Ledger, trouble: impl Future<Output = T>) -> (
     (waits, ended)
 }
 
-/// The wait that 99 of 100 calls do not exceed.
-fn p99(waits: &[Duration]) -> Duration {
-    waits[waits.len() * 99 / 100]
+/// Prints how long the calls waited. Returns the wait that 99 of 100 calls do not exceed.
+fn p99(when: &str, waits: &[Duration]) -> Duration {
+    let of_100 = |n| waits[waits.len() * n / 100];
+    let (half, longest) = (of_100(50), waits[waits.len() - 1]);
+    println!(
+        "{when}: p50 {half:?}, p99 {:?}, longest {longest:?}, {} calls",
+        of_100(99),
+        waits.len()
+    );
+    of_100(99)
 }
 
 /// Opens a ledger in which alice and bob have credits and are loaded. Also returns how long bob's calls wait while
@@ -74,13 +90,12 @@ async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
     let ledger = fixture.open_with("1000").await;
     ledger.post(grant("g-bob", "bob", "1000000")).await.unwrap();
     ledger.call("1").await.unwrap().release();
-    let (waits, ()) = waits_during(&ledger, tokio::time::sleep(Duration::from_secs(1))).await;
-    (ledger, p99(&waits))
+    let (waits, ()) = waits_during(&ledger, tokio::time::sleep(trouble_lasts() / 2)).await;
+    (ledger, p99("quiet", &waits))
 }
 
 fn assert_as_quiet(waits: &[Duration], quiet: Duration) {
-    let (waited, worst) = (p99(waits), waits[waits.len() - 1]);
-    println!("quiet {quiet:?}; in trouble {waited:?}, at worst {worst:?}, of {}", waits.len());
+    let waited = p99("in trouble", waits);
     assert!(waited <= BUSY.max(quiet * 2), "99 of 100 calls waited {waited:?}, before {quiet:?}");
 }
 
@@ -98,7 +113,7 @@ async fn a_locked_row_delays_no_call_of_another_account(fixture: TestLedger) {
     let trouble = async {
         let began = Instant::now();
         let mut round = 0;
-        while began.elapsed() < TROUBLE {
+        while began.elapsed() < trouble_lasts() {
             // This charge cannot be folded.
             ledger.call("1").await.unwrap().capture(credits("1"));
             let asked = Instant::now();
@@ -174,7 +189,7 @@ async fn a_slow_look_up_delays_no_call_of_another_account(fixture: TestLedger) {
                 let hold = ledger.hold(id, who, credits("1"), "/x".into()).await;
                 hold.map(|hold| hold.capture(credits("1"))).is_ok()
             });
-            tokio::time::sleep(TROUBLE / 20).await;
+            tokio::time::sleep(trouble_lasts() / 20).await;
         }
     };
     let (waits, ()) = waits_during(&ledger, trouble).await;
@@ -231,7 +246,7 @@ async fn a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases(fixtur
     let trouble = async {
         let began = Instant::now();
         let (mut n, mut stored) = (0, 0);
-        while began.elapsed() < TROUBLE {
+        while began.elapsed() < trouble_lasts() {
             if let Outcome::EventRecorded { .. } = ledger.ask(event(&format!("evt-{n}"))).await {
                 stored += 1;
             }
@@ -251,14 +266,15 @@ async fn a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases(fixtur
 }
 
 async fn the_repair_of_a_large_ledger_delays_no_call(fixture: TestLedger) {
-    const ACCOUNTS: usize = 50_000;
+    let rows = std::env::var("FAREBOX_ROWS");
+    let accounts = rows.map_or(50_000, |rows| rows.parse::<u32>().unwrap());
     let (ledger, quiet) = quiet(&fixture).await;
     let many = format!(
         "INSERT INTO accounts (id, balance, seq, grant_seq, created_at) \
-         SELECT 'many-' || n, 1000000, 1, 0, 0 FROM generate_series(1, {ACCOUNTS}) n; \
+         SELECT 'many-' || n, 1000000, 1, 0, 0 FROM generate_series(1, {accounts}) n; \
          INSERT INTO operations (id, account, seq, kind, amount, created_at) \
          SELECT 'grant:many-' || n, 'many-' || n, 1, 'grant', 1000000, extract(epoch FROM now())::int8 * 1000 \
-         FROM generate_series(1, {ACCOUNTS}) n; \
+         FROM generate_series(1, {accounts}) n; \
          INSERT INTO entries (account, seq, operation, kind, amount, balance_after, created_at) \
          SELECT account, seq, id, kind, amount, 1000000, created_at FROM operations WHERE account LIKE 'many-%'; \
          UPDATE accounts SET frozen = true WHERE id IN ('many-1', 'many-40000'); \
@@ -393,6 +409,35 @@ async fn an_operation_that_waits_too_long_is_refused_and_leaves_nothing(fixture:
     drop(locked);
     eventually("the account is warm", async || ledger.call("10").await.is_ok()).await;
     eventually("nothing is held", async || ledger.has("alice").await == text(("10", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_newcomer_that_another_gateway_opened_has_its_credits_at_once(fixture: TestLedger) {
+    let (other, line) = with_a_line_to_redis(&fixture, "other").await;
+    let ledger = fixture.open().await;
+    let newcomer = account("newcomer");
+    // From now on Redis has it that there is no such account.
+    assert_eq!(ledger.balance(&newcomer).await, Ok(None));
+    // The other gateway opens the account in Postgres, and cannot tell Redis.
+    line.set(Flow::Stalled, Flow::Stalled);
+    let opening = {
+        let (other, newcomer) = (other.clone(), newcomer.clone());
+        tokio::spawn(async move { other.open(&newcomer, credits("5")).await })
+    };
+    let mut watch = fixture.cluster().sql().await;
+    eventually("the account is in Postgres", async || {
+        let opened = "SELECT count(*) FROM accounts WHERE id = 'newcomer'";
+        sqlx::query_scalar::<_, i64>(opened).fetch_one(&mut watch).await.unwrap() > 0
+    })
+    .await;
+    ledger.open(&newcomer, credits("5")).await.unwrap();
+    let hold = ledger.hold(CallId::new(), newcomer.clone(), credits("5"), "/x".into()).await;
+    hold.expect("a newcomer has its sign-up credits").release();
+    line.set(Flow::Open, Flow::Open);
+    // The other gateway may hear late of its own opening.
+    drop(opening.await.unwrap());
+    other.stop().await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

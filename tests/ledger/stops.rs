@@ -22,7 +22,7 @@ on_cluster_ledgers!("multi_thread":
 const LIMIT: Duration = Duration::from_secs(24);
 
 /// A gateway that reaches Redis through a line of its own.
-async fn with_a_line_to_redis(fixture: &TestLedger, name: &str) -> (Running, CutProxy) {
+pub async fn with_a_line_to_redis(fixture: &TestLedger, name: &str) -> (Running, CutProxy) {
     let line = CutProxy::before(fixture.cluster().redis.address()).await;
     let mut config = fixture.config(name);
     config.redis_url = Some(Secret::new(format!("redis://{}", line.address())));

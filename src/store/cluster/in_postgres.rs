@@ -37,10 +37,11 @@ async fn open_in_postgres(
     shared.require_postgres()?;
     let are_open = postgres::exist(&shared.store, operations).await?;
     let new = left(operations, &are_open);
-    if new.is_empty() {
-        return Ok(merged(&are_open, &mut Vec::new().into_iter()));
-    }
-    let decided = postgres::decide(&shared.store, &new, shared.clock.now(0)).await?;
+    let decided = match new.is_empty() {
+        true => Vec::new(),
+        false => postgres::decide(&shared.store, &new, shared.clock.now(0)).await?,
+    };
+    // If another gateway has just opened an account, Redis may not have its sign-up credits yet.
     deliver(shared).await;
     Ok(merged(&are_open, &mut decided.into_iter()))
 }

@@ -87,7 +87,7 @@ impl Way {
     }
 }
 
-/// What is decided beside the pipeline of one gateway, and what waits for it.
+/// The operations that one gateway decides beside its pipeline, and those that wait for them.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
     running: Vec<Running>,
@@ -101,7 +101,7 @@ struct Running {
     /// `None` for operations that this gateway owes, which have no limit.
     way: Option<Way>,
     names: HashSet<Name>,
-    /// Nothing is left of this once they are decided.
+    /// The guard of the group, which is dropped once the operations are decided.
     lives: Weak<Guard>,
 }
 

@@ -178,8 +178,8 @@ async fn read_stream(
     }
     if own.is_none() && !batches.is_empty() {
         // Nothing in these batches tells whose they are, and the connection may lead to another Redis by now. This
-        // command is refused there.
-        announce_durable(shared, scripts).await?;
+        // command is refused there. The future is boxed, because it is large and rarely needed.
+        Box::pin(announce_durable(shared, scripts)).await?;
     }
     batches.retain(|batch| batch.seq > checkpoint.seq);
     let follows = batches.first().is_none_or(|batch| batch.seq == checkpoint.seq + 1);

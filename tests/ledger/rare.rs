@@ -436,7 +436,7 @@ async fn a_newcomer_that_another_gateway_opened_has_its_credits_at_once(fixture:
     hold.expect("a newcomer has its sign-up credits").release();
     line.set(Flow::Open, Flow::Open);
     // The other gateway may hear late of its own opening.
-    drop(opening.await.unwrap());
+    let _ = opening.await.unwrap();
     other.stop().await;
     ledger.reconciles().await;
     ledger.stop().await;

@@ -34,9 +34,10 @@ impl Transaction {
     }
 
     /// Begins the transaction. Postgres ends it after `idle` without a statement. Postgres ends each statement after
-    /// `statement`, or once the statement has waited for a lock for a third of that time. So Postgres reports a locked
-    /// row before this gateway considers Postgres unreachable. A commit waits for the disk (and for the synchronous
-    /// standby, if there is one), whatever the settings of the role or the database are.
+    /// `statement`, or once the statement has waited for one lock for a fifth of that time. So Postgres reports a locked
+    /// row before this gateway considers Postgres unreachable, even if the transaction waited for two other locks before.
+    /// A commit waits for the disk (and for the synchronous standby, if there is one), whatever the settings of the role
+    /// or the database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
@@ -45,7 +46,7 @@ impl Transaction {
              SET LOCAL synchronous_commit = on",
             idle.as_millis(),
             statement.as_millis(),
-            statement.as_millis() / 3
+            statement.as_millis() / 5
         );
         self.is_open = true;
         self.connection()?.execute(AssertSqlSafe(begin)).await?;

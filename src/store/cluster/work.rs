@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fred::types::Value;
 
@@ -25,6 +26,9 @@ pub(crate) const MAX_BATCH: usize = 1024;
 /// The most requests for one batch. Each request after the first one follows a cache miss, and
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
+
+/// The time between two attempts to fold a batch while a row is locked.
+const FOLD_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How a batch continues after a cache miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +214,18 @@ impl DecidedBatch {
         if self.seq <= shared.redo.durable() {
             return Ok(());
         }
+        let began = Instant::now();
+        loop {
+            match self.fold_once(shared, scripts).await {
+                Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
+                    tokio::time::sleep(FOLD_AGAIN_AFTER).await;
+                }
+                folded => return folded,
+            }
+        }
+    }
+
+    async fn fold_once(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
         // The batches of this work may be all that Postgres lacks. If not, the others are read from the stream.
         let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
         if is_written && self.seq <= shared.redo.durable() {

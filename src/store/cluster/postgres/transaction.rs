@@ -25,12 +25,15 @@ pub(crate) struct Transaction {
     /// `None` once the connection has been given back or closed.
     connection: Option<PoolConnection<Postgres>>,
     is_open: bool,
+    /// Whether a statement may be under way. If the transaction is dropped then, the connection is closed, because the
+    /// reply to that statement would be taken for the reply to the next one.
+    is_busy: bool,
 }
 
 impl Transaction {
     /// Wraps a connection. The caller must then call [`Transaction::begin`].
     pub fn on(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection: Some(connection), is_open: false }
+        Self { connection: Some(connection), is_open: false, is_busy: false }
     }
 
     /// Begins the transaction. Postgres ends it after `idle` without a statement. Postgres ends each statement after
@@ -48,8 +51,9 @@ impl Transaction {
             statement.as_millis(),
             statement.as_millis() / 5
         );
-        self.is_open = true;
+        (self.is_open, self.is_busy) = (true, true);
         self.connection()?.execute(AssertSqlSafe(begin)).await?;
+        self.is_busy = false;
         Ok(())
     }
 
@@ -62,6 +66,11 @@ impl Transaction {
             Some(connection) => Ok(connection),
             None => Err(LedgerError::Slow { what: "Postgres" }),
         }
+    }
+
+    /// Sets whether a statement may be under way.
+    pub fn set_busy(&mut self, is_busy: bool) {
+        self.is_busy = is_busy;
     }
 
     /// Commits the transaction.
@@ -83,6 +92,9 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        if self.is_busy {
+            return drop(connection.detach());
+        }
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(give_back(connection, self.is_open))),
             Err(_) => drop(connection.detach()),

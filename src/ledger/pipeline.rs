@@ -181,7 +181,13 @@ impl<B: Backend> Worker<B> {
             tokio::select! {
                 biased;
                 Some(left) = self.committing.join_next() => self.note_committed(left),
-                Some(left) = self.aside.join_next() => self.note_aside(left),
+                Some(left) = self.aside.join_next() => {
+                    self.note_aside(left);
+                    // Those that waited for these operations join again together.
+                    while let Some(left) = self.aside.try_join_next() {
+                        self.note_aside(left);
+                    }
+                }
                 Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     let limit = self.backend.ends_wait();

@@ -28,6 +28,7 @@ mod last_credit;
 mod layouts;
 mod left_calls;
 mod lifetimes;
+mod locked;
 mod mending;
 mod metered;
 mod metered_cluster;

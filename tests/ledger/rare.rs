@@ -4,17 +4,18 @@
 //! Each test prints how long calls waited. For a measurement, `FAREBOX_TROUBLE_SECONDS` makes the trouble longer, and
 //! `FAREBOX_ROWS` is the number of accounts of the large ledger.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
-use farebox::ledger::{CallId, Ledger, Outcome, Refusal};
+use farebox::ledger::{CallId, Difference, Ledger, Operation, Outcome, Refusal};
 use farebox::metrics::Metrics;
 use farebox::store::repair_cluster;
 use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::payments::{event, paid, take};
+use crate::payments::{event, nth, paid, take};
 use crate::servers::Flow;
 use crate::stops::with_a_line_to_redis;
 use crate::test_ledger::{
@@ -27,6 +28,7 @@ on_cluster_ledgers!("multi_thread":
     a_slow_look_up_delays_no_call_of_another_account,
     a_call_that_leaves_while_its_account_is_looked_up_leaves_no_hold,
     a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases,
+    a_repair_leaves_a_row_that_stays_locked_and_mends_the_others,
     the_repair_of_a_large_ledger_delays_no_call,
     a_stop_waits_for_what_is_decided_beside_the_pipeline,
     operations_that_wait_are_decided_together,
@@ -35,21 +37,24 @@ on_cluster_ledgers!("multi_thread":
 );
 
 /// The time between the beginnings of two of bob's calls.
-const EVERY: Duration = Duration::from_millis(5);
+pub const EVERY: Duration = Duration::from_millis(5);
 
 /// How long the trouble lasts: two seconds, or what `FAREBOX_TROUBLE_SECONDS` says.
-fn trouble_lasts() -> Duration {
+pub fn trouble_lasts() -> Duration {
     let seconds = std::env::var("FAREBOX_TROUBLE_SECONDS");
     Duration::from_secs(seconds.map_or(2, |seconds| seconds.parse().unwrap()))
 }
 
 /// The longest wait that a busy machine may cause. A transaction that waits for a row takes three times as long.
-const BUSY: Duration = Duration::from_millis(500);
+pub const BUSY: Duration = Duration::from_millis(500);
 
 /// How long bob's calls waited for their holds while `trouble` lasted, the shortest wait first. A call begins every
 /// few milliseconds, even if the one before has no answer yet, so a stall delays all calls that would have begun
 /// meanwhile.
-async fn waits_during<T>(ledger: &Ledger, trouble: impl Future<Output = T>) -> (Vec<Duration>, T) {
+pub async fn waits_during<T>(
+    ledger: &Ledger,
+    trouble: impl Future<Output = T>,
+) -> (Vec<Duration>, T) {
     let (mut calls, mut every) = (JoinSet::new(), tokio::time::interval(EVERY));
     let mut trouble = pin!(trouble);
     let ended = loop {
@@ -86,7 +91,7 @@ fn p99(when: &str, waits: &[Duration]) -> Duration {
 
 /// Opens a ledger in which alice and bob have credits and are loaded. Also returns how long bob's calls wait while
 /// nothing else happens.
-async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
+pub async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
     let ledger = fixture.open_with("1000").await;
     ledger.post(grant("g-bob", "bob", "1000000")).await.unwrap();
     ledger.call("1").await.unwrap().release();
@@ -94,22 +99,55 @@ async fn quiet(fixture: &TestLedger) -> (Running, Duration) {
     (ledger, p99("quiet", &waits))
 }
 
-fn assert_as_quiet(waits: &[Duration], quiet: Duration) {
+pub fn assert_as_quiet(waits: &[Duration], quiet: Duration) {
     let waited = p99("in trouble", waits);
     assert!(waited <= BUSY.max(quiet * 2), "99 of 100 calls waited {waited:?}, before {quiet:?}");
 }
 
 /// A transaction that locks what `sql` names, until it is dropped.
-async fn locks(fixture: &TestLedger, sql: &str) -> PgConnection {
+pub async fn locks(fixture: &TestLedger, sql: &str) -> PgConnection {
     let mut other = fixture.cluster().sql().await;
     let sql = sqlx::AssertSqlSafe(format!("BEGIN; {sql}"));
     sqlx::raw_sql(sql).execute(&mut other).await.unwrap();
     other
 }
 
+/// Bob buys credits again and again, and each purchase is made in time. Returns how many.
+async fn buys(ledger: &Ledger) -> usize {
+    let (began, mut n) = (Instant::now(), 0);
+    while began.elapsed() < trouble_lasts() {
+        let mut facts = nth(n, &paid());
+        facts.sale.iter_mut().for_each(|sale| sale.account = account("bob"));
+        let asked = Instant::now();
+        take(ledger, facts).await.unwrap();
+        assert!(asked.elapsed() < BUSY * 2, "a purchase waited {:?}", asked.elapsed());
+        n += 1;
+        tokio::time::sleep(EVERY * 10).await;
+    }
+    n
+}
+
+/// Bob asks for holds of the API. Each has to wait until Postgres has it.
+async fn asks_for_jobs(ledger: &Ledger) {
+    let (began, mut jobs) = (Instant::now(), JoinSet::new());
+    while began.elapsed() < trouble_lasts() {
+        let mut hold = api_hold(&format!("bob-{}", jobs.len()), "1");
+        if let Operation::Hold(hold) = &mut hold {
+            hold.account = account("bob");
+        }
+        let ledger = ledger.clone();
+        jobs.spawn(async move { ledger.ask(hold).await });
+        tokio::time::sleep(EVERY * 20).await;
+    }
+    jobs.join_all().await;
+}
+
 async fn a_locked_row_delays_no_call_of_another_account(fixture: TestLedger) {
     let (ledger, quiet) = quiet(&fixture).await;
     let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    // The gateway finds out that the row is locked. Until then, an account that buys waits for a fold.
+    ledger.call("1").await.unwrap().capture(credits("1"));
+    until_one_waits_for_a_lock(&fixture).await;
     let trouble = async {
         let began = Instant::now();
         let mut round = 0;
@@ -139,8 +177,14 @@ async fn a_locked_row_delays_no_call_of_another_account(fixture: TestLedger) {
         }
         round
     };
-    let (waits, rounds) = waits_during(&ledger, trouble).await;
-    assert_as_quiet(&waits, quiet);
+    let (waits, (rounds, bought, _)) = waits_during(&ledger, async {
+        tokio::join!(trouble, buys(&ledger), asks_for_jobs(&ledger))
+    })
+    .await;
+    // Bob's calls come after his own purchases and API holds, and those wait for some short attempts to get alice's row.
+    let waited = p99("in trouble", &waits);
+    assert!(waited < BUSY * 2, "99 of 100 calls waited {waited:?}, before {quiet:?}");
+    assert!(bought > 2, "bob bought {bought} times");
     drop(locked);
     // Under the same ids everything takes effect once.
     eventually("the grant is given", async || {
@@ -154,14 +198,14 @@ async fn a_locked_row_delays_no_call_of_another_account(fixture: TestLedger) {
     .await;
     let captured = ledger.ask(api_capture("job", "3")).await;
     assert!(matches!(captured, Outcome::Captured { .. }), "{captured:?}");
-    let has = (1000 + 5 + 500 - 3 - rounds).to_string();
+    let has = (1000 + 5 + 500 - 3 - 1 - rounds).to_string();
     assert_eq!(ledger.has("alice").await, (has, "0".to_owned()));
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
 /// Has Redis forget all accounts that are idle.
-async fn retire_all(fixture: &TestLedger, ledger: &Ledger) {
+pub async fn retire_all(fixture: &TestLedger, ledger: &Ledger) {
     ledger.reconcile().await.unwrap();
     let mut other = fixture.gateway("other").await.unwrap();
     eventually("all accounts are cold", async || {
@@ -230,37 +274,71 @@ async fn a_call_that_leaves_while_its_account_is_looked_up_leaves_no_hold(fixtur
 
 async fn a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases(fixture: TestLedger) {
     let (ledger, quiet) = quiet(&fixture).await;
-    ledger.post(grant("g-carol", "carol", "10")).await.unwrap();
-    fixture.execute("UPDATE accounts SET frozen = true WHERE id = 'carol'").await.unwrap();
+    for who in ["carol", "dave"] {
+        ledger.post(grant(&format!("g-{who}"), who, "10")).await.unwrap();
+    }
+    let damage = "UPDATE accounts SET frozen = true WHERE id IN ('carol', 'dave')";
+    fixture.execute(damage).await.unwrap();
     let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'carol' FOR UPDATE").await;
     let config = fixture.config("mender");
     let repair =
         tokio::spawn(async move { repair_cluster(&config, Metrics::new().unwrap()).await });
     let mut watch = fixture.cluster().sql().await;
-    eventually("the repair waits for the row", async || {
-        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' \
-                     AND query LIKE 'UPDATE%accounts%frozen%'";
-        sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut watch).await.unwrap() > 0
+    eventually("the repair has mended the other account", async || {
+        let frozen = "SELECT frozen FROM accounts WHERE id = 'dave'";
+        !sqlx::query_scalar::<_, bool>(frozen).fetch_one(&mut watch).await.unwrap()
     })
     .await;
     let trouble = async {
         let began = Instant::now();
-        let (mut n, mut stored) = (0, 0);
+        let mut waited = Vec::new();
         while began.elapsed() < trouble_lasts() {
-            if let Outcome::EventRecorded { .. } = ledger.ask(event(&format!("evt-{n}"))).await {
-                stored += 1;
-            }
-            n += 1;
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let asked = Instant::now();
+            let stored = ledger.ask(event(&format!("evt-{}", waited.len()))).await;
+            assert!(matches!(stored, Outcome::EventRecorded { .. }), "{stored:?}");
+            waited.push(asked.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        stored
+        waited.sort();
+        waited
     };
     let (waits, stored) = waits_during(&ledger, trouble).await;
     assert_as_quiet(&waits, quiet);
-    assert!(stored > 0, "no event of Stripe's was stored while the repair waited");
+    let median = stored[stored.len() / 2];
+    assert!(median < BUSY / 3, "half of Stripe's events waited {median:?} for the repair");
     drop(locked);
     let report = repair.await.unwrap().unwrap();
-    assert_eq!(report.repaired.len(), 1, "{report:?}");
+    assert_eq!((report.repaired.len(), report.left.len()), (2, 0), "{report:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_repair_leaves_a_row_that_stays_locked_and_mends_the_others(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    for who in ["carol", "dave", "erin", "frank"] {
+        ledger.post(grant(&format!("g-{who}"), who, "10")).await.unwrap();
+    }
+    ledger.reconciles().await;
+    let damage = "UPDATE accounts SET frozen = true WHERE id IN ('carol', 'dave'); \
+                  UPDATE accounts SET balance = 7 WHERE id IN ('erin', 'frank')";
+    fixture.execute(damage).await.unwrap();
+    let lock = "SELECT 1 FROM accounts WHERE id IN ('carol', 'erin') FOR UPDATE";
+    let locked = locks(&fixture, lock).await;
+    let mend = async || {
+        let config = fixture.config("mender");
+        let report = repair_cluster(&config, Metrics::new().unwrap()).await.unwrap();
+        let of = |some: &[Difference]| -> BTreeSet<String> {
+            some.iter().map(|one| one.account.clone()).collect()
+        };
+        (of(&report.repaired), of(&report.left))
+    };
+    let both = |one: &str, other: &str| BTreeSet::from([one.to_owned(), other.to_owned()]);
+    let (repaired, left) = mend().await;
+    assert!(repaired.is_superset(&both("dave", "frank")), "{repaired:?}");
+    assert_eq!(left, both("carol", "erin"));
+    drop(locked);
+    let (repaired, left) = mend().await;
+    assert_eq!((repaired, left), (both("carol", "erin"), BTreeSet::new()));
     ledger.reconciles().await;
     ledger.stop().await;
 }

@@ -12,24 +12,20 @@
 //! id ([`names`]), and for no other. So an operation that names something which a group beside the pipeline names is left
 //! waiting, and so is every later operation that names the same as one that waits. When a group is decided, the
 //! operations that wait join the pipeline again, in their order. Two groups that are decided at once have no name in
-//! common, and are decided as independently as if two gateways had decided them.
+//! common, and are decided as independently as if two gateways had decided them. The names of an operation are free as
+//! soon as it is answered, even if others of its group are not. The account of an operation of the API is free as soon
+//! as Redis has decided the operation, which then waits for Postgres alone.
 //!
 //! The number of groups of each way is limited, so that they leave connections of the pool for the syncer and the lease.
 //! Operations that find no room wait as well. All those of one way are then decided together, as one group.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-use crate::ledger::backend::{Aside, Later};
-use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
+use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::names::{Name, names};
-use crate::store::cluster::shared::Shared;
-use crate::store::cluster::work::{self, MAX_BATCH};
-
-/// How long the decision of a group may take before its operations are refused.
-pub(crate) const LIMIT: Duration = Duration::from_secs(5);
+use crate::store::cluster::work::MAX_BATCH;
 
 /// The way in which an operation is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +83,7 @@ impl Way {
     }
 }
 
-/// The operations that one gateway decides beside its pipeline, and those that wait for them.
+/// What is decided beside the pipeline of one gateway, and what waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
     running: Vec<Running>,
@@ -100,9 +96,12 @@ pub(crate) struct Beside {
 struct Running {
     /// `None` for operations that this gateway owes, which have no limit.
     way: Option<Way>,
-    names: HashSet<Name>,
-    /// The guard of the group, which is dropped once the operations are decided.
-    lives: Weak<Guard>,
+    /// The operations take a room of their way as long as this lives.
+    room: Weak<Guard>,
+    /// Whether they took a room when that was last looked at.
+    takes_room: bool,
+    /// Each name is taken as long as one of its guards lives.
+    names: HashMap<Name, Vec<Weak<Guard>>>,
 }
 
 /// A token that lives until the operations of a group are decided.
@@ -119,10 +118,22 @@ pub(crate) struct Rest {
 /// Operations of a batch that go the same way and are decided together.
 #[derive(Debug)]
 pub(crate) struct Group {
-    way: Way,
-    places: Vec<usize>,
-    operations: Vec<Operation>,
-    guard: Arc<Guard>,
+    pub way: Way,
+    pub members: Vec<Member>,
+    /// Lives during the first step.
+    pub room: Arc<Guard>,
+}
+
+/// An operation of a group.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// The operation's place in the batch.
+    pub place: usize,
+    pub operation: Operation,
+    /// Lives until the operation is answered.
+    pub until_answered: Arc<Guard>,
+    /// Lives until Redis has decided the operation, if that is earlier.
+    pub until_decided: Option<Arc<Guard>>,
 }
 
 impl Beside {
@@ -130,7 +141,7 @@ impl Beside {
     /// forgotten. Otherwise they are not, so that no later operation takes the room that one of those waits for.
     pub fn begin_batch(&mut self, rejoins: bool) {
         if rejoins {
-            self.running.retain(|group| group.lives.strong_count() > 0);
+            self.running.retain_mut(Running::is_left);
             self.waiting.clear();
         }
     }
@@ -193,33 +204,66 @@ impl Beside {
                 }
             }
         }
-        let groups = new.into_iter().map(|(way, places, names)| {
-            let operations = places.iter().map(|place| batch[*place].clone()).collect();
-            Group { way, places, operations, guard: self.start(Some(way), names) }
+        let groups = new.into_iter().map(|(way, places, _)| {
+            let room = Arc::new(Guard);
+            let mut running = Running {
+                way: Some(way),
+                room: Arc::downgrade(&room),
+                takes_room: true,
+                names: HashMap::new(),
+            };
+            let members = places.iter().map(|place| running.add(way, *place, &batch[*place]));
+            let members = members.collect();
+            self.running.push(running);
+            Group { way, members, room }
         });
         (groups.collect(), waiting)
     }
 
     /// Notes that operations are decided which this gateway owes: later ones that name the same wait for them.
     pub fn start_owed(&mut self, operations: &[Operation]) -> Arc<Guard> {
-        self.start(None, operations.iter().flat_map(names).collect())
-    }
-
-    fn start(&mut self, way: Option<Way>, names: HashSet<Name>) -> Arc<Guard> {
         let guard = Arc::new(Guard);
-        self.running.push(Running { way, names, lives: Arc::downgrade(&guard) });
+        let room = Arc::downgrade(&guard);
+        let names = operations.iter().flat_map(names);
+        let names = names.map(|name| (name, vec![room.clone()])).collect();
+        self.running.push(Running { way: None, room, takes_room: true, names });
         guard
     }
 
     fn has_room(&self, way: Way) -> bool {
-        self.running.iter().filter(|group| group.way == Some(way)).count() < way.most()
+        let takes_room = |group: &&Running| group.way == Some(way) && group.takes_room;
+        self.running.iter().filter(takes_room).count() < way.most()
     }
 
     /// Whether operations that are being decided, or that wait, name one of these.
     fn names_any(&self, names: &[Name]) -> bool {
         names.iter().any(|name| {
-            self.waiting.contains(name) || self.running.iter().any(|run| run.names.contains(name))
+            self.waiting.contains(name)
+                || self.running.iter().any(|run| run.names.contains_key(name))
         })
+    }
+}
+
+impl Running {
+    /// Adds an operation, as a member of the group.
+    fn add(&mut self, way: Way, place: usize, operation: &Operation) -> Member {
+        let until_answered = Arc::new(Guard);
+        let until_decided = (way == Way::Api).then(|| Arc::new(Guard));
+        for name in names(operation) {
+            let guard = match (&name, &until_decided) {
+                (Name::Account(_), Some(until_decided)) => until_decided,
+                _ => &until_answered,
+            };
+            self.names.entry(name).or_default().push(Arc::downgrade(guard));
+        }
+        Member { place, operation: operation.clone(), until_answered, until_decided }
+    }
+
+    /// Forgets what is over. Returns whether something is left.
+    fn is_left(&mut self) -> bool {
+        self.names.retain(|_, guards| guards.iter().any(|guard| guard.strong_count() > 0));
+        self.takes_room = self.room.strong_count() > 0;
+        self.takes_room || !self.names.is_empty()
     }
 }
 
@@ -235,32 +279,6 @@ impl Rest {
     /// Whether the pipeline decides the whole batch.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
-    }
-}
-
-impl Group {
-    /// Makes `decide` decide the group. If that takes too long, the operations are refused. Redis may have granted their
-    /// holds already, so the holds of calls are released.
-    pub fn start<F>(
-        self,
-        shared: Arc<Shared>,
-        decide: impl FnOnce(Arc<Shared>, Way, Arc<[Operation]>) -> F + Send + 'static,
-    ) -> Aside
-    where
-        F: Future<Output = Vec<Outcome>> + Send,
-    {
-        let Self { way, places, operations, guard } = self;
-        let operations: Arc<[_]> = operations.into();
-        let outcomes: Later<_> = Box::pin(async move {
-            let _guard = guard;
-            let decided = decide(shared.clone(), way, operations.clone());
-            tokio::time::timeout(LIMIT, decided).await.unwrap_or_else(|_| {
-                tracing::warn!(?way, "operations waited too long for Postgres; they get 503");
-                shared.debts.owe(operations.iter().filter_map(work::release_of));
-                vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
-            })
-        });
-        Aside { places, outcomes }
     }
 }
 
@@ -317,7 +335,8 @@ mod tests {
     }
 
     fn places(groups: &[Group]) -> Vec<(Way, Vec<usize>)> {
-        groups.iter().map(|group| (group.way, group.places.clone())).collect()
+        let places = |group: &Group| group.members.iter().map(|member| member.place).collect();
+        groups.iter().map(|group| (group.way, places(group))).collect()
     }
 
     #[test]
@@ -377,6 +396,20 @@ mod tests {
         let (_, groups, waiting) = sort(&mut beside, &jobs(1, 20), true, &[]);
         assert_eq!(places(&groups), [(Way::Api, (0..19).collect())]);
         assert_eq!(waiting, [0; 0]);
+    }
+
+    #[test]
+    fn the_names_of_an_operation_are_free_before_its_group_is_decided() {
+        let mut beside = Beside::default();
+        let batch = [grant("g", "alice"), grant("h", "bob"), hold("job", "carol", Origin::Api)];
+        let (_, groups, _) = sort(&mut beside, &batch, false, &[]);
+        let [mut grants, mut api] = groups.try_into().unwrap();
+        // The grant for bob is answered, and Redis has decided the hold.
+        drop(grants.members.remove(1));
+        drop(api.members[0].until_decided.take());
+        let later = [balance("alice"), balance("bob"), balance("carol"), renewal("job")];
+        let (decided, groups, waiting) = sort(&mut beside, &later, true, &[]);
+        assert_eq!((decided, places(&groups), waiting), (vec![1, 2], vec![], vec![0, 3]));
     }
 
     #[test]

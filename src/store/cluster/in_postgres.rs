@@ -1,122 +1,210 @@
 //! Operations that Postgres decides (new accounts, grants, purchases and keys), and the delivery of their effects to
 //! Redis.
+//!
+//! Operations are decided together, in one transaction, as long as no other transaction keeps one of their rows locked.
+//! If one does, the operations are halved until those that need the row are apart. The others do not wait for the row;
+//! those that need it wait later, each alone.
 
-use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::store::cluster::names::names;
+use crate::ledger::backend::Later;
+use crate::ledger::operation::{Operation, Outcome};
+use crate::store::cluster::asked::{Asked, Stuck};
 use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, IN_TIME};
 use crate::store::cluster::warm;
 
+/// How long operations that are decided together wait for a row.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long an operation that is decided alone waits for a row, and how often. Between two attempts it gives the lock
+/// back that all purchases share.
+const ALONE: Duration = Duration::from_millis(100);
+const ATTEMPTS: usize = 4;
+
+/// How long the operations of a group are decided together. The rest is then decided alone.
+const TOGETHER_FOR: Duration = Duration::from_secs(1);
+
+/// How long operations other than refunds wait until Postgres has caught up with Redis. They need it only for the order
+/// of an account's history.
+const ORDERED_WITHIN: Duration = Duration::from_millis(250);
+
 /// Opens accounts. An account that Redis or Postgres has is open already, because accounts are never deleted. So only a
-/// new account needs a transaction with locks, and no other transaction can have locked its row.
-pub(crate) async fn open(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    let are_open = warm::are_open(shared, operations).await;
-    let rest: Vec<_> = left(operations, &are_open);
-    let mut decided = match rest.is_empty() {
-        true => Vec::new(),
-        false => match open_in_postgres(shared, &rest).await {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                tracing::warn!(%error, "Postgres opens no account");
-                Vec::new()
-            }
-        },
+/// new account needs a transaction with locks. Returns the work on accounts whose rows are locked.
+pub(crate) async fn open(shared: Arc<Shared>, asked: Asked) -> Option<Later<()>> {
+    let are_open = warm::are_open(&shared, asked.operations()).await;
+    let asked = answer_open(asked, &are_open);
+    if asked.is_empty() {
+        return None;
     }
-    .into_iter();
-    merged(&are_open, &mut decided)
-}
-
-async fn open_in_postgres(
-    shared: &Shared,
-    operations: &[Operation],
-) -> Result<Vec<Outcome>, LedgerError> {
-    shared.require_postgres()?;
-    let are_open = postgres::exist(&shared.store, operations).await?;
-    let new = left(operations, &are_open);
-    let decided = match new.is_empty() {
-        true => Vec::new(),
-        false => postgres::decide(&shared.store, &new, shared.clock.now(0)).await?,
+    let are_open = async {
+        shared.require_postgres()?;
+        postgres::exist(&shared.store, asked.operations()).await
     };
-    // If another gateway has just opened an account, Redis may not have its sign-up credits yet.
-    deliver(shared).await;
-    Ok(merged(&are_open, &mut decided.into_iter()))
-}
-
-/// The operations whose accounts are not open yet.
-fn left(operations: &[Operation], are_open: &[bool]) -> Vec<Operation> {
-    let left = operations.iter().zip(are_open).filter(|(_, is_open)| !**is_open);
-    left.map(|(operation, _)| operation.clone()).collect()
-}
-
-/// Merges the outcomes of all operations, in order. `decided` has the outcomes for accounts that were not open, as far
-/// as they were decided.
-fn merged(are_open: &[bool], decided: &mut impl Iterator<Item = Outcome>) -> Vec<Outcome> {
-    let outcome = |is_open: &bool| match is_open {
-        true => Outcome::Opened { new: false },
-        false => decided.next().unwrap_or(Outcome::Refused(Refusal::Unavailable)),
-    };
-    are_open.iter().map(outcome).collect()
-}
-
-/// Decides operations in Postgres together, and then applies them in Redis. If another transaction keeps a row locked
-/// that one of the operations needs, each operation is decided alone, so that the others do not wait for that row. Only
-/// the first operation that needs the row waits for it.
-pub(crate) async fn decide(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    if let Err(error) = catch_up(shared, operations).await {
-        return refused(operations, &error);
-    }
-    let decide =
-        async |some: &[Operation]| postgres::decide(&shared.store, some, shared.clock.now(0)).await;
-    let outcomes = match decide(operations).await {
-        Err(LedgerError::RowLocked) if operations.len() > 1 => {
-            let (mut outcomes, mut locked) = (Vec::with_capacity(operations.len()), HashSet::new());
-            for one in operations.chunks(1) {
-                let names = one.iter().flat_map(names).collect::<Vec<_>>();
-                let decided = match names.iter().any(|name| locked.contains(name)) {
-                    true => Err(LedgerError::RowLocked),
-                    false => Box::pin(decide(one)).await,
-                };
-                if let Err(LedgerError::RowLocked) = decided {
-                    locked.extend(names);
-                }
-                outcomes.extend(decided.unwrap_or_else(|error| refused(one, &error)));
-            }
-            outcomes
+    let are_open = match are_open.await {
+        Ok(are_open) => are_open,
+        Err(error) => {
+            refuse(asked, &error);
+            return None;
         }
-        decided => decided.unwrap_or_else(|error| refused(operations, &error)),
     };
-    deliver(shared).await;
-    outcomes
+    if are_open.contains(&true) {
+        // Another gateway may have made the account just now, and its sign-up credits may not be in Redis yet.
+        deliver(&shared).await;
+    }
+    let asked = answer_open(asked, &are_open);
+    let stuck = decide_together(&shared, asked).await;
+    stuck.map(|stuck| alone(shared, stuck))
 }
 
-/// Writes the decisions of Redis into Postgres first. A refund needs the entry of its capture. For other operations
-/// this only keeps the order of an account's history, so they do not wait longer if another transaction locks an
-/// account's row.
-async fn catch_up(shared: &Shared, operations: &[Operation]) -> Result<(), LedgerError> {
-    shared.require_postgres()?;
-    match sync::sync_within(shared, IN_TIME).await {
-        Err(LedgerError::RowLocked | LedgerError::Behind) if !operations.iter().any(is_refund) => {
-            Ok(())
+/// Answers for the accounts that are open. Returns the operations on the others.
+fn answer_open(mut asked: Asked, are_open: &[bool]) -> Asked {
+    let mut left = Vec::new();
+    for (place, is_open) in are_open.iter().enumerate() {
+        match is_open {
+            true => asked.answer(place, Outcome::Opened { new: false }),
+            false => left.push(place),
         }
-        synced => synced,
     }
+    asked.take(&left)
+}
+
+/// Decides grants, refunds, purchases, keys and imports. Returns the work on refunds and on operations whose rows are
+/// locked, which may take longer.
+pub(crate) async fn decide(shared: Arc<Shared>, asked: Asked) -> Option<Later<()>> {
+    let (refunds, others) = asked.partition(is_refund);
+    let mut stuck = None;
+    if !others.is_empty() {
+        match keep_order(&shared).await {
+            Ok(()) => stuck = decide_together(&shared, others).await,
+            Err(error) => refuse(others, &error),
+        }
+    }
+    if refunds.is_empty() {
+        return stuck.map(|stuck| alone(shared, stuck));
+    }
+    Some(Box::pin(async move {
+        let others = async {
+            if let Some(stuck) = stuck {
+                decide_alone(&shared, stuck).await;
+            }
+        };
+        tokio::join!(others, refund(&shared, refunds));
+    }))
 }
 
 fn is_refund(operation: &Operation) -> bool {
     matches!(operation, Operation::Refund { .. } | Operation::RefundPart { .. })
 }
 
-fn refused(operations: &[Operation], error: &LedgerError) -> Vec<Outcome> {
+/// Refunds captures. A refund needs the entry of its capture, so all decisions of Redis have to be in Postgres first.
+async fn refund(shared: &Shared, refunds: Asked) {
+    let ready = async {
+        shared.require_postgres()?;
+        sync::catch_up(shared, IN_TIME).await
+    };
+    match ready.await {
+        Ok(()) => {
+            if let Some(stuck) = decide_together(shared, refunds).await {
+                decide_alone(shared, stuck).await;
+            }
+        }
+        Err(error) => refuse(refunds, &error),
+    }
+}
+
+/// Writes the decisions of Redis into Postgres first, so that an account's history has the order in which its operations
+/// were decided. If Postgres does not take them in time, or a locked row keeps them back, operations go on without it.
+async fn keep_order(shared: &Shared) -> Result<(), LedgerError> {
+    shared.require_postgres()?;
+    match sync::catch_up(shared, ORDERED_WITHIN).await {
+        Err(LedgerError::RowLocked | LedgerError::Behind) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Decides operations together, and applies them in Redis. Returns those that need a row which another transaction keeps
+/// locked, and those that have to be decided after them.
+async fn decide_together(shared: &Shared, asked: Asked) -> Option<Stuck> {
+    let (began, mut stuck, mut parts) = (Instant::now(), Stuck::default(), vec![asked]);
+    while let Some(part) = parts.pop() {
+        let (after, mut part) = part.partition(|operation| stuck.precedes(operation));
+        stuck.add(after);
+        if part.is_empty() {
+            continue;
+        }
+        if began.elapsed() > TOGETHER_FOR {
+            stuck.add(part);
+            continue;
+        }
+        match decide_in_postgres(shared, part.operations(), TOGETHER).await {
+            Ok(outcomes) => part.answer_all(outcomes),
+            Err(LedgerError::RowLocked) => match part.operations().len() {
+                1 => stuck.add(part),
+                len => {
+                    let second = part.split_off(len / 2);
+                    parts.extend([second, part]);
+                }
+            },
+            Err(error) => refuse(part, &error),
+        }
+    }
+    (!stuck.asked.is_empty()).then_some(stuck)
+}
+
+fn alone(shared: Arc<Shared>, stuck: Stuck) -> Later<()> {
+    Box::pin(async move { decide_alone(&shared, stuck).await })
+}
+
+/// Decides each operation alone, in order. If the row of one stays locked, later ones that name the same are refused.
+async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
+    let mut locked = Stuck::default();
+    while !rest.is_empty() {
+        let others = rest.split_off(1);
+        let mut one = std::mem::replace(&mut rest, others);
+        let mut decided = Err(LedgerError::RowLocked);
+        if !one.operations().iter().any(|operation| locked.precedes(operation)) {
+            let _turn = shared.waiting_for_rows.acquire().await;
+            for _ in 0..ATTEMPTS {
+                decided = decide_in_postgres(shared, one.operations(), ALONE).await;
+                if !matches!(decided, Err(LedgerError::RowLocked)) {
+                    break;
+                }
+            }
+        }
+        match decided {
+            Ok(outcomes) => one.answer_all(outcomes),
+            Err(error) => {
+                locked.add_names(&one);
+                refuse(one, &error);
+            }
+        }
+    }
+}
+
+/// Decides operations in Postgres in one transaction, and applies them in Redis.
+async fn decide_in_postgres(
+    shared: &Shared,
+    operations: &[Operation],
+    wait: Duration,
+) -> Result<Vec<Outcome>, LedgerError> {
+    let now = shared.clock.now(0);
+    let outcomes = Box::pin(postgres::decide(&shared.store, operations, now, wait)).await?;
+    deliver(shared).await;
+    Ok(outcomes)
+}
+
+/// Refuses operations: they are dropped without an outcome.
+fn refuse(asked: Asked, error: &LedgerError) {
+    drop(asked);
     tracing::warn!(
         %error,
-        "Postgres does not decide about a grant, a key or a payment; the caller gets 503, and may ask again \
-         under the same id"
+        "Postgres does not decide about a new account, a grant, a key or a payment; the caller gets 503, and may ask \
+         again under the same id"
     );
-    vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
 }
 
 /// Applies the decisions of Postgres in Redis. If that fails, the syncer applies them later.

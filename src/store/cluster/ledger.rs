@@ -20,23 +20,21 @@ use tokio::task::JoinSet;
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{Aside, Backend, Begun, Expired, IsLive, Later, Outcomes, Ticked};
 use crate::ledger::config::LedgerConfig;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::ledger::wall_ms;
+use crate::ledger::operation::{Operation, Outcome};
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
-use crate::store::cluster::api_ends;
-use crate::store::cluster::beside::{self, Beside, Group, Rest, Way};
+use crate::store::cluster::beside::{Beside, Rest, Way};
 use crate::store::cluster::election;
+use crate::store::cluster::group::{self, LIMIT};
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
-use crate::store::cluster::in_postgres;
+use crate::store::cluster::in_redis::{self, outcomes_of};
 use crate::store::cluster::janitor;
 use crate::store::cluster::lost_gateways;
 use crate::store::cluster::owed::{Taken, decide_owed};
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
 use crate::store::cluster::redis::fitness;
-use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis_look;
@@ -44,7 +42,8 @@ use crate::store::cluster::rounds;
 use crate::store::cluster::setup;
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sweep::Sweep;
-use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::sync;
+use crate::store::cluster::undo::release_of;
 use crate::store::cluster::warm;
 use crate::store::cluster::work::{self, DecidedBatch, MAX_BATCH, OnMiss};
 
@@ -183,7 +182,7 @@ impl ClusterLedger {
         let outcomes: Later<_> = Box::pin(async move {
             let _guard = guard;
             // Operations that are not decided in time are put back.
-            let _ = tokio::time::timeout(beside::LIMIT, decide_owed(&shared, owed)).await;
+            let _ = tokio::time::timeout(LIMIT, decide_owed(&shared, owed)).await;
             Vec::new()
         });
         Some(Aside { places: Vec::new(), outcomes })
@@ -243,7 +242,7 @@ impl Backend for ClusterLedger {
                 if let Some(owed) = self.owed() {
                     owed.outcomes.await;
                 }
-                let decided = decide_aside(self.shared.clone(), Way::of(&some[0]), some.into());
+                let decided = group::decide(&self.shared, Way::of(&some[0]), some);
                 outcomes.extend(Box::pin(decided).await);
             }
         }
@@ -264,15 +263,15 @@ impl Backend for ClusterLedger {
                 Some(places) => places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(),
             };
             let decided = work::ask_redis(&self.shared, &items, OnMiss::SetAside).await;
-            let part = Part { from, places, decided };
+            let mut part = Part { from, places, decided };
             rest.add_cold(batch, part.decided.cold.iter().map(|nth| part.place(*nth)));
+            aside.extend(part.repeated(&self.shared, batch));
             parts.push(part);
         }
         let mut waiting = Vec::new();
         if !rest.is_empty() {
             let (groups, wait) = self.beside.group(batch, rest);
-            let start = |group: Group| group.start(self.shared.clone(), decide_aside);
-            aside.extend(groups.into_iter().map(start));
+            aside.extend(groups.into_iter().flat_map(|group| group::start(group, &self.shared)));
             waiting = wait;
         }
         let waits = parts.iter().any(|part| part.decided.waits_for_postgres());
@@ -388,28 +387,6 @@ async fn wait_until_open(shared: &Shared) {
     }
 }
 
-/// Decides a group of operations beside the pipeline.
-async fn decide_aside(shared: Arc<Shared>, way: Way, operations: Arc<[Operation]>) -> Vec<Outcome> {
-    match way {
-        Way::Call | Way::Api => decide_in_redis(&shared, &operations).await,
-        Way::Newcomer => in_postgres::open(&shared, &operations).await,
-        Way::Grant => in_postgres::decide(&shared, &operations).await,
-        Way::Audit => vec![audit(&shared).await; operations.len()],
-    }
-}
-
-/// Decides operations on holds in Redis, in order. If Redis lacks rows that they need, the rows are loaded first.
-async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    let mut outcomes = Vec::with_capacity(operations.len());
-    for part in api_ends::parts(operations) {
-        let items: Vec<_> = part.iter().map(BatchItem::Operation).collect();
-        let mut decided = outcomes_of(part.iter(), work::decide(shared, &items).await);
-        api_ends::correct_outcomes(shared, part, &mut decided).await;
-        outcomes.extend(decided);
-    }
-    outcomes
-}
-
 /// A part of a batch that Redis was asked to decide.
 struct Part {
     /// The place of the part's first operation in the batch.
@@ -425,6 +402,23 @@ impl Part {
         self.places.as_ref().map_or(self.from + nth, |places| places[nth])
     }
 
+    /// Takes out the decisions that repeat those of an earlier batch. They are answered once that batch is folded, which
+    /// the others do not wait for.
+    fn repeated(&mut self, shared: &Arc<Shared>, batch: &Arc<Vec<Operation>>) -> Option<Aside> {
+        let (nths, decided) = self.decided.take_repeated()?;
+        let places: Vec<_> = nths.iter().map(|nth| self.place(*nth)).collect();
+        // The outcomes of the part are without these, as they are without those of cold calls.
+        self.decided.cold.extend(nths);
+        self.decided.cold.sort_unstable();
+        let operations: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
+        let shared = shared.clone();
+        let outcomes: Later<_> =
+            Box::pin(
+                async move { in_redis::durable_outcomes(&shared, &operations, decided).await },
+            );
+        Some(Aside { places, outcomes })
+    }
+
     /// Makes the decisions durable. Returns their outcomes in order, without those of cold calls, which are decided
     /// beside the pipeline.
     async fn outcomes(mut self, shared: &Shared, batch: &[Operation]) -> Vec<Outcome> {
@@ -433,37 +427,10 @@ impl Part {
         let (decisions, uncertain) = decided.make_durable(shared).await;
         let operation = |nth: usize| &batch[places.as_ref().map_or(from + nth, |at| at[nth])];
         let uncertain = uncertain.into_iter();
-        shared.debts.owe(uncertain.filter_map(|nth| work::release_of(operation(nth))));
+        shared.debts.owe(uncertain.filter_map(|nth| release_of(operation(nth))));
         let operations = (0..decisions.len()).map(operation);
         let mut outcomes = outcomes_of(operations, decisions);
         cold.iter().rev().for_each(|nth| drop(outcomes.remove(*nth)));
         outcomes
-    }
-}
-
-/// The outcomes of operations that Redis has decided. A call that was cut off is logged.
-fn outcomes_of<'a>(
-    operations: impl Iterator<Item = &'a Operation>,
-    decisions: Vec<Decision>,
-) -> Vec<Outcome> {
-    for (operation, decision) in operations.zip(&decisions) {
-        if decision.verdict == Verdict::Expired
-            && let Some(call) = operation.crashed_call(wall_ms())
-        {
-            call.log();
-        }
-    }
-    decisions.into_iter().map(Decision::outcome).collect()
-}
-
-/// Makes all decisions of Redis durable. The comparison of Redis with Postgres is not made here but
-/// by the reader, because it may take long and the pipeline would have to wait.
-async fn audit(shared: &Shared) -> Outcome {
-    match sync::sync_within(shared, WRITTEN_WITHIN).await {
-        Ok(()) => Outcome::Audited(Vec::new()),
-        Err(error) => {
-            tracing::warn!(%error, "not everything is in Postgres yet");
-            Outcome::Refused(Refusal::Unavailable)
-        }
     }
 }

@@ -30,17 +30,25 @@ const SYNC_FOR: Duration = Duration::from_secs(1);
 /// `relaxed` goes on without Postgres until the backlog is too long, provided that it has a lease
 /// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
+    let is_relaxed = shared.settings.durability == Durability::Relaxed;
     let has_stores = match error {
         // A gateway that is not the syncer does not learn the state of Postgres from the round.
-        None => shared.settings.durability == Durability::Relaxed || shared.store.is_up(),
+        None => is_relaxed || shared.store.is_up(),
+        // Postgres answers. `strict` appends, which waits for no row.
+        Some(error) if is_backlog(error) => is_relaxed || shared.store.is_up(),
         Some(LedgerError::Redis(_)) => false,
-        Some(_) => shared.settings.durability == Durability::Relaxed,
+        Some(_) => is_relaxed,
     };
     let may_answer =
         shared.epoch.scripts().is_some() && shared.lease.may_answer(shared.lease.sending());
     let may_answer = may_answer && shared.redis.is_up();
     let takes_calls = may_answer && shared.takes_holds() && !shared.intake.fails_to_decide();
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
+}
+
+/// Whether Postgres answers, but does not take the batches now: there are too many, or a row is locked.
+fn is_backlog(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Behind | LedgerError::RowLocked)
 }
 
 /// Runs the rounds until the task is aborted.
@@ -56,7 +64,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let synced = round.run(&shared).await;
         note_health(&shared, synced.as_ref().err());
         match synced {
-            Ok(()) | Err(LedgerError::Behind) => {}
+            Ok(()) => {}
+            Err(error) if is_backlog(&error) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
                 if error.is_of_full_redis()
@@ -97,8 +106,8 @@ impl Round {
             return sync::announce_durable(shared, &scripts).await.and(elected);
         }
         let mut synced = sync::sync_within(shared, SYNC_FOR).await;
-        // Deliveries do not wait for a backlog of batches.
-        if matches!(synced, Ok(()) | Err(LedgerError::Behind))
+        // Deliveries do not wait for a backlog of batches, nor for the row of an account.
+        if synced.as_ref().err().is_none_or(is_backlog)
             && is_due(&mut self.delivered, DELIVER_EVERY)
         {
             synced = lost_grants::deliver(shared).await.and(synced);

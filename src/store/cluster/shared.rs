@@ -1,7 +1,7 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -59,6 +59,12 @@ pub(crate) struct Shared {
     pub syncer: Syncer,
     /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
     pub writing: Semaphore,
+    /// The permit to wait until a batch is folded. One of the batches that wait folds them all.
+    pub folding: Semaphore,
+    /// The permit to wait for locked rows, so that these waits take one connection.
+    pub waiting_for_rows: Semaphore,
+    /// The checkpoint (epoch and batch) after which Postgres took no batch, because a row was locked.
+    pub stuck_at: Mutex<Option<(i64, i64)>>,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -132,6 +138,9 @@ impl Shared {
             intake: Intake::new(config.redo_limit_bytes),
             syncer: Syncer::default(),
             writing: Semaphore::new(1),
+            folding: Semaphore::new(1),
+            waiting_for_rows: Semaphore::new(1),
+            stuck_at: Mutex::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),

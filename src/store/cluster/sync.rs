@@ -2,6 +2,7 @@
 //! decisions of Postgres in Redis.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use fred::types::Value;
@@ -23,8 +24,11 @@ const DELIVERIES: i64 = 500;
 /// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// The time limit of a sync that all calls of this gateway wait for.
+/// The time limit of a sync that an operation waits for, beside the pipeline.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
+
+/// How often an operation that waits for a sync looks whether a locked row keeps the batches back.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
@@ -52,6 +56,32 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
         announce_durable(shared, &scripts).await?;
     }
     synced
+}
+
+/// Makes all decisions of Redis so far durable, for an operation that waits. Unlike [`sync_within`] this ends in time even
+/// if a step of it does not.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time, or if a locked row is known to keep the batches back.
+pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    let stuck = async {
+        while !is_stuck(shared) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stuck => Err(LedgerError::Behind),
+        synced = tokio::time::timeout(limit, sync_within(shared, limit)) => {
+            synced.unwrap_or(Err(LedgerError::Behind))
+        }
+    }
+}
+
+/// Whether a locked row has kept Postgres from taking batches, and Postgres has taken none since.
+fn is_stuck(shared: &Shared) -> bool {
+    *shared.stuck_at.lock().unwrap_or_else(PoisonError::into_inner)
+        == Some(shared.redo.checkpoint())
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
@@ -89,7 +119,14 @@ pub(crate) async fn sync_up_to(
                 Ok(true) => shared.write_size.grow(started.elapsed()),
                 // Another syncer has written, so the checkpoint is read again.
                 Ok(false) => break,
+                // Only the permit to write was late, and nothing was tried.
+                Err(LedgerError::Behind) => return Err(LedgerError::Behind),
                 Err(error) => {
+                    if matches!(error, LedgerError::RowLocked) {
+                        let checkpoint = Some(shared.redo.checkpoint());
+                        *shared.stuck_at.lock().unwrap_or_else(PoisonError::into_inner) =
+                            checkpoint;
+                    }
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
                     return Err(error);
                 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use fred::types::Value;
 
 use crate::ledger::LedgerError;
-use crate::ledger::claim::Claim;
 use crate::ledger::config::Durability;
-use crate::ledger::operation::{NewHold, Operation, Origin};
+use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::lease::Sent;
 use crate::store::cluster::postgres::NumberedBatch;
 use crate::store::cluster::redis::connection::{ScriptError, arg};
@@ -17,6 +17,7 @@ use crate::store::cluster::redis::request::{BatchItem, Request};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{HoldsToAskFor, Shared};
 use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::undo::{Sending, Undo, release_of};
 use crate::store::cluster::warm;
 
 /// The largest batch of one call of `decide.lua`.
@@ -26,11 +27,17 @@ pub(crate) const MAX_BATCH: usize = 1024;
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
 
+/// The time between two attempts to fold a batch while a row is locked.
+const FOLD_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// How a batch continues after a cache miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnMiss {
     /// The batch waits until Redis has the data that it needs.
     Warm,
+    /// The batch waits for accounts and claims. Items that need to know how a hold ended stay undecided, because Postgres
+    /// may have to catch up first.
+    WarmAccounts,
     /// The items that need the data stay undecided, so that the others do not wait: see [`DecidedBatch::cold`].
     SetAside,
 }
@@ -51,8 +58,9 @@ struct Work<'a> {
     batches: Vec<NumberedBatch>,
     /// The newest batch on which the decisions depend.
     seq: i64,
-    /// Whether a decision repeats the outcome of an earlier batch, because Redis had decided that operation before.
-    repeats: bool,
+    /// The places of decisions that repeat the outcome of an earlier batch, because Redis had decided that operation
+    /// before.
+    repeated: Vec<usize>,
 }
 
 /// A batch that Redis has decided, and that is not known to be durable yet.
@@ -61,11 +69,13 @@ pub(crate) struct DecidedBatch {
     /// The time at which the batch was sent, and the scripts that decided it; `None` if no epoch was open.
     by: Option<(Sent, Arc<Scripts>)>,
     decisions: Vec<Decision>,
-    /// The places of the items that are not decided because of a cache miss, in order ([`OnMiss::SetAside`]).
+    /// The places of the items that are not decided because of a cache miss, in order.
     pub cold: Vec<usize>,
     uncertain: Vec<usize>,
     batches: Vec<NumberedBatch>,
     seq: i64,
+    /// The places of decisions that repeat the outcome of an earlier batch, in order.
+    repeated: Vec<usize>,
     waits_for: WaitsFor,
 }
 
@@ -84,7 +94,9 @@ enum WaitsFor {
 /// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
     let decided = ask_redis(shared, items, OnMiss::Warm).await;
+    let undo = decided.undo(shared, items.iter().copied());
     let (decisions, uncertain) = decided.make_durable(shared).await;
+    undo.forget();
     let holds = uncertain.into_iter().filter_map(|place| match items[place] {
         BatchItem::Operation(operation) => release_of(operation),
         BatchItem::Expire { .. } => None,
@@ -106,30 +118,51 @@ pub(crate) async fn ask_redis(
         work.run(shared, scripts, on_miss).await;
     }
     let waits_for = work.waits_for(shared.settings.durability);
-    let Work { mut cold, decisions, uncertain, batches, seq, .. } = work;
+    let Work { mut cold, mut repeated, decisions, uncertain, batches, seq, .. } = work;
     cold.sort_unstable();
+    repeated.sort_unstable();
     let by = scripts.map(|scripts| (sent, scripts));
-    DecidedBatch { by, decisions, cold, uncertain, batches, seq, waits_for }
-}
-
-/// The release of a call's hold that Redis may have granted although its caller gets 503.
-pub(crate) fn release_of(operation: &Operation) -> Option<Operation> {
-    let Operation::Hold(NewHold { id, account, origin: Origin::Call, claim, .. }) = operation
-    else {
-        return None;
-    };
-    let (hold, account) = (id.clone(), Some(account.clone()));
-    let claim = match claim {
-        Some(Claim::Key { id, .. }) => Some(*id),
-        Some(Claim::Retry { .. }) | None => None,
-    };
-    Some(Operation::Release { hold, account, origin: Origin::Call, claim })
+    DecidedBatch { by, decisions, cold, uncertain, batches, seq, repeated, waits_for }
 }
 
 impl DecidedBatch {
     /// Whether the decisions may not be answered before Postgres has their batches.
     pub fn waits_for_postgres(&self) -> bool {
         self.waits_for != WaitsFor::Nothing
+    }
+
+    /// Takes out the decisions of calls that repeat an earlier batch, and that must wait until that batch is folded, so
+    /// that the others do not wait. Returns them as a batch of their own, with their places.
+    pub fn take_repeated(&mut self) -> Option<(Vec<usize>, Self)> {
+        if self.waits_for != WaitsFor::Folded || self.repeated.is_empty() {
+            return None;
+        }
+        let places = std::mem::take(&mut self.repeated);
+        let take =
+            |place: &usize| std::mem::replace(&mut self.decisions[*place], Decision::UNAVAILABLE);
+        let decisions: Vec<_> = places.iter().map(take).collect();
+        let is_any = self.decisions.iter().any(|decision| decision.verdict.acknowledges());
+        self.waits_for = if is_any { WaitsFor::Appended } else { WaitsFor::Nothing };
+        let repeated = Self {
+            by: self.by.clone(),
+            decisions,
+            cold: Vec::new(),
+            uncertain: Vec::new(),
+            batches: Vec::new(),
+            seq: self.seq,
+            repeated: Vec::new(),
+            waits_for: WaitsFor::Folded,
+        };
+        Some((places, repeated))
+    }
+
+    /// The releases of the calls' holds that are granted, to be owed if the decisions are never answered.
+    pub fn undo<'a, 'b>(
+        &self,
+        shared: &'a Shared,
+        items: impl Iterator<Item = BatchItem<'b>>,
+    ) -> Undo<'a> {
+        Undo::new(shared, granted(items, &self.decisions))
     }
 
     /// Makes the decisions as durable as `[ledger] durability` promises. If that fails, or if they may not be answered
@@ -174,6 +207,25 @@ impl DecidedBatch {
     }
 
     async fn fold(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
+        let Ok(Ok(_turn)) = tokio::time::timeout(WRITTEN_WITHIN, shared.folding.acquire()).await
+        else {
+            return Err(LedgerError::Behind);
+        };
+        if self.seq <= shared.redo.durable() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        loop {
+            match self.fold_once(shared, scripts).await {
+                Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
+                    tokio::time::sleep(FOLD_AGAIN_AFTER).await;
+                }
+                folded => return folded,
+            }
+        }
+    }
+
+    async fn fold_once(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
         // The batches of this work may be all that Postgres lacks. If not, the others are read from the stream.
         let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
         if is_written && self.seq <= shared.redo.durable() {
@@ -210,27 +262,45 @@ impl<'a> Work<'a> {
             decisions: vec![Decision::UNAVAILABLE; items.len()],
             batches: Vec::new(),
             seq: 0,
-            repeats: false,
+            repeated: Vec::new(),
         }
     }
 
     /// Asks Redis until every item is decided, or set aside because Redis lacks data that it needs.
     async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
+        // What is granted while the rest waits for Postgres.
+        let mut undo = Undo::new(shared, std::iter::empty());
         for _ in 0..MAX_ROUNDS {
             if self.waiting.is_empty() {
-                return;
+                break;
             }
             let request = self.request(shared.settings.incarnation);
             let text = request.text();
-            let Ok(reply) = ask(shared, scripts, &request, &text).await else { return };
-            let Some(reply) = reply else { return self.doubt_the_rest() };
-            let needs = self.take(reply, &text, scripts, shared);
+            let sending = Sending::new(shared, self.items, &self.waiting);
+            let reply = ask(shared, scripts, &request, &text).await;
+            sending.end();
+            let Ok(reply) = reply else { break };
+            let Some(reply) = reply else {
+                self.doubt_the_rest();
+                break;
+            };
+            let mut needs = self.take(reply, &text, scripts, shared);
             if self.waiting.is_empty() {
-                return;
+                break;
             }
             if on_miss == OnMiss::SetAside {
-                self.set_aside(&needs);
-            } else if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
+                self.set_aside(&needs, true);
+                continue;
+            }
+            undo.replace(granted(self.items.iter().copied(), &self.decisions));
+            if on_miss == OnMiss::WarmAccounts && !needs.holds.is_empty() {
+                let fates = Needs { holds: std::mem::take(&mut needs.holds), ..Needs::default() };
+                self.set_aside(&fates, needs.is_empty());
+                if needs.is_empty() {
+                    continue;
+                }
+            }
+            if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
                 tracing::warn!(
                     %error,
                     "a batch needs an account that only Postgres has, and Postgres does not answer in time; it is \
@@ -239,6 +309,7 @@ impl<'a> Work<'a> {
                 self.skip_blocked(&needs);
             }
         }
+        undo.forget();
     }
 
     /// The request for the items that are not decided yet.
@@ -270,7 +341,7 @@ impl<'a> Work<'a> {
             // This operation is acknowledged but changed nothing in this batch. So it took effect in an earlier batch,
             // whose reply was lost. No redo log has that batch, and perhaps no gateway has appended it.
             if decision.verdict.acknowledges() && !changes.contains(place) {
-                self.repeats = true;
+                self.repeated.push(item);
                 if is_relaxed
                     && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
                         self.items[item]
@@ -303,9 +374,9 @@ impl<'a> Work<'a> {
         self.waiting.retain(|place| Some(*place) != first && !is_blocked(items[*place], needs));
     }
 
-    /// Like [`Self::skip_blocked`], but sets the items aside, and with them all later items about the same account,
-    /// hold or claim, because those have to be decided after them.
-    fn set_aside(&mut self, needs: &Needs) {
+    /// Sets items aside that cannot be decided without `needs`, and with them all later items about the same account,
+    /// hold or claim, because those have to be decided after them. If `with_first`, the first item is set aside too.
+    fn set_aside(&mut self, needs: &Needs, with_first: bool) {
         let first = self.waiting.first().copied();
         let (mut accounts, mut holds, mut claims) =
             (HashSet::new(), HashSet::new(), HashSet::new());
@@ -315,7 +386,7 @@ impl<'a> Work<'a> {
             let follows = item.account().is_some_and(|account| accounts.contains(account))
                 || item.hold().is_some_and(|hold| holds.contains(hold))
                 || item.claim().is_some_and(|claim| claims.contains(&claim));
-            let goes = follows || Some(*place) == first || is_blocked(item, needs);
+            let goes = follows || (with_first && Some(*place) == first) || is_blocked(item, needs);
             if goes {
                 accounts.extend(item.account());
                 holds.extend(item.hold());
@@ -337,12 +408,21 @@ impl<'a> Work<'a> {
             WaitsFor::Folded
         } else if !is_strict || !is_any {
             WaitsFor::Nothing
-        } else if self.repeats {
+        } else if !self.repeated.is_empty() {
             WaitsFor::Folded
         } else {
             WaitsFor::Appended
         }
     }
+}
+
+/// The items whose holds are granted.
+fn granted<'a>(
+    items: impl Iterator<Item = BatchItem<'a>>,
+    decisions: &[Decision],
+) -> impl Iterator<Item = BatchItem<'a>> {
+    let granted = items.zip(decisions).filter(|(_, d)| d.verdict == Verdict::Held);
+    granted.map(|(item, _)| item)
 }
 
 /// Whether an item cannot be decided without `needs`.

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 
+use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
@@ -21,6 +22,10 @@ use crate::store::cluster::postgres::shard::{
 };
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::cluster::postgres::tally::{Capture, HoldColumns, Tally};
+
+/// Limits how long the batches wait for an account's row. A grant keeps one for some milliseconds; a row that stays locked
+/// longer is soon tried again, and the operations that need the batches hear of it early.
+const ROW_WAIT: &str = "SET LOCAL lock_timeout = 100";
 
 /// The outcome of an attempt to write batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,7 @@ pub(crate) async fn write_batches(
     let attempt = |careful| {
         store.transact(async move |on| {
             let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await?;
+            on.execute(ROW_WAIT).await?;
             write_batches_locked(store, &checkpoint, epoch, batches, careful, on).await
         })
     };

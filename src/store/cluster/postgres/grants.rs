@@ -2,9 +2,10 @@
 //! are locked, and the rules of `ledger/rules/` decide, as for the embedded ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
@@ -31,14 +32,19 @@ const ATTEMPTS: usize = 5;
 
 /// Decides operations in one transaction. Each operation sees the results of the operations before it. The changes that
 /// Redis must apply are stored as deliveries.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for longer than `wait`.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],
     now: Now,
+    wait: Duration,
 ) -> Result<Vec<Outcome>, LedgerError> {
     let mut attempt = 1;
     loop {
-        let decided = store.transact(async |on| decide_in(store, operations, now, on).await).await;
+        let decide = store.transact(async |on| decide_in(store, operations, now, wait, on).await);
+        let decided = decide.await;
         match decided {
             Err(error) if is_race(&error) && attempt < ATTEMPTS => attempt += 1,
             decided => return decided,
@@ -52,6 +58,7 @@ async fn decide_in(
     store: &Store,
     operations: &[Operation],
     now: Now,
+    wait: Duration,
     on: &mut PgConnection,
 ) -> Result<Vec<Outcome>, LedgerError> {
     let (mut state, mut known) = (State::default(), Known::default());
@@ -59,6 +66,9 @@ async fn decide_in(
     if about_payments {
         lock_payments(store, &mut state, on).await?;
     }
+    // All purchases share the lock for payments, so one that waits for an account's row may not keep it for long.
+    let limit = format!("SET LOCAL lock_timeout = {}", wait.as_millis());
+    on.execute(AssertSqlSafe(limit)).await?;
     let wanted = Lookups::of(operations, &state);
     let mut ids = accounts_to_lock(store, operations, &wanted, on).await?;
     if about_payments {

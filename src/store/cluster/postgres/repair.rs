@@ -1,6 +1,8 @@
 //! Repairs. Rows that contradict the entries are changed to agree with them; entries themselves are
-//! never changed. Every step takes the locks that a batch takes, so gateways may serve meanwhile.
+//! never changed. Every step takes the locks that a batch takes, so gateways may serve meanwhile. A row that
+//! another transaction keeps locked is left for the end, and reported if it stays locked.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::{PgConnection, PgRow};
@@ -25,13 +27,37 @@ struct Step {
 /// The most rows that one transaction repairs.
 const AT_ONCE: usize = 200;
 
-/// How long a repair retries to get a row that another transaction has locked.
-const LOCKED_LIMIT: Duration = Duration::from_secs(60);
+/// Limits how long a repair waits for a lock, because purchases wait for the repair meanwhile.
+const LOCK_WAIT: &str = "SET LOCAL lock_timeout = 50";
+
+/// How long the rows that other transactions keep locked are tried again, after all other repairs.
+const LOCKED_LIMIT: Duration = Duration::from_secs(5);
 
 /// The time between two attempts, in which other transactions get the locks.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
-const STEPS: [Step; 4] = [
+/// A row that is not repaired yet, because another transaction keeps it locked.
+struct Locked {
+    account: String,
+    damage: Damage,
+}
+
+/// The damage to a row.
+enum Damage {
+    Row {
+        step: &'static Step,
+        subject: String,
+    },
+    /// The account's balance differs from its entries, the oldest of which has this time.
+    Sum {
+        oldest: i64,
+    },
+}
+
+/// An account, and the subject of its damaged row.
+type Damaged = (String, String);
+
+static STEPS: [Step; 4] = [
     // The entry proves that the operation took effect.
     Step {
         find: "SELECT e.account, 'entry ' || e.seq AS subject FROM {s}.entries e \
@@ -98,12 +124,33 @@ const SUMS: &str = "SELECT coalesce(e.account, a.id) AS account, coalesce(e.tota
 
 /// Repairs balances that differ from the sum of their entries, missing operation ids, holds that
 /// are live although captured, and accounts whose freeze contradicts their disputes. Lists the
-/// differences that cannot be repaired.
+/// differences that cannot be repaired, and the accounts that stay locked.
 pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
-    let mut report = RepairReport::default();
-    for step in STEPS {
-        step.run(store, &mut report.repaired).await?;
+    let (mut report, mut locked) = (RepairReport::default(), Vec::new());
+    for step in &STEPS {
+        step.run(store, &mut report, &mut locked).await?;
     }
+    repair_sums(store, &mut report, &mut locked).await?;
+    let began = Instant::now();
+    while !locked.is_empty() && began.elapsed() < LOCKED_LIMIT {
+        tokio::time::sleep(RETRY_AFTER).await;
+        for one in std::mem::take(&mut locked) {
+            one.repair(store, &mut report, &mut locked).await?;
+        }
+    }
+    for Locked { account, .. } in locked {
+        let what = "another transaction keeps a row of this account locked: look for it in \
+                    pg_stat_activity and end it, then repair again";
+        report.left.push(Difference::new(&account, what));
+    }
+    Ok(report)
+}
+
+async fn repair_sums(
+    store: &Store,
+    report: &mut RepairReport,
+    locked: &mut Vec<Locked>,
+) -> Result<(), LedgerError> {
     let all = SUMS.replace("{which}", "true");
     let wrong =
         store.transact_within(REPORT_LIMIT, async |on| Ok(store.query(&all).fetch_all(on).await?));
@@ -115,60 +162,125 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
             report.left.push(Difference::new(account, what));
             continue;
         }
-        let oldest = row.int("oldest")?;
-        let repair = store.transact(async |on| repair_sum(store, account, oldest, on).await);
-        if let Some(what) = repair.await? {
-            report.repaired.push(Difference::in_micros(account, &what));
+        let damage = Damage::Sum { oldest: row.int("oldest")? };
+        let one = Locked { account: account.to_owned(), damage };
+        one.repair(store, report, locked).await?;
+    }
+    Ok(())
+}
+
+impl Locked {
+    /// Repairs the row, or adds it to `locked` again.
+    async fn repair(
+        self,
+        store: &Store,
+        report: &mut RepairReport,
+        locked: &mut Vec<Self>,
+    ) -> Result<(), LedgerError> {
+        let Self { account, damage } = self;
+        match damage {
+            Damage::Row { step, subject } => {
+                step.repair(store, &[(account, subject)], report, locked).await
+            }
+            Damage::Sum { oldest } => {
+                let repair =
+                    store.transact(async |on| repair_sum(store, &account, oldest, on).await);
+                let repaired = repair.await;
+                match repaired {
+                    Ok(Some(what)) => report.repaired.push(Difference::in_micros(&account, &what)),
+                    Ok(None) => {}
+                    Err(LedgerError::RowLocked) => {
+                        locked.push(Self { account, damage: Damage::Sum { oldest } });
+                    }
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            }
         }
     }
-    Ok(report)
 }
 
 impl Step {
     /// Finds the damaged rows without a lock, and repairs them in short transactions, so that neither calls nor
     /// purchases wait.
-    async fn run(&self, store: &Store, repaired: &mut Vec<Difference>) -> Result<(), LedgerError> {
+    async fn run(
+        &'static self,
+        store: &Store,
+        report: &mut RepairReport,
+        locked: &mut Vec<Locked>,
+    ) -> Result<(), LedgerError> {
         let found = store.transact_within(REPORT_LIMIT, async |on| {
             Ok(store.query(self.find).fetch_all(on).await?)
         });
-        let found = found.await?;
-        let texts = |some: &[PgRow], column: &str| -> Result<Vec<String>, LedgerError> {
-            some.iter().map(|row| Ok(row.text(column)?.to_owned())).collect()
+        let damaged = |row: &PgRow| -> Result<Damaged, LedgerError> {
+            Ok((row.text("account")?.to_owned(), row.text("subject")?.to_owned()))
         };
+        let found = found.await?.iter().map(damaged).collect::<Result<Vec<_>, _>>()?;
         for some in found.chunks(AT_ONCE) {
-            let (accounts, subjects) = (texts(some, "account")?, texts(some, "subject")?);
-            for row in self.fix(store, &accounts, &subjects).await? {
-                let what = format!("{} {}", row.text("subject")?, self.how);
-                repaired.push(Difference::new(row.text("account")?, what));
-            }
+            self.repair(store, some, report, locked).await?;
         }
         Ok(())
     }
 
-    /// Repairs some rows in one transaction. If another transaction has a row locked, the repair is retried for a
-    /// while.
+    /// Repairs some rows. Those of accounts that another transaction keeps locked are added to `locked`.
+    async fn repair(
+        &'static self,
+        store: &Store,
+        some: &[Damaged],
+        report: &mut RepairReport,
+        locked: &mut Vec<Locked>,
+    ) -> Result<(), LedgerError> {
+        let (fixed, left) = match store.transact(async |on| self.fix(store, some, on).await).await {
+            Ok(fixed) => fixed,
+            // Another row than an account's is locked, or the lock for payments.
+            Err(LedgerError::RowLocked) => (Vec::new(), some.to_vec()),
+            Err(error) => return Err(error),
+        };
+        for row in fixed {
+            let what = format!("{} {}", row.text("subject")?, self.how);
+            report.repaired.push(Difference::new(row.text("account")?, what));
+        }
+        locked.extend(left.into_iter().map(|(account, subject)| Locked {
+            account,
+            damage: Damage::Row { step: self, subject },
+        }));
+        Ok(())
+    }
+
+    /// Repairs those rows whose accounts no other transaction keeps locked. Returns the repaired rows, and the others.
     async fn fix(
         &self,
         store: &Store,
-        accounts: &[String],
-        subjects: &[String],
-    ) -> Result<Vec<PgRow>, LedgerError> {
-        let began = Instant::now();
-        loop {
-            let fixed = store.transact(async |on| {
-                // All transactions that change freezes hold this lock.
-                store.lock("payments", on).await?;
-                let query = store.query(self.fix).bind(accounts).bind(subjects);
-                Ok(query.fetch_all(on).await?)
-            });
-            match fixed.await {
-                Err(LedgerError::RowLocked) if began.elapsed() < LOCKED_LIMIT => {
-                    tokio::time::sleep(RETRY_AFTER).await;
-                }
-                fixed => return fixed,
-            }
-        }
+        some: &[Damaged],
+        on: &mut PgConnection,
+    ) -> Result<(Vec<PgRow>, Vec<Damaged>), LedgerError> {
+        // All transactions that change freezes hold this lock.
+        store.lock("payments", on).await?;
+        on.execute(LOCK_WAIT).await?;
+        let accounts: Vec<_> = some.iter().map(|(account, _)| account.clone()).collect();
+        let locked = locked_accounts(store, &accounts, on).await?;
+        let (left, free): (Vec<_>, Vec<_>) =
+            some.iter().cloned().partition(|(account, _)| locked.contains(account));
+        let (accounts, subjects): (Vec<_>, Vec<_>) = free.into_iter().unzip();
+        let query = store.query(self.fix).bind(accounts).bind(subjects);
+        Ok((query.fetch_all(on).await?, left))
     }
+}
+
+/// Locks those of the accounts that no other transaction keeps locked. Returns the others.
+async fn locked_accounts(
+    store: &Store,
+    accounts: &[String],
+    on: &mut PgConnection,
+) -> Result<BTreeSet<String>, LedgerError> {
+    let lock = "SELECT id FROM {s}.accounts WHERE id = ANY($1) ORDER BY id FOR UPDATE SKIP LOCKED";
+    let free = store.query(lock).bind(accounts).fetch_all(&mut *on).await?;
+    let all = "SELECT id FROM {s}.accounts WHERE id = ANY($1)";
+    let all = store.query(all).bind(accounts).fetch_all(on).await?;
+    let ids = |rows: &[PgRow]| -> Result<BTreeSet<String>, LedgerError> {
+        rows.iter().map(|row| Ok(row.text("id")?.to_owned())).collect()
+    };
+    Ok(&ids(&all)? - &ids(&free)?)
 }
 
 /// Compares one account again, with its row locked so that no batch changes it, and repairs it.
@@ -179,6 +291,7 @@ async fn repair_sum(
     oldest: i64,
     on: &mut PgConnection,
 ) -> Result<Option<String>, LedgerError> {
+    on.execute(LOCK_WAIT).await?;
     store
         .query(
             "INSERT INTO {s}.accounts (id, balance, seq, grant_seq, created_at) \
@@ -188,8 +301,6 @@ async fn repair_sum(
         .bind(oldest)
         .execute(&mut *on)
         .await?;
-    // No other work waits for this transaction, so it may wait for the row as long as a transaction may take.
-    on.execute("SET LOCAL lock_timeout = 0").await?;
     let lock = "SELECT 1 FROM {s}.accounts WHERE id = $1 FOR UPDATE";
     store.query(lock).bind(account).execute(&mut *on).await?;
     let one = format!("{} AND a.id = $1", SUMS.replace("{which}", "account = $1"));

@@ -9,6 +9,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
+use tokio::sync::Semaphore;
 
 use crate::config::Secret;
 use crate::ledger::{LedgerConfig, LedgerError};
@@ -26,7 +27,8 @@ const END_AFTER: Duration = Duration::from_millis(500);
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The most connections that are kept for single statements: one for each batch in flight.
+/// The most connections for single statements: one for each batch of the pipeline in flight. All other batches take
+/// turns with these.
 const KEPT: u32 = 2;
 
 /// How often Postgres is asked for a sign of life while long work is under way.
@@ -63,7 +65,7 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |
 /// | `owed` | `leave_owed`, `recover_if_owed`: charges that a gateway could not write before it stopped |
 /// | `holds` | `call_holds`, `accounts_with_holds`, `release_expired`, `expire_released`, `purge_ended_holds` |
-/// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss |
+/// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss; `exist` |
 /// | `read` | `account`, `accounts`, `entries`, `keys`, `keys_since`, `own_keys`, `crashed` |
 /// | `compare`, `recovery_plan` | `stored_accounts`, `snapshot`: consistent reads that change nothing |
 /// | `reconcile`, `repair` | `reconcile`, `repair` |
@@ -80,6 +82,8 @@ pub(crate) struct Store {
     was_slow: Arc<AtomicBool>,
     /// Idle connections for [`Store::run`]. The pool would ping each returned connection, which costs a round trip.
     kept: Arc<Mutex<Vec<PgConnection>>>,
+    /// The permits to run a single statement.
+    running: Arc<Semaphore>,
 }
 
 impl Store {
@@ -110,6 +114,7 @@ impl Store {
             up,
             was_slow,
             kept: Arc::default(),
+            running: Arc::new(Semaphore::new(KEPT as usize)),
         })
     }
 
@@ -188,6 +193,7 @@ impl Store {
         let has_begun = begun.is_ok();
         let result = match begun {
             Ok(mut transaction) => {
+                transaction.set_busy(true);
                 let run = async {
                     let done = work(transaction.connection()?).await?;
                     transaction.commit().await?;
@@ -196,7 +202,10 @@ impl Store {
                 let left = limit.saturating_sub(started.elapsed());
                 // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
-                    Ok(result) => result.map_err(LedgerError::of_a_transaction),
+                    Ok(result) => {
+                        transaction.set_busy(false);
+                        result.map_err(LedgerError::of_a_transaction)
+                    }
                     Err(_) => Err(self.give_up(&mut transaction)),
                 }
             }
@@ -215,16 +224,14 @@ impl Store {
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ends_after}; {sql}"
         );
         let run = async {
+            let _permit = self.running.acquire().await;
             let kept = self.lock_kept().pop();
             let mut connection = match kept {
                 Some(connection) => connection,
                 None => self.acquire().await?.detach(),
             };
             let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
-            let mut kept = self.lock_kept();
-            if kept.len() < KEPT as usize {
-                kept.push(connection);
-            }
+            self.lock_kept().push(connection);
             Ok(row)
         };
         let result = match tokio::time::timeout(LIMIT, Box::pin(run)).await {

@@ -25,18 +25,22 @@ pub(crate) struct Transaction {
     /// `None` once the connection has been given back or closed.
     connection: Option<PoolConnection<Postgres>>,
     is_open: bool,
+    /// Whether a statement may be under way. If the transaction is dropped then, the connection is closed, because the
+    /// reply to that statement would be taken for the reply to the next one.
+    is_busy: bool,
 }
 
 impl Transaction {
     /// Wraps a connection. The caller must then call [`Transaction::begin`].
     pub fn on(connection: PoolConnection<Postgres>) -> Self {
-        Self { connection: Some(connection), is_open: false }
+        Self { connection: Some(connection), is_open: false, is_busy: false }
     }
 
     /// Begins the transaction. Postgres ends it after `idle` without a statement. Postgres ends each statement after
-    /// `statement`, or once the statement has waited for a lock for a third of that time. So Postgres reports a locked
-    /// row before this gateway considers Postgres unreachable. A commit waits for the disk (and for the synchronous
-    /// standby, if there is one), whatever the settings of the role or the database are.
+    /// `statement`, or once the statement has waited for one lock for a fifth of that time. So Postgres reports a locked
+    /// row before this gateway considers Postgres unreachable, even if the transaction waited for two other locks before.
+    /// A commit waits for the disk (and for the synchronous standby, if there is one), whatever the settings of the role
+    /// or the database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
             "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
@@ -45,10 +49,11 @@ impl Transaction {
              SET LOCAL synchronous_commit = on",
             idle.as_millis(),
             statement.as_millis(),
-            statement.as_millis() / 3
+            statement.as_millis() / 5
         );
-        self.is_open = true;
+        (self.is_open, self.is_busy) = (true, true);
         self.connection()?.execute(AssertSqlSafe(begin)).await?;
+        self.is_busy = false;
         Ok(())
     }
 
@@ -61,6 +66,11 @@ impl Transaction {
             Some(connection) => Ok(connection),
             None => Err(LedgerError::Slow { what: "Postgres" }),
         }
+    }
+
+    /// Sets whether a statement may be under way.
+    pub fn set_busy(&mut self, is_busy: bool) {
+        self.is_busy = is_busy;
     }
 
     /// Commits the transaction.
@@ -82,6 +92,9 @@ impl Transaction {
 impl Drop for Transaction {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
+        if self.is_busy {
+            return drop(connection.detach());
+        }
         match Handle::try_current() {
             Ok(runtime) => drop(runtime.spawn(give_back(connection, self.is_open))),
             Err(_) => drop(connection.detach()),

@@ -1,0 +1,201 @@
+//! While a row stays locked, each operation waits for its own rows alone, whatever is decided together with it.
+
+use std::time::Duration;
+
+use farebox::gateway::open_ledger;
+use farebox::ledger::{CallId, ClaimState, HeldOrClaimed, Ledger, Operation, Outcome, Refusal};
+use farebox::metrics::Metrics;
+use sqlx::postgres::PgConnection;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::claiming::{ask, by, claimed, held, key};
+use crate::rare::{BUSY, assert_as_quiet, locks, quiet, retire_all, trouble_lasts, waits_during};
+use crate::test_ledger::{
+    Running, TestLedger, account, call_release, credits, eventually, grant, hold_id,
+    on_cluster_ledgers, on_one_ledger,
+};
+
+on_cluster_ledgers!("multi_thread":
+    a_retry_of_a_paid_call_delays_no_call_of_another_account,
+    a_refund_that_waits_for_its_charge_delays_no_grant_beside_it,
+    a_newcomer_whose_row_is_locked_delays_no_other_newcomer,
+    an_unknown_hold_delays_no_call_of_a_cold_account,
+    a_gateway_that_serves_under_a_locked_row_says_that_it_does,
+);
+on_one_ledger!(
+    "multi_thread",
+    cluster_strict_only,
+    ClusterStrict,
+    a_gateway_has_no_more_connections_than_it_may
+);
+
+/// Locks alice's row, and charges alice for a call. Until the lock is dropped, the charge cannot be folded, and neither
+/// can what comes after it.
+async fn no_fold(fixture: &TestLedger, ledger: &Running) -> PgConnection {
+    let locked = locks(fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    ledger.call("1").await.unwrap().capture(credits("1"));
+    ledger.balance(&account("alice")).await.unwrap();
+    locked
+}
+
+async fn a_retry_of_a_paid_call_delays_no_call_of_another_account(fixture: TestLedger) {
+    let (ledger, quiet) = quiet(&fixture).await;
+    let paid = held(&ledger, key(1)).await;
+    let id = paid.id().clone();
+    paid.capture(credits("1"));
+    assert_eq!(claimed(&ledger, key(1)).await, by(&id, ClaimState::Charged));
+    ledger.reconciles().await;
+    let locked = no_fold(&fixture, &ledger).await;
+    let trouble = async {
+        let (began, mut retries) = (Instant::now(), JoinSet::new());
+        while began.elapsed() < trouble_lasts() {
+            let ledger: Ledger = Ledger::clone(&ledger);
+            retries.spawn(async move { ask(&ledger, key(1)).await });
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        retries.join_all().await
+    };
+    let (waits, retries) = waits_during(&ledger, trouble).await;
+    assert_as_quiet(&waits, quiet);
+    for retried in retries {
+        match retried {
+            Ok(HeldOrClaimed::Claimed(claimed, _)) => {
+                assert_eq!(claimed, by(&id, ClaimState::Charged));
+            }
+            refused => assert_eq!(refused.unwrap_err(), Refusal::Unavailable),
+        }
+    }
+    drop(locked);
+    eventually("a retry is answered", async || ask(&ledger, key(1)).await.is_ok()).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_refund_that_waits_for_its_charge_delays_no_grant_beside_it(fixture: TestLedger) {
+    let (ledger, _) = quiet(&fixture).await;
+    let locked = no_fold(&fixture, &ledger).await;
+    for n in 0..5 {
+        let asked = Instant::now();
+        let refund = Operation::Refund { hold: hold_id(&format!("job-{n}")), reason: None };
+        let granted = async {
+            let granted = ledger.post(grant(&format!("late-{n}"), "bob", "5")).await;
+            (granted, asked.elapsed())
+        };
+        let (refunded, (granted, waited)) = tokio::join!(ledger.ask(refund), granted);
+        assert_eq!(refunded, Outcome::Refused(Refusal::Unavailable));
+        granted.unwrap();
+        // The first one finds out that nothing is folded.
+        assert!(n == 0 || waited < BUSY, "a grant waited {waited:?} for a refund");
+    }
+    drop(locked);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_newcomer_whose_row_is_locked_delays_no_other_newcomer(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let half = "INSERT INTO accounts (id, balance, seq, grant_seq, created_at) VALUES ('half', 0, 0, 0, 0)";
+    let locked = locks(&fixture, half).await;
+    let half = account("half");
+    for n in 0..3 {
+        let others = (0..3).map(|of| {
+            let (ledger, who) = (Ledger::clone(&ledger), account(&format!("new-{n}-{of}")));
+            async move {
+                let asked = Instant::now();
+                (ledger.open(&who, credits("5")).await, asked.elapsed())
+            }
+        });
+        let others: JoinSet<_> = others.collect();
+        let (opened, others) = tokio::join!(ledger.open(&half, credits("5")), others.join_all());
+        assert_eq!(opened.unwrap_err(), Refusal::Unavailable);
+        for (opened, waited) in others {
+            opened.unwrap();
+            assert!(waited < BUSY, "a newcomer waited {waited:?} for another one");
+        }
+    }
+    drop(locked);
+    eventually("the account is made", async || ledger.open(&half, credits("5")).await.is_ok())
+        .await;
+    assert_eq!(ledger.has("half").await.0, "5");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn an_unknown_hold_delays_no_call_of_a_cold_account(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
+    for n in 0..5 {
+        ledger.post(grant(&format!("g-{n}"), &format!("cold-{n}"), "10")).await.unwrap();
+    }
+    retire_all(&fixture, &ledger).await;
+    let locked = no_fold(&fixture, &ledger).await;
+    for n in 0..5 {
+        let asked = Instant::now();
+        let call = async {
+            let (id, who) = (CallId::new(), account(&format!("cold-{n}")));
+            let hold = ledger.hold(id, who, credits("1"), "/x".into()).await;
+            (hold.map(farebox::ledger::Hold::release), asked.elapsed())
+        };
+        let unknown = ledger.ask(call_release(&format!("unknown-{n}")));
+        let (_, (held, waited)) = tokio::join!(unknown, call);
+        held.unwrap();
+        assert!(waited < BUSY, "a call waited {waited:?} for a hold of another account");
+    }
+    drop(locked);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_gateway_that_serves_under_a_locked_row_says_that_it_does(fixture: TestLedger) {
+    let metrics = Metrics::new().unwrap();
+    let config = fixture.config("gateway");
+    let ledger = Running::of(open_ledger(&config, metrics.clone()).await.unwrap());
+    ledger.post(grant("initial", "alice", "1000")).await.unwrap();
+    ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
+    eventually("the gateway serves", async || metrics.ledger_up.get() == 1).await;
+    let locked = no_fold(&fixture, &ledger).await;
+    let began = Instant::now();
+    while began.elapsed() < trouble_lasts() {
+        let (id, bob) = (CallId::new(), account("bob"));
+        ledger.hold(id, bob, credits("1"), "/x".into()).await.unwrap().release();
+        assert_eq!(metrics.ledger_up.get(), 1, "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(locked);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Many batches become durable at once, and none of them can.
+async fn a_gateway_has_no_more_connections_than_it_may(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
+    for n in 0..10 {
+        ledger.post(grant(&format!("g-{n}"), &format!("cold-{n}"), "10")).await.unwrap();
+    }
+    retire_all(&fixture, &ledger).await;
+    let mut watch = fixture.cluster().sql().await;
+    let locked = locks(&fixture, "LOCK TABLE appends IN ACCESS EXCLUSIVE MODE").await;
+    let (mut calls, mut appending) = (JoinSet::new(), 0);
+    let began = Instant::now();
+    // After a second and a half the gateway gives connections up, which Postgres notices later.
+    while began.elapsed() < trouble_lasts() / 2 {
+        let n = calls.len();
+        let ledger = Ledger::clone(&ledger);
+        calls.spawn(async move {
+            let who = if n % 2 == 0 { "alice".to_owned() } else { format!("cold-{}", n / 2 % 10) };
+            let hold = ledger.hold(CallId::new(), account(&who), credits("0.01"), "/x".into());
+            let _ = hold.await.map(farebox::ledger::Hold::release);
+        });
+        let count = "SELECT count(*) FROM pg_stat_activity \
+                     WHERE application_name = 'farebox' AND query LIKE '%append_batch%' AND state = 'active'";
+        let now: i64 = sqlx::query_scalar(count).fetch_one(&mut watch).await.unwrap();
+        appending = appending.max(now);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(locked);
+    calls.join_all().await;
+    assert!((1..=2).contains(&appending), "{appending} connections append at once");
+    eventually("calls are taken", async || ledger.call("1").await.is_ok()).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}

@@ -40,6 +40,7 @@ mod plain_claims;
 mod plain_holds;
 mod promptness;
 mod rare;
+mod rare_repairs;
 mod refunds;
 mod screens;
 mod stops;

@@ -90,6 +90,12 @@ pub trait Backend: Send + 'static {
         async { self.apply(batch).await.into() }
     }
 
+    /// Whether the operations that were left waiting may be asked for again, now that others which were set aside are
+    /// decided. False if all of them would have to wait further.
+    fn lets_rejoin(&mut self) -> bool {
+        true
+    }
+
     /// Does the work that is due by time: writes pending changes, and expires the holds whose time has
     /// run out. A hold for which `is_live` returns true is renewed instead of expired. Returns the
     /// holds that expired.

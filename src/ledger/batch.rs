@@ -1,17 +1,25 @@
 //! Operations with the callers who wait for their outcomes: a batch, and the operations that wait to join one.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use ahash::HashSet;
+use futures_util::FutureExt as _;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use crate::ledger::backend::Later;
 use crate::ledger::live::LiveHolds;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
+use crate::ledger::operation::{HoldId, NewHold, Operation, Origin, Outcome, Refusal};
 use crate::ledger::queue::Queued;
 
 /// How long an operation may wait for others that are decided beside the pipeline.
 const WAITS_AT_MOST: Duration = Duration::from_secs(5);
+
+/// How many operations may wait. The caller of one more hears at once that the ledger is unavailable. The ends of calls'
+/// holds wait in any case.
+const MOST_WAIT: usize = 4096;
 
 /// The channel to the caller of an operation. No caller waits for the end of a call's hold.
 type Reply = Option<oneshot::Sender<Outcome>>;
@@ -55,6 +63,32 @@ impl Batch {
         unsettled
     }
 
+    /// Answers the callers once the outcomes are known. If the work panics, or if `give_up` becomes true first, all
+    /// operations are refused as unavailable. Returns the ends of holds that could not be written.
+    pub async fn answer_later(
+        self,
+        outcomes: Later<Vec<Outcome>>,
+        live: Arc<LiveHolds>,
+        mut give_up: watch::Receiver<bool>,
+    ) -> Vec<Operation> {
+        let outcomes = tokio::select! {
+            biased;
+            outcomes = AssertUnwindSafe(outcomes).catch_unwind() => outcomes,
+            _ = give_up.wait_for(|give_up| *give_up) => return self.refuse(&live),
+        };
+        match outcomes {
+            Ok(outcomes) => self.answer(outcomes, &live),
+            Err(_) => {
+                tracing::error!(
+                    operations = self.operations.len(),
+                    "the ledger's work on some operations panicked; callers get 503, and ends of holds are tried again: \
+                     please report the panic, which stands in the lines before"
+                );
+                self.refuse(&live)
+            }
+        }
+    }
+
     fn refuse(self, live: &LiveHolds) -> Vec<Operation> {
         let outcomes = vec![Outcome::Refused(Refusal::Unavailable); self.operations.len()];
         self.answer(outcomes, live)
@@ -65,6 +99,14 @@ impl Batch {
 /// There is then no hold to end.
 fn is_void(operation: &Operation, refusal: Refusal) -> bool {
     matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
+}
+
+/// The hold that a call asks for.
+fn call_hold(operation: &Operation) -> Option<&HoldId> {
+    match operation {
+        Operation::Hold(NewHold { id, origin: Origin::Call, .. }) => Some(id),
+        _ => None,
+    }
 }
 
 /// A batch that is being put together.
@@ -108,6 +150,8 @@ pub(super) struct Waiting {
     queue: Vec<Waiter>,
     /// Whether operations beside the pipeline were decided since the ones in the queue were last tried.
     may_rejoin: bool,
+    /// Whether an operation was refused the last time that some had to wait, because too many waited.
+    is_full: bool,
 }
 
 struct Waiter {
@@ -128,9 +172,10 @@ impl Waiting {
     }
 
     /// Begins the next batch: with all operations that wait, if they may join again, and else with none.
-    pub fn begin_batch(&mut self) -> NewBatch {
+    pub fn begin_batch(&mut self, live: &LiveHolds) -> NewBatch {
         let mut batch = NewBatch::default();
         if std::mem::take(&mut self.may_rejoin) {
+            self.forget_cut_off(live);
             let waited = self.queue.drain(..).map(|Waiter { operation, reply, since }| {
                 batch.operations.push(operation);
                 batch.replies.push(reply);
@@ -141,29 +186,89 @@ impl Waiting {
         batch
     }
 
-    /// Takes the operations at these places out of a batch. `waited` is what [`NewBatch::finish`] returned with it.
+    /// Takes the operations at these places out of a batch, and refuses those for which there is no room. `waited` is what
+    /// [`NewBatch::finish`] returned with the batch.
     pub fn add(&mut self, batch: &mut Batch, places: &[usize], waited: Option<&[Instant]>) {
-        let now = Instant::now();
-        self.queue.extend(places.iter().map(|place| Waiter {
-            operation: batch.operations[*place].clone(),
-            reply: batch.replies[*place].take(),
-            since: waited.and_then(|waited| waited.get(*place).copied()).unwrap_or(now),
-        }));
+        let (now, mut refused) = (Instant::now(), 0);
+        for place in places {
+            let mut reply = batch.replies[*place].take();
+            if self.queue.len() >= MOST_WAIT
+                && let Some(reply) = reply.take()
+            {
+                drop(reply.send(Outcome::Refused(Refusal::Unavailable)));
+                refused += 1;
+                continue;
+            }
+            self.queue.push(Waiter {
+                operation: batch.operations[*place].clone(),
+                reply,
+                since: waited.and_then(|waited| waited.get(*place).copied()).unwrap_or(now),
+            });
+        }
+        if refused > 0 && !self.is_full {
+            tracing::warn!(
+                waiting = self.queue.len(),
+                "too many operations wait for others of the same account or id; more of them get 503 at once: see what \
+                 keeps rows locked or slows Postgres down"
+            );
+        }
+        self.is_full = refused > 0;
     }
 
     /// Refuses the operations that have waited too long. Returns the ends of holds among them.
     pub fn give_up_old(&mut self, live: &LiveHolds) -> Vec<Operation> {
-        self.give_up(live, |waiter| waiter.since.elapsed() >= WAITS_AT_MOST)
+        let waiting = self.queue.len();
+        self.forget_cut_off(live);
+        self.may_rejoin |= self.queue.len() < waiting;
+        let late = "operations waited too long for others of the same account or id; they get 503";
+        self.give_up(live, late, |waiter| waiter.since.elapsed() >= WAITS_AT_MOST)
     }
 
-    /// Refuses all operations. Returns the ends of holds among them.
+    /// Refuses all operations, at a stop. Returns the ends of holds among them.
     pub fn give_up_all(&mut self, live: &LiveHolds) -> Vec<Operation> {
-        self.give_up(live, |_| true)
+        self.give_up(
+            live,
+            "the ledger stops while operations wait for others; they get 503",
+            |_| true,
+        )
     }
 
-    fn give_up(&mut self, live: &LiveHolds, is_old: impl Fn(&Waiter) -> bool) -> Vec<Operation> {
+    /// Refuses the operations that set credits aside, at a stop.
+    pub fn refuse_holds(&mut self, live: &LiveHolds) {
+        self.give_up(live, "the ledger stops while new holds wait; they get 503", |waiter| {
+            waiter.operation.takes_credits()
+        });
+    }
+
+    /// Removes the holds of calls that were cut off while they waited, together with the ends of these holds. The backend
+    /// has seen neither.
+    fn forget_cut_off(&mut self, live: &LiveHolds) {
+        let is_cut_off = |waiter: &&Waiter| waiter.reply.as_ref().is_some_and(|r| r.is_closed());
+        let cut_off = self.queue.iter().filter(is_cut_off).filter_map(|w| call_hold(&w.operation));
+        let cut_off: HashSet<_> = cut_off.cloned().collect();
+        if cut_off.is_empty() {
+            return;
+        }
+        let ends = self.queue.iter().filter(|waiter| waiter.reply.is_none());
+        let ended = ends.filter_map(|waiter| waiter.operation.ends());
+        let ended: HashSet<_> = ended.filter(|hold| cut_off.contains(*hold)).cloned().collect();
+        self.queue.retain(|Waiter { operation, .. }| {
+            let hold = call_hold(operation).or_else(|| operation.ends());
+            !hold.is_some_and(|hold| ended.contains(hold))
+        });
+        ended.iter().for_each(|hold| live.remove(hold));
+    }
+
+    fn give_up(
+        &mut self,
+        live: &LiveHolds,
+        why: &str,
+        is_given_up: impl Fn(&Waiter) -> bool,
+    ) -> Vec<Operation> {
         let (mut operations, mut replies) = (Vec::new(), Vec::new());
-        for Waiter { operation, reply, .. } in self.queue.extract_if(.., |waiter| is_old(waiter)) {
+        for Waiter { operation, reply, .. } in
+            self.queue.extract_if(.., |waiter| is_given_up(waiter))
+        {
             operations.push(operation);
             replies.push(reply);
         }
@@ -172,10 +277,7 @@ impl Waiting {
         }
         // The others of the queue may have waited for these.
         self.may_rejoin = true;
-        tracing::warn!(
-            operations = operations.len(),
-            "operations waited too long for others of the same account or id; they get 503"
-        );
+        tracing::warn!(operations = operations.len(), "{why}");
         Batch { operations: Arc::new(operations), replies }.refuse(live)
     }
 }

@@ -9,32 +9,26 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::ledger::backend::{Aside, Backend, Begun, Expired, Outcomes, Ticked};
 use crate::ledger::batch::{Batch, Waiting};
+use crate::ledger::gather::{MAX_BATCH, Pace, gather, wait_for_caller};
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::Operation;
 use crate::ledger::queue::{Message, Queue};
 use crate::metrics::Metrics;
 
-/// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
-/// and small enough that callers get their reply soon.
-const MAX_BATCH: usize = 1024;
-
 /// The most batches that are in flight: one that becomes durable, and one that is being decided or waits for that too.
 /// More would make the batches smaller and the commits more, and no call faster.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How many times the pipeline lets other tasks run, so that they queue more operations, before it
-/// decides a batch. Each time, the runtime runs every task that is ready.
-const MAX_ROUNDS: usize = 16;
-
-/// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
-/// the writes that `relaxed` promises within 50 ms.
-const GATHER_LIMIT: Duration = Duration::from_millis(3);
+/// How long a stopping pipeline waits for operations that are not decided, or not durable, at first and later again. After
+/// that it gives them up, so that it has time to hand over the ends of holds among them.
+const STOP_WAITS: Duration = Duration::from_secs(6);
+const STOP_WAITS_AGAIN: Duration = Duration::from_secs(3);
 
 /// How long a stopping pipeline tries again to write the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -71,6 +65,8 @@ impl Pipeline {
             aside: JoinSet::new(),
             waiting: Waiting::default(),
             ticking: JoinSet::new(),
+            deciding: None,
+            give_up: watch::Sender::new(false),
             pace: Pace { began: Instant::now(), took: Duration::ZERO },
         };
         let task = tokio::spawn(worker.run(messages));
@@ -82,50 +78,6 @@ impl Pipeline {
     pub async fn stop(self) -> bool {
         self.queue.stop();
         self.task.await.unwrap_or(false)
-    }
-}
-
-/// Lets every task that is ready queue its operation before the batch is decided, because a commit
-/// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
-/// request does not wait. Stops early once the batch `is_enough`.
-async fn gather(
-    messages: &mut mpsc::UnboundedReceiver<Message>,
-    inbox: &mut Vec<Message>,
-    is_enough: impl Fn(&[Message]) -> bool,
-) {
-    let limit = Instant::now() + GATHER_LIMIT;
-    for _ in 0..MAX_ROUNDS {
-        let before = inbox.len();
-        if is_enough(inbox) {
-            return;
-        }
-        tokio::task::yield_now().await;
-        while inbox.len() < MAX_BATCH
-            && let Ok(message) = messages.try_recv()
-        {
-            inbox.push(message);
-        }
-        if inbox.len() == before || Instant::now() >= limit {
-            return;
-        }
-    }
-}
-
-/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
-/// commit of these alone would keep the next call waiting.
-async fn wait_for_caller(
-    messages: &mut mpsc::UnboundedReceiver<Message>,
-    inbox: &mut Vec<Message>,
-    limit: Duration,
-    is_enough: impl Fn(&[Message]) -> bool,
-) {
-    let until = Instant::now() + limit;
-    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
-        let room = MAX_BATCH - inbox.len();
-        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
-            Ok(1..) => gather(messages, inbox, &is_enough).await,
-            Ok(0) | Err(_) => return,
-        }
     }
 }
 
@@ -147,27 +99,12 @@ struct Worker<B> {
     waiting: Waiting,
     /// The work of a tick that goes on beside the batches; at most one.
     ticking: JoinSet<Vec<Expired>>,
+    /// The batch that the backend is deciding.
+    deciding: Option<Arc<Vec<Operation>>>,
+    /// Becomes true where a stop gives up what is not decided or not durable. The tasks of `committing` and `aside` then
+    /// end at once.
+    give_up: watch::Sender<bool>,
     pace: Pace,
-}
-
-/// How the last batch went, for a backend whose batches wait for the disk.
-struct Pace {
-    /// The time at which it was decided.
-    began: Instant,
-    /// How long the backend took for it.
-    took: Duration,
-}
-
-impl Pace {
-    /// Whether a batch has enough callers to be committed, while `live` holds have not ended. Half of the running
-    /// calls are enough: the others have work to do during the commit, so that neither the thread nor the disk
-    /// waits for the other. On a disk so slow that they would all wait before the commit ends, larger batches
-    /// are better, and no number is enough.
-    fn is_enough(&self, inbox: &[Message], live: usize) -> bool {
-        let ends = inbox.iter().filter(|message| message.is_end()).count();
-        let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
-        2 * callers >= running && 2 * self.took < self.began.elapsed()
-    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -178,6 +115,7 @@ impl<B: Backend> Worker<B> {
         // runtime up.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
+            let mut is_closed = false;
             tokio::select! {
                 biased;
                 Some(left) = self.committing.join_next() => self.note_committed(left),
@@ -187,9 +125,11 @@ impl<B: Backend> Worker<B> {
                     while let Some(left) = self.aside.try_join_next() {
                         self.note_aside(left);
                     }
+                    self.note_decided();
                 }
                 Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
+                    is_closed = taken == 0;
                     let limit = self.backend.ends_wait();
                     if limit.is_zero() {
                         gather(&mut messages, &mut inbox, |_| false).await;
@@ -198,20 +138,28 @@ impl<B: Backend> Worker<B> {
                         gather(&mut messages, &mut inbox, is_enough).await;
                         wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
-                    let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
-                    if stopping {
-                        messages.close();
-                    }
-                    self.decide(inbox.drain(..)).await;
-                    if stopping && messages.is_empty() {
-                        return self.stop().await;
-                    }
-                    tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
                 () = &mut timer, if self.has_room() => {}
             }
-            if self.waiting.may_rejoin() && self.has_room() {
-                self.decide(std::iter::empty()).await;
+            let rejoins = self.waiting.may_rejoin() && self.has_room();
+            if rejoins {
+                // If those that wait took every free place for themselves, the queued operations would starve.
+                while inbox.len() < MAX_BATCH
+                    && let Ok(message) = messages.try_recv()
+                {
+                    inbox.push(message);
+                }
+            }
+            let stopping = is_closed || inbox.iter().any(|m| matches!(m, Message::Stop));
+            if stopping {
+                messages.close();
+            }
+            if rejoins || !inbox.is_empty() {
+                self.decide(inbox.drain(..)).await;
+                tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
+            }
+            if stopping && messages.is_empty() {
+                return self.stop().await;
             }
             if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
@@ -250,7 +198,7 @@ impl<B: Backend> Worker<B> {
     }
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
-        let mut batch = self.waiting.begin_batch();
+        let mut batch = self.waiting.begin_batch(&self.live);
         batch.add_ends(&mut self.unsettled);
         for message in messages {
             if let Message::Operation(queued) = message {
@@ -267,7 +215,9 @@ impl<B: Backend> Worker<B> {
         }
         self.metrics.ledger_batch_size.observe(len as f64);
         self.pace.began = Instant::now();
+        self.deciding = Some(batch.operations.clone());
         let begun = self.backend.begin(&batch.operations, waited.is_some()).await;
+        self.deciding = None;
         self.pace.took = self.pace.began.elapsed();
         let Begun { outcomes, aside, waiting } = begun;
         if !aside.is_empty() || !waiting.is_empty() {
@@ -279,8 +229,8 @@ impl<B: Backend> Worker<B> {
                 self.unsettled.extend(batch.answer(outcomes, &self.live));
             }
             Outcomes::Committing(outcomes) => {
-                let live = self.live.clone();
-                self.committing.spawn(async move { batch.answer(outcomes.await, &live) });
+                let (live, give_up) = (self.live.clone(), self.give_up.subscribe());
+                self.committing.spawn(batch.answer_later(outcomes, live, give_up));
             }
         }
     }
@@ -292,8 +242,8 @@ impl<B: Backend> Worker<B> {
         waiting.iter().for_each(|place| is_left[*place] = false);
         for Aside { places, outcomes } in aside {
             places.iter().for_each(|place| is_left[*place] = false);
-            let (part, live) = (batch.part(&places), self.live.clone());
-            self.aside.spawn(async move { part.answer(outcomes.await, &live) });
+            let (live, give_up) = (self.live.clone(), self.give_up.subscribe());
+            self.aside.spawn(batch.part(&places).answer_later(outcomes, live, give_up));
         }
         let left: Vec<_> = (0..is_left.len()).filter(|place| is_left[*place]).collect();
         batch.part(&left)
@@ -313,10 +263,9 @@ impl<B: Backend> Worker<B> {
     }
 
     fn note_aside(&mut self, left: Result<Vec<Operation>, JoinError>) {
-        self.waiting.note_decided();
         match left {
             Ok(left) => self.put_off.extend(left),
-            // Their callers have heard that the ledger is unavailable.
+            // The callers of these operations have heard that the ledger is unavailable.
             Err(error) => {
                 tracing::error!(%error, "operations that were set aside were not answered")
             }
@@ -324,10 +273,18 @@ impl<B: Backend> Worker<B> {
     }
 
     fn note_ticked(&mut self, expired: Result<Vec<Expired>, JoinError>) {
-        self.waiting.note_decided();
         match expired {
             Ok(expired) => self.note_expired(&expired),
+            Err(error) if error.is_cancelled() => {}
             Err(error) => tracing::error!(%error, "the holds whose time is up were not ended"),
+        }
+        self.note_decided();
+    }
+
+    /// Operations beside the batches are decided, and others may have waited for them.
+    fn note_decided(&mut self) {
+        if self.backend.lets_rejoin() {
+            self.waiting.note_decided();
         }
     }
 
@@ -338,30 +295,53 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// Waits until all of them are answered, and all that goes on beside them has ended.
-    async fn wait_for_all(&mut self) {
-        loop {
-            while !self.committing.is_empty() {
-                self.wait_for_committed().await;
-            }
-            if let Some(left) = self.aside.join_next().await {
+    /// Waits until a batch is answered, or something beside the batches has ended. Returns false if there is nothing to
+    /// wait for.
+    async fn wait_for_one(&mut self) -> bool {
+        tokio::select! {
+            Some(left) = self.committing.join_next() => self.note_committed(left),
+            Some(left) = self.aside.join_next() => {
                 self.note_aside(left);
-            } else if let Some(expired) = self.ticking.join_next().await {
-                self.note_ticked(expired);
-            } else {
-                break;
+                self.note_decided();
             }
+            Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
+            else => return false,
+        }
+        true
+    }
+
+    /// Waits until all operations are decided and answered. Gives up those that are not after this time.
+    async fn wait_for_all(&mut self, most: Duration) {
+        let until = Instant::now() + most;
+        loop {
             self.put_off.extend(self.waiting.give_up_old(&self.live));
-            if self.waiting.may_rejoin() {
+            if self.waiting.may_rejoin() && self.has_room() && Instant::now() < until {
                 self.decide(std::iter::empty()).await;
             }
+            let Ok(true) = tokio::time::timeout_at(until, self.wait_for_one()).await else { break };
         }
-        // Nothing is left that they could wait for.
+        self.give_up().await;
+    }
+
+    /// Refuses all operations that are not decided and answered. The ends of holds among them are unsettled then.
+    async fn give_up(&mut self) {
+        self.give_up.send_replace(true);
+        while !self.committing.is_empty() {
+            self.wait_for_committed().await;
+        }
+        while let Some(left) = self.aside.join_next().await {
+            self.note_aside(left);
+        }
+        self.give_up.send_replace(false);
+        // The holds whose time is up are ended by another gateway, or after the next start.
+        self.ticking.shutdown().await;
         self.put_off.extend(self.waiting.give_up_all(&self.live));
         self.unsettled.append(&mut self.put_off);
     }
 
     async fn stop(mut self) -> bool {
+        // No call goes on any more, so none needs a new hold.
+        self.waiting.refuse_holds(&self.live);
         let is_closed = tokio::time::timeout(STOP_TAKES, self.close()).await;
         if is_closed.is_err() {
             tracing::error!(
@@ -369,8 +349,10 @@ impl<B: Backend> Worker<B> {
             );
         }
         // Nothing is left of these unless the stop took too long.
-        self.unsettled.append(&mut self.put_off);
-        self.unsettled.extend(self.waiting.give_up_all(&self.live));
+        self.give_up().await;
+        if let Some(deciding) = self.deciding.take() {
+            self.unsettled.extend(deciding.iter().filter(|one| one.ends().is_some()).cloned());
+        }
         for operation in &self.unsettled {
             tracing::error!(?operation, "stopped with the end of a hold unwritten");
         }
@@ -380,8 +362,7 @@ impl<B: Backend> Worker<B> {
     /// Writes everything, and closes the backend. Returns whether it is closed.
     async fn close(&mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
-        // Each of these ends within a limit of its own.
-        self.wait_for_all().await;
+        self.wait_for_all(STOP_WAITS).await;
         // This loop retries the ends of holds that the backend has not accepted yet. The ends that
         // it has accepted are written below, within the time that the backend gets to close.
         while !self.unsettled.is_empty() && Instant::now() < limit {
@@ -389,7 +370,7 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 tokio::time::sleep(self.backend.tick_after()).await;
                 self.tick().await;
-                self.wait_for_all().await;
+                self.wait_for_all(STOP_WAITS_AGAIN).await;
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
@@ -407,80 +388,7 @@ impl<B: Backend> Worker<B> {
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
-            self.wait_for_all().await;
+            self.wait_for_all(STOP_WAITS_AGAIN).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::oneshot;
-
-    use super::*;
-    use crate::account::AccountId;
-    use crate::ledger::queue::Queued;
-
-    fn request() -> Message {
-        let account: AccountId = "alice".parse().unwrap();
-        Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
-    }
-
-    fn request_of_caller() -> Message {
-        let Message::Operation(mut queued) = request() else { return Message::Stop };
-        queued.reply = Some(oneshot::channel().0);
-        Message::Operation(queued)
-    }
-
-    #[test]
-    fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
-        let ago = |took: u64, secs: u64| Pace {
-            began: Instant::now() - Duration::from_secs(secs),
-            took: Duration::from_secs(took),
-        };
-        // Two callers, and the end of a call that has had its answer.
-        let inbox = [request_of_caller(), request(), request_of_caller()];
-        assert!(ago(1, 10).is_enough(&inbox, 1 + 4));
-        assert!(!ago(1, 10).is_enough(&inbox, 1 + 5));
-        assert!(!ago(9, 10).is_enough(&inbox, 1 + 4), "a commit takes as long as the calls do");
-    }
-
-    /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread
-    /// busy for `each` in every round. Returns the number of requests in the batch.
-    async fn gathered(callers: usize, each: Duration) -> usize {
-        let (queue, mut messages) = mpsc::unbounded_channel();
-        for _ in 0..callers {
-            let queue = queue.clone();
-            tokio::spawn(async move {
-                while queue.send(request()).is_ok() {
-                    // Blocks the thread, so that no other task runs meanwhile.
-                    std::thread::sleep(each);
-                    tokio::task::yield_now().await;
-                }
-            });
-        }
-        let mut inbox = vec![request()];
-        gather(&mut messages, &mut inbox, |_| false).await;
-        inbox.len() - 1
-    }
-
-    #[tokio::test]
-    async fn a_lone_request_does_not_wait() {
-        assert_eq!(gathered(0, Duration::ZERO).await, 0);
-    }
-
-    #[tokio::test]
-    async fn every_ready_caller_is_in_the_batch() {
-        assert!(gathered(8, Duration::ZERO).await >= 8);
-    }
-
-    /// One round of these callers takes 8 ms. A second round would keep the first requests waiting.
-    #[tokio::test]
-    async fn a_batch_is_not_gathered_beyond_its_limit() {
-        assert_eq!(gathered(8, Duration::from_millis(1)).await, 8);
-    }
-
-    #[tokio::test]
-    async fn a_batch_is_never_larger_than_the_limit() {
-        assert!(gathered(3 * MAX_BATCH, Duration::ZERO).await < MAX_BATCH);
     }
 }

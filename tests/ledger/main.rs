@@ -42,6 +42,7 @@ mod promptness;
 mod rare;
 mod rare_repairs;
 mod refunds;
+mod refused;
 mod screens;
 mod stops;
 mod sweep;

@@ -25,6 +25,8 @@ use std::sync::{Arc, Weak};
 
 use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::names::{Name, names};
+use crate::store::cluster::redis::request::BatchItem;
+use crate::store::cluster::shared::HoldsToAskFor;
 use crate::store::cluster::work::MAX_BATCH;
 
 /// The way in which an operation is decided.
@@ -89,12 +91,14 @@ pub(crate) struct Beside {
     running: Vec<Running>,
     /// The names of the operations that wait to join the pipeline again.
     waiting: HashSet<Name>,
+    /// The ways in which some of these found no room for a group.
+    lack_room: Vec<Way>,
 }
 
 /// Operations that are being decided beside the pipeline.
 #[derive(Debug)]
 struct Running {
-    /// `None` for operations that this gateway owes, which have no limit.
+    /// `None` for operations that this gateway owes.
     way: Option<Way>,
     /// The operations take a room of their way as long as this lives.
     room: Weak<Guard>,
@@ -143,15 +147,38 @@ impl Beside {
         if rejoins {
             self.running.retain_mut(Running::is_left);
             self.waiting.clear();
+            self.lack_room.clear();
         }
     }
 
+    /// Forgets what is decided. Returns whether operations that wait may join the pipeline again: one of their names, or
+    /// a room that some of them lack, is free now. The room stays theirs until they join.
+    pub fn lets_rejoin(&mut self) -> bool {
+        let mut lets = self.waiting.is_empty();
+        for group in &mut self.running {
+            group.names.retain(|name, guards| {
+                let is_taken = guards.iter().any(|guard| guard.strong_count() > 0);
+                lets |= !is_taken && self.waiting.contains(name);
+                is_taken
+            });
+            if group.takes_room && group.room.strong_count() == 0 {
+                let is_lacked = group.way.is_some_and(|way| self.lack_room.contains(&way));
+                lets |= is_lacked;
+                group.takes_room = is_lacked;
+            }
+        }
+        self.running.retain(|group| group.takes_room || !group.names.is_empty());
+        lets
+    }
+
     /// The places of the operations in this part of a batch that the pipeline decides. All others are added to `rest`.
-    /// `None` if the pipeline decides the whole part, as it usually does.
+    /// `None` if the pipeline decides the whole part, as it usually does. The pipeline also gets the new holds that
+    /// `holds` does not allow, and refuses them at once.
     pub fn to_decide(
         &self,
         batch: &[Operation],
         part: Range<usize>,
+        holds: impl FnOnce() -> HoldsToAskFor,
         rest: &mut Rest,
     ) -> Option<Vec<usize>> {
         let is_idle = self.running.is_empty() && self.waiting.is_empty() && rest.places.is_empty();
@@ -159,8 +186,13 @@ impl Beside {
         if is_idle && batch[part.clone()].iter().all(is_call) {
             return None;
         }
+        let holds = holds();
         let mut places = Vec::with_capacity(part.len());
         for place in part {
+            if !holds.allow(BatchItem::Operation(&batch[place])) {
+                places.push(place);
+                continue;
+            }
             let names = names(&batch[place]);
             let waits =
                 self.names_any(&names) || names.iter().any(|name| rest.names.contains(name));
@@ -199,6 +231,7 @@ impl Beside {
                     new.push((way, vec![place], names.into_iter().collect()));
                 }
                 _ => {
+                    self.lack_room.push(way);
                     self.waiting.extend(names);
                     waiting.push(place);
                 }
@@ -220,8 +253,14 @@ impl Beside {
         (groups.collect(), waiting)
     }
 
+    /// Whether operations that this gateway owes are being decided.
+    pub fn has_owed(&self) -> bool {
+        self.running.iter().any(|group| group.way.is_none() && group.room.strong_count() > 0)
+    }
+
     /// Notes that operations are decided which this gateway owes: later ones that name the same wait for them.
     pub fn start_owed(&mut self, operations: &[Operation]) -> Arc<Guard> {
+        self.running.retain(|group| group.way.is_some() || group.room.strong_count() > 0);
         let guard = Arc::new(Guard);
         let room = Arc::downgrade(&guard);
         let names = operations.iter().flat_map(names);
@@ -326,7 +365,8 @@ mod tests {
         beside.begin_batch(rejoins);
         let mut rest = Rest::default();
         let all = 0..batch.len();
-        let places = beside.to_decide(batch, all.clone(), &mut rest);
+        let allowed = || HoldsToAskFor { calls: true, api: true };
+        let places = beside.to_decide(batch, all.clone(), allowed, &mut rest);
         let mut places = places.unwrap_or_else(|| all.collect());
         places.retain(|place| !cold.contains(place));
         rest.add_cold(batch, cold.iter().copied());
@@ -410,6 +450,39 @@ mod tests {
         let later = [balance("alice"), balance("bob"), balance("carol"), renewal("job")];
         let (decided, groups, waiting) = sort(&mut beside, &later, true, &[]);
         assert_eq!((decided, places(&groups), waiting), (vec![1, 2], vec![], vec![0, 3]));
+    }
+
+    #[test]
+    fn a_hold_that_can_only_be_refused_does_not_wait() {
+        let mut beside = Beside::default();
+        let first = [grant("g", "alice")];
+        let (_, _running, _) = sort(&mut beside, &first, false, &[]);
+        let batch = [
+            balance("alice"),
+            hold("call", "alice", Origin::Call),
+            hold("job", "alice", Origin::Api),
+        ];
+        let mut rest = Rest::default();
+        let none = || HoldsToAskFor { calls: false, api: false };
+        assert_eq!(beside.to_decide(&batch, 0..3, none, &mut rest), Some(vec![1, 2]));
+    }
+
+    #[test]
+    fn operations_that_wait_join_again_only_where_one_of_them_may_be_decided() {
+        let mut beside = Beside::default();
+        let batch = [grant("g", "alice"), grant("h", "bob"), balance("alice")];
+        let (_, groups, waiting) = sort(&mut beside, &batch, false, &[]);
+        assert_eq!(waiting, [2]);
+        let [mut grants] = <[Group; 1]>::try_from(groups).unwrap();
+        assert!(!beside.lets_rejoin());
+        drop(grants.members.remove(1));
+        assert!(!beside.lets_rejoin(), "nobody waits for bob");
+        let (decided, _, _) = sort(&mut beside, &[balance("bob")], false, &[]);
+        assert_eq!(decided, [0]);
+        drop(grants.members.remove(0));
+        assert!(beside.lets_rejoin());
+        let (decided, _, waiting) = sort(&mut beside, &[balance("alice")], true, &[]);
+        assert_eq!((decided, waiting), (vec![0], vec![]));
     }
 
     #[test]

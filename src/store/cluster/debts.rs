@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::ledger::operation::{HoldId, Operation};
 
-/// How long operations that could not be decided are not tried again. Calls of the same accounts wait for each attempt.
+/// How long nothing is tried again after an attempt that failed: at first, and after many. Calls of the same accounts wait
+/// for each attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+const RETRY_AFTER_AT_MOST: Duration = Duration::from_secs(1);
 
 /// A hold that has to expire, with the route of its call.
 pub(crate) type Expiring = (HoldId, Arc<str>);
@@ -25,23 +27,28 @@ pub(crate) struct Debts {
 #[derive(Debug, Default)]
 struct Owed {
     operations: Vec<Operation>,
-    /// The earliest time of the next attempt to decide them; `None` if they may be tried at once.
-    retry_at: Option<Instant>,
+    /// The earliest time of the next attempt to decide them, and how long the wait until then is; `None` if the last
+    /// attempt decided all that it tried.
+    retry: Option<(Instant, Duration)>,
 }
 
 impl Debts {
-    /// Adds operations, to be decided with the next batch.
+    /// Adds operations, to be decided with the next batch, or later if the last attempt has failed just now.
     pub fn owe(&self, operations: impl IntoIterator<Item = Operation>) {
-        let mut owed = lock(&self.owed);
-        owed.operations.extend(operations);
-        owed.retry_at = None;
+        lock(&self.owed).operations.extend(operations);
     }
 
-    /// Puts back operations that were taken out and could not be decided. They are not tried again at once.
+    /// Ends an attempt: puts back the operations that could not be decided. If there are any, nothing is tried again at
+    /// once.
     pub fn put_back(&self, undecided: impl IntoIterator<Item = Operation>) {
         let mut owed = lock(&self.owed);
+        let before = owed.operations.len();
         owed.operations.extend(undecided);
-        owed.retry_at = Some(Instant::now() + RETRY_AFTER);
+        owed.retry = (owed.operations.len() > before).then(|| {
+            let wait = owed.retry.map_or(RETRY_AFTER, |(_, wait)| wait * 2);
+            let wait = wait.min(RETRY_AFTER_AT_MOST);
+            (Instant::now() + wait, wait)
+        });
     }
 
     /// Takes all operations out. The caller must put back the operations that it cannot decide.
@@ -49,12 +56,10 @@ impl Debts {
         std::mem::take(&mut lock(&self.owed).operations)
     }
 
-    /// Like [`Self::take_owed`], but takes nothing shortly after an attempt that failed.
-    pub fn take_due(&self) -> Vec<Operation> {
-        let mut owed = lock(&self.owed);
-        let is_due =
-            !owed.operations.is_empty() && owed.retry_at.is_none_or(|at| at <= Instant::now());
-        if is_due { std::mem::take(&mut owed.operations) } else { Vec::new() }
+    /// Whether there are operations to be tried now.
+    pub fn are_due(&self) -> bool {
+        let owed = lock(&self.owed);
+        !owed.operations.is_empty() && owed.retry.is_none_or(|(at, _)| at <= Instant::now())
     }
 
     /// Whether the operations include a charge. No store knows of such a charge yet.

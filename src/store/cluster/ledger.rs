@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::ledger::LedgerError;
 use crate::ledger::backend::{Aside, Backend, Begun, Expired, IsLive, Later, Outcomes, Ticked};
-use crate::ledger::config::LedgerConfig;
+use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{Operation, Outcome};
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
@@ -171,12 +171,17 @@ impl ClusterLedger {
     }
 
     /// The operations in `debts`, to be decided beside the pipeline before all later operations that name the same.
-    /// `None` if there are none, if the last attempt has failed just now, or if Redis is unreachable.
+    /// `None` if there are none, while others of them are being decided, if the last attempt has failed just now, or if
+    /// they are known to be undecidable.
     fn owed(&mut self) -> Option<Aside> {
-        if !self.shared.redis.is_up() {
+        let shared = &self.shared;
+        if !shared.debts.are_due() || self.beside.has_owed() || shared.is_away() {
             return None;
         }
-        let owed = Taken::from(&self.shared)?;
+        if shared.settings.durability == Durability::Strict && !shared.store.is_up() {
+            return None;
+        }
+        let owed = Taken::all(shared);
         let guard = self.beside.start_owed(owed.operations());
         let shared = self.shared.clone();
         let outcomes: Later<_> = Box::pin(async move {
@@ -217,6 +222,7 @@ impl ClusterLedger {
     /// the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
+        let since = *self.stopping_since.get_or_insert_with(Instant::now);
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
         let owes = shared.debts.has_charges() || unsettled.iter().any(Operation::is_charge);
         match synced {
@@ -226,7 +232,6 @@ impl ClusterLedger {
                 tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
             }
         }
-        let since = *self.stopping_since.get_or_insert_with(Instant::now);
         // The last check finds operations from an epoch that ended before they were handed over.
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
@@ -257,7 +262,12 @@ impl Backend for ClusterLedger {
         let (mut parts, mut rest) = (Vec::with_capacity(1), Rest::default());
         for from in (0..batch.len()).step_by(MAX_BATCH) {
             let part = from..batch.len().min(from + MAX_BATCH);
-            let places = self.beside.to_decide(batch, part.clone(), &mut rest);
+            let places = self.beside.to_decide(
+                batch,
+                part.clone(),
+                || self.shared.holds_to_wait_for(),
+                &mut rest,
+            );
             let items: Vec<_> = match &places {
                 None => batch[part].iter().map(BatchItem::Operation).collect(),
                 Some(places) => places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(),
@@ -288,6 +298,10 @@ impl Backend for ClusterLedger {
             false => Outcomes::Ready(outcomes.await),
         };
         Begun { outcomes, aside, waiting }
+    }
+
+    fn lets_rejoin(&mut self) -> bool {
+        self.beside.lets_rejoin()
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {

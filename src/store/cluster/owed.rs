@@ -30,11 +30,10 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Takes out the operations that are owed; `None` if there are none, or if the last attempt has failed just now.
-    pub fn from(shared: &Arc<Shared>) -> Option<Self> {
-        let left = shared.debts.take_due();
-        let (shared, undecided) = (shared.clone(), Vec::new());
-        (!left.is_empty()).then_some(Self { shared, left, undecided, asked: 0 })
+    /// Takes out all operations that are owed.
+    pub fn all(shared: &Arc<Shared>) -> Self {
+        let left = shared.debts.take_owed();
+        Self { shared: shared.clone(), left, undecided: Vec::new(), asked: 0 }
     }
 
     /// The operations that are not settled yet.
@@ -58,9 +57,6 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        if self.undecided.is_empty() && self.left.is_empty() {
-            return;
-        }
         let undecided = self.undecided.drain(..).chain(self.left.drain(..));
         self.shared.debts.put_back(undecided);
     }

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
 use crate::ledger::config::{Durability, LedgerConfig};
+use crate::ledger::operation::Origin;
 use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::{AdaptiveLimit, ReadLimit};
 use crate::store::cluster::debts::Debts;
@@ -17,6 +18,7 @@ use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::OpenEpoch;
 use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
+use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
@@ -104,6 +106,17 @@ pub(crate) struct HoldsToAskFor {
     pub api: bool,
 }
 
+impl HoldsToAskFor {
+    /// No new holds.
+    const NONE: Self = Self { calls: false, api: false };
+
+    /// Whether the item may be sent to Redis.
+    pub fn allow(self, item: BatchItem<'_>) -> bool {
+        let is_api = item.origin() == Some(Origin::Api);
+        !item.takes_credits() || if is_api { self.api } else { self.calls }
+    }
+}
+
 impl Shared {
     pub fn new(
         store: Store,
@@ -178,6 +191,20 @@ impl Shared {
         let durable = any && self.store.is_up();
         let is_relaxed = self.settings.durability == Durability::Relaxed;
         HoldsToAskFor { calls: if is_relaxed { any } else { durable }, api: durable }
+    }
+
+    /// The kinds of new holds that may be granted, as far as this gateway knows without asking anybody. Holds of other
+    /// kinds are refused at once.
+    pub fn holds_to_wait_for(&self) -> HoldsToAskFor {
+        if self.is_away() {
+            return HoldsToAskFor::NONE;
+        }
+        self.holds_to_ask_for(self.lease.sending())
+    }
+
+    /// Whether Redis is known to decide nothing: it is unreachable, or no epoch is open.
+    pub fn is_away(&self) -> bool {
+        !self.redis.is_up() || self.epoch.number().is_none()
     }
 
     /// Runs a command of `maintain.lua`. If Redis does not have the epoch's data, this begins a

@@ -23,9 +23,13 @@ use crate::store::cluster::warm;
 /// The largest batch of one call of `decide.lua`.
 pub(crate) const MAX_BATCH: usize = 1024;
 
-/// The most requests for one batch. Each request after the first one follows a cache miss, and
+/// The most requests for a small batch. Each request after the first one follows a cache miss, and
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
+
+/// After how many cache misses all items with a claim are set aside. The script finds out one by one that it does not know
+/// how the holds of claims ended, and a batch may have a thousand of them.
+const MAX_MISSES: usize = 8;
 
 /// The time between two attempts to fold a batch while a row is locked.
 const FOLD_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -249,11 +253,7 @@ impl<'a> Work<'a> {
     /// Creates the work on these items. New and larger holds of kinds that are not in `holds` are
     /// not sent to Redis, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], holds: HoldsToAskFor) -> Self {
-        let is_asked = |place: &usize| {
-            let item = items[*place];
-            let is_api = item.origin() == Some(Origin::Api);
-            !item.takes_credits() || if is_api { holds.api } else { holds.calls }
-        };
+        let is_asked = |place: &usize| holds.allow(items[*place]);
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),
@@ -270,7 +270,9 @@ impl<'a> Work<'a> {
     async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
         // What is granted while the rest waits for Postgres.
         let mut undo = Undo::new(shared, std::iter::empty());
-        for _ in 0..MAX_ROUNDS {
+        // An item may need its account, its claim and the hold of that claim, one after the other.
+        let (most, mut misses) = (MAX_ROUNDS.max(3 * self.items.len()), 0);
+        for _ in 0..most {
             if self.waiting.is_empty() {
                 break;
             }
@@ -288,14 +290,16 @@ impl<'a> Work<'a> {
             if self.waiting.is_empty() {
                 break;
             }
+            misses += 1;
+            let with_claims = misses >= MAX_MISSES;
             if on_miss == OnMiss::SetAside {
-                self.set_aside(&needs, true);
+                self.set_aside(&needs, true, with_claims);
                 continue;
             }
             undo.replace(granted(self.items.iter().copied(), &self.decisions));
             if on_miss == OnMiss::WarmAccounts && !needs.holds.is_empty() {
                 let fates = Needs { holds: std::mem::take(&mut needs.holds), ..Needs::default() };
-                self.set_aside(&fates, needs.is_empty());
+                self.set_aside(&fates, needs.is_empty(), with_claims);
                 if needs.is_empty() {
                     continue;
                 }
@@ -375,8 +379,9 @@ impl<'a> Work<'a> {
     }
 
     /// Sets items aside that cannot be decided without `needs`, and with them all later items about the same account,
-    /// hold or claim, because those have to be decided after them. If `with_first`, the first item is set aside too.
-    fn set_aside(&mut self, needs: &Needs, with_first: bool) {
+    /// hold or claim, because those have to be decided after them. If `with_first`, the first item is set aside too, and if
+    /// `with_claims`, all items that have a claim.
+    fn set_aside(&mut self, needs: &Needs, with_first: bool, with_claims: bool) {
         let first = self.waiting.first().copied();
         let (mut accounts, mut holds, mut claims) =
             (HashSet::new(), HashSet::new(), HashSet::new());
@@ -386,7 +391,10 @@ impl<'a> Work<'a> {
             let follows = item.account().is_some_and(|account| accounts.contains(account))
                 || item.hold().is_some_and(|hold| holds.contains(hold))
                 || item.claim().is_some_and(|claim| claims.contains(&claim));
-            let goes = follows || (with_first && Some(*place) == first) || is_blocked(item, needs);
+            let goes = follows
+                || (with_first && Some(*place) == first)
+                || (with_claims && item.claim().is_some())
+                || is_blocked(item, needs);
             if goes {
                 accounts.extend(item.account());
                 holds.extend(item.hold());

@@ -119,6 +119,7 @@ impl AdminClient {
         let Config { ledger: mut config, stripe, credits, .. } = file.load(sections)?;
         // This process must not take the place of a running gateway that has this name.
         config.gateway_name = None;
+        config.is_command = true;
         let mut scratch = None;
         if dry_run && config.backend == BackendKind::Embedded && !config.path.exists() {
             let folder = Scratch::make()?;

@@ -120,6 +120,12 @@ pub trait Backend: Send + 'static {
         Duration::ZERO
     }
 
+    /// The fewest callers of a batch that may begin once half of the running calls are in it. The other calls have work
+    /// to do while the backend decides this batch. `None` if a batch takes every operation that is ready.
+    fn fewest_callers(&self) -> Option<usize> {
+        None
+    }
+
     /// Stores the ends of holds in `unsettled`, which this gateway could not decide, for the gateway that serves the
     /// ledger next. Removes the stored ends from `unsettled`. A backend that cannot store them leaves `unsettled`
     /// unchanged. Called only before [`Backend::close`].

@@ -57,6 +57,9 @@ pub struct LedgerConfig {
     /// so that the gateway acts as another version.
     #[serde(skip)]
     pub layout: Option<i32>,
+    /// Whether a command opens the ledger, and not a gateway. A command does not wait for a Redis that is away.
+    #[serde(skip)]
+    pub is_command: bool,
 }
 
 /// A backend of the ledger.
@@ -145,6 +148,7 @@ impl Default for LedgerConfig {
             unsynced_cap: UNSYNCED_CAP,
             redo_limit_bytes: REDO_LIMIT_BYTES,
             layout: None,
+            is_command: false,
         }
     }
 }

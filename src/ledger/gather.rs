@@ -72,15 +72,19 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Whether a batch has enough callers to be committed, while `live` holds have not ended. Half of the running
-    /// calls are enough: the others have work to do during the commit, so that neither the thread nor the disk
-    /// waits for the other. On a disk so slow that they would all wait before the commit ends, larger batches
-    /// are better, and no number is enough.
-    pub fn is_enough(&self, inbox: &[Message], live: usize) -> bool {
-        let ends = inbox.iter().filter(|message| message.is_end()).count();
-        let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
-        2 * callers >= running && 2 * self.took < self.began.elapsed()
+    /// Whether a commit takes less than half of the time between two batches. On a disk so slow that all running calls
+    /// would wait before the commit ends, larger batches are better, and no number of callers is enough.
+    pub fn is_quick(&self) -> bool {
+        2 * self.took < self.began.elapsed()
     }
+}
+
+/// Whether a batch has half of the running calls, and at least `fewest`, while `live` holds have not ended. The other
+/// calls have work to do meanwhile, so that neither the thread nor the store waits for the other.
+pub(super) fn is_half(inbox: &[Message], live: usize, fewest: usize) -> bool {
+    let ends = inbox.iter().filter(|message| message.is_end()).count();
+    let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
+    callers >= fewest && 2 * callers >= running
 }
 
 #[cfg(test)]
@@ -104,16 +108,22 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_running_calls_are_a_batch_where_the_disk_is_quick() {
+    fn half_of_the_running_calls_are_a_batch_where_they_are_enough() {
+        // Two callers, and the end of a call that has had its answer.
+        let inbox = [request_of_caller(), request(), request_of_caller()];
+        assert!(is_half(&inbox, 1 + 4, 2));
+        assert!(!is_half(&inbox, 1 + 5, 2));
+        assert!(!is_half(&inbox, 1 + 4, 3), "fewer callers wait for others that are ready");
+    }
+
+    #[test]
+    fn a_disk_is_quick_where_a_commit_leaves_time_between_two_batches() {
         let ago = |took: u64, secs: u64| Pace {
             began: Instant::now() - Duration::from_secs(secs),
             took: Duration::from_secs(took),
         };
-        // Two callers, and the end of a call that has had its answer.
-        let inbox = [request_of_caller(), request(), request_of_caller()];
-        assert!(ago(1, 10).is_enough(&inbox, 1 + 4));
-        assert!(!ago(1, 10).is_enough(&inbox, 1 + 5));
-        assert!(!ago(9, 10).is_enough(&inbox, 1 + 4), "a commit takes as long as the calls do");
+        assert!(ago(1, 10).is_quick());
+        assert!(!ago(9, 10).is_quick(), "a commit takes as long as the calls do");
     }
 
     /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread

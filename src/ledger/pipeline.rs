@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::ledger::backend::{Aside, Backend, Begun, Expired, Outcomes, Ticked};
 use crate::ledger::batch::{Batch, Waiting};
-use crate::ledger::gather::{MAX_BATCH, Pace, gather, wait_for_caller};
+use crate::ledger::gather::{MAX_BATCH, Pace, gather, is_half, wait_for_caller};
 use crate::ledger::live::LiveHolds;
 use crate::ledger::operation::Operation;
 use crate::ledger::queue::{Message, Queue};
@@ -131,11 +131,13 @@ impl<B: Backend> Worker<B> {
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
                     is_closed = taken == 0;
                     let limit = self.backend.ends_wait();
-                    if limit.is_zero() {
-                        gather(&mut messages, &mut inbox, |_| false).await;
-                    } else {
-                        let is_enough = |inbox: &[Message]| self.pace.is_enough(inbox, self.live.len());
-                        gather(&mut messages, &mut inbox, is_enough).await;
+                    let fewest = self.backend.fewest_callers();
+                    let is_enough = |inbox: &[Message]| {
+                        let is_quick = limit.is_zero() || self.pace.is_quick();
+                        is_quick && fewest.is_some_and(|few| is_half(inbox, self.live.len(), few))
+                    };
+                    gather(&mut messages, &mut inbox, is_enough).await;
+                    if !limit.is_zero() {
                         wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
                 }

@@ -10,6 +10,7 @@ use crate::support::{eventually, token};
 in_both_modes!(
     while_redis_is_away_a_503_comes_at_once_and_leaves_nothing,
     while_redis_stands_still_a_503_comes_at_once,
+    without_redis_a_command_and_a_stop_end_within_seconds,
 );
 
 /// The longest time of the usual 503 if the ledger is known to be away.
@@ -81,7 +82,7 @@ async fn while_redis_is_away_a_503_comes_at_once_and_leaves_nothing(durability: 
 /// Counts the records of live holds, and of releases that came before their holds.
 const LIVE_RECORDS: &str = "local n = 0 \
     for _, key in ipairs(redis.call('KEYS', '{s00}:*:live')) do \
-        for _, id in ipairs(redis.call('HKEYS', key)) do if id ~= ' ' then n = n + 1 end end \
+        for _, id in ipairs(redis.call('HKEYS', key)) do if not string.find(id, ' ') then n = n + 1 end end \
     end \
     return n";
 
@@ -98,6 +99,40 @@ async fn while_redis_stands_still_a_503_comes_at_once(durability: Durability) {
     load.serves_within(BACK_WITHIN).await;
     let calls = load.stop().await;
     cluster.check(&calls).await;
+}
+
+/// No command waits for a Redis that is away longer than a connection takes, nor does a gateway that has nothing to hand
+/// over.
+async fn without_redis_a_command_and_a_stop_end_within_seconds(durability: Durability) {
+    const WITHIN: Duration = Duration::from_secs(6);
+    let mut cluster = Cluster::start(durability, 1).await;
+    cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    cluster.check(&[]).await;
+    cluster.redis.kill();
+    for arguments in [
+        &["grant", "alice", "1", "--id", "gift"][..],
+        &["account", "show", "alice"],
+        &["reconcile"],
+    ] {
+        let asked = Instant::now();
+        let said = cluster.run(0, arguments);
+        let took = asked.elapsed();
+        eprintln!("{arguments:?} took {took:?}: {said:?}");
+        assert!(took < WITHIN, "{arguments:?} took {took:?}");
+    }
+    let asked = Instant::now();
+    cluster.stop_gateway(0);
+    let took = asked.elapsed();
+    eprintln!("the stop took {took:?}");
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    cluster.redis.restart();
+    cluster.restart_gateway(0);
+    let back = Instant::now();
+    while cluster.gateway(0).post("alice", ROUTE).await.status != 200 {
+        assert!(back.elapsed() < BACK_WITHIN, "it does not serve again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.check(&[]).await;
 }
 
 /// The sizes of the lists in Redis: live holds, ended ones, batches.

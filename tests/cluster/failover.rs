@@ -22,19 +22,26 @@ in_both_modes!(
 /// How far the stream is written in Postgres.
 const CHECKPOINT: &str = "SELECT epoch, checkpoint FROM farebox.shards";
 
+/// The answer to [`CHECKPOINT`]: the epoch, and its newest batch in Postgres.
+fn written(row: &str) -> (i64, i64) {
+    let (epoch, checkpoint) = row.split_once('|').unwrap();
+    (epoch.parse().unwrap(), checkpoint.parse().unwrap())
+}
+
 /// A standby, and the line over which it follows.
-struct Standby {
+pub struct Standby {
     postgres: Postgres,
     line: CutProxy,
 }
 
 impl Standby {
-    /// Starts a standby, and waits until it has everything.
-    async fn of(cluster: &Cluster) -> Self {
+    /// Starts a standby, and waits until it has all that the primary has now.
+    pub async fn of(cluster: &Cluster) -> Self {
+        let now = written(&cluster.sql(CHECKPOINT));
         let line = CutProxy::before(cluster.postgres.address()).await;
         let postgres = cluster.postgres.replica_through(line.address());
         let standby = Self { postgres, line };
-        let follows = async || standby.sql(cluster, CHECKPOINT) == cluster.sql(CHECKPOINT);
+        let follows = async || written(&standby.sql(cluster, CHECKPOINT)) >= now;
         assert!(eventually(follows).await, "the replica does not follow");
         standby
     }
@@ -43,8 +50,13 @@ impl Standby {
         self.postgres.sql(&cluster.database, sql)
     }
 
+    /// Cuts this standby off: from now on it hears of no change.
+    pub fn falls_behind(&self) {
+        self.line.swallow();
+    }
+
     /// Kills the primary, and lets this standby take over.
-    fn take_over(self, cluster: &mut Cluster) {
+    pub fn take_over(self, cluster: &mut Cluster) {
         cluster.postgres.kill();
         self.postgres.promote();
         for member in &cluster.members {
@@ -75,7 +87,7 @@ async fn lose_the_last_seconds(durability: Durability, ends_an_epoch: bool) {
     let mut calls = load.stop().await;
     cluster.check(&calls).await;
     let standby = Standby::of(&cluster).await;
-    standby.line.swallow();
+    standby.falls_behind();
     let behind = standby.sql(&cluster, CHECKPOINT);
 
     let load = cluster.load();
@@ -148,7 +160,7 @@ async fn purchases_that_a_failover_lost_come_back_from_stripe(durability: Durabi
     cluster.gateway(0).post("alice", ROUTE).await.expect(200);
     cluster.gateway(0).assert_reconciled().await;
     let standby = Standby::of(&cluster).await;
-    standby.line.swallow();
+    standby.falls_behind();
 
     let gateway = cluster.gateway(0);
     let request = gateway.client.post(gateway.url("/credits/buy")).bearer_auth(token("alice"));

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, Member, Plan};
+use crate::cluster::{ACCOUNTS, BACK_WITHIN, Cluster, Durability, Member, Plan};
+use crate::failover::Standby;
 use crate::load::Shape;
 use crate::support::clock::Clock;
 use crate::support::random::{Random, seed};
@@ -31,27 +32,36 @@ enum Fault {
     PromoteReplica,
     DemoteMaster,
     AnotherRedis,
+    PauseRedisForLong,
     KillPostgres,
     PausePostgres,
+    PausePostgresForLong,
+    PromotePostgres,
+    LockRow,
     CutLines,
     PartRedis,
     PartPostgres,
     SwallowRedis,
     SwallowPostgres,
+    SwallowPostgresTwice,
     LoseAnswers,
     LateRequests,
     MoveClock,
 }
 
 /// The faults that take long.
-const SLOW_FAULTS: [Fault; 3] = [
+const SLOW_FAULTS: [Fault; 7] = [
     Fault::PauseGatewayForLong,
     Fault::RestartGatewayWithoutRedis,
     Fault::RestartGatewayCutOffRedis,
+    Fault::PauseRedisForLong,
+    Fault::PausePostgresForLong,
+    Fault::PromotePostgres,
+    Fault::SwallowPostgresTwice,
 ];
 
 /// Single faults: whatever comes of them, nothing may be lost.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 21] = [
     Fault::KillGateway,
     Fault::PauseGateway,
     Fault::RestartGateway,
@@ -65,6 +75,7 @@ const FAULTS: [Fault; 20] = [
     Fault::AnotherRedis,
     Fault::KillPostgres,
     Fault::PausePostgres,
+    Fault::LockRow,
     Fault::CutLines,
     Fault::PartRedis,
     Fault::PartPostgres,
@@ -235,6 +246,12 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
             cluster.some_time(100, 5000).await;
             cluster.redis.resume();
         }
+        // Until every gateway would be taken for gone.
+        Fault::PauseRedisForLong => {
+            cluster.redis.pause();
+            cluster.some_time(12_000, 30_000).await;
+            cluster.redis.resume();
+        }
         Fault::FlushAll => cluster.redis.flush_all(),
         Fault::ScriptFlush => cluster.redis.script_flush(),
         Fault::OldCopy => old_copy(cluster).await,
@@ -256,6 +273,26 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
             cluster.some_time(100, 5000).await;
             cluster.postgres.resume();
         }
+        Fault::PausePostgresForLong => {
+            cluster.postgres.pause();
+            cluster.some_time(12_000, 60_000).await;
+            cluster.postgres.resume();
+        }
+        Fault::PromotePostgres => {
+            let standby = Standby::of(cluster).await;
+            standby.falls_behind();
+            cluster.some_time(1, 3000).await;
+            standby.take_over(cluster);
+        }
+        Fault::LockRow => {
+            let account = cluster.random.one_of(&ACCOUNTS);
+            let seconds = cluster.random.millis(100, 4000).as_secs_f64();
+            let sql = format!(
+                "BEGIN; SELECT 1 FROM farebox.accounts WHERE id = '{account}' FOR UPDATE; \
+                 SELECT pg_sleep({seconds}); COMMIT"
+            );
+            tokio::task::block_in_place(|| cluster.sql(&sql));
+        }
         Fault::CutLines => {
             cluster.members[victim].to_redis.cut();
             cluster.members[victim].to_postgres.cut();
@@ -275,10 +312,11 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
             cluster.some_time(100, 6000).await;
             cluster.members[victim].to_redis.carry_new_connections();
         }
-        Fault::SwallowPostgres => {
-            cluster.members[victim].to_postgres.swallow();
-            cluster.some_time(100, 6000).await;
-            cluster.members[victim].to_postgres.carry_new_connections();
+        Fault::SwallowPostgres => swallow_postgres(cluster, victim).await,
+        Fault::SwallowPostgresTwice => {
+            swallow_postgres(cluster, victim).await;
+            cluster.some_time(1, 500).await;
+            swallow_postgres(cluster, victim).await;
         }
         Fault::LoseAnswers => {
             cluster.members[victim].to_redis.set(Flow::Open, Flow::Lost);
@@ -295,6 +333,13 @@ async fn inflict(cluster: &mut Cluster, fault: Fault, clocks: Option<&[Clock; 2]
             clocks.unwrap()[clock].is_off_by(cluster.random.one_of(&OFFSETS));
         }
     }
+}
+
+/// The network between a gateway and Postgres loses everything without a word, for a while.
+async fn swallow_postgres(cluster: &mut Cluster, victim: usize) {
+    cluster.members[victim].to_postgres.swallow();
+    cluster.some_time(100, 6000).await;
+    cluster.members[victim].to_postgres.carry_new_connections();
 }
 
 /// Redis is gone, and a replica that had fallen behind takes its place.

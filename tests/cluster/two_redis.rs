@@ -13,6 +13,7 @@ in_both_modes!(
     a_gateway_on_a_demoted_master_finds_the_new_one_and_disturbs_nobody,
     a_demoted_master_that_cannot_reach_the_new_one_is_left_by_both_connections,
     two_connections_that_lead_to_two_servers_are_brought_together,
+    an_address_that_led_to_another_server_for_a_moment_ends_no_epoch,
     recoveries_again_and_again_slow_down_and_leave_nothing,
 );
 
@@ -160,6 +161,35 @@ async fn two_connections_that_lead_to_two_servers_are_brought_together(durabilit
     cluster.gateway(0).post("alice", ROUTE).await.expect(200);
     assert_eq!(cluster.recoveries().await, before + 1.0, "one for the other server");
     cluster.demoted.push(std::mem::replace(&mut cluster.redis, other));
+    cluster.check(&[]).await;
+}
+
+/// The gateway hears from the other server that the scripts are missing. Before it can look further, because Postgres
+/// stands still, the address leads to the first server again.
+async fn an_address_that_led_to_another_server_for_a_moment_ends_no_epoch(durability: Durability) {
+    let mut cluster = Cluster::start(durability, 1).await;
+    let other = Redis::start(Persistence::None);
+    serves(&cluster, 0).await;
+    let before = cluster.recoveries().await;
+    for _ in 0..3 {
+        cluster.postgres.pause();
+        cluster.members[0].to_redis.lead_to(other.address());
+        let was_asked = async || other.ask(&["INFO", "commandstats"]).contains("cmdstat_evalsha:");
+        assert!(eventually(was_asked).await, "{}", other.ask(&["INFO", "commandstats"]));
+        assert_eq!(other.ask(&["CONFIG", "RESETSTAT"]), "OK");
+        cluster.members[0].to_redis.lead_to(cluster.redis.address());
+        let is_back = async || {
+            let clients = cluster.redis.ask(&["CLIENT", "LIST", "TYPE", "normal"]);
+            clients.lines().filter(|client| !client.contains(" cmd=client|list ")).count() == 2
+        };
+        assert!(eventually(is_back).await, "{}", cluster.redis.ask(&["CLIENT", "LIST"]));
+        cluster.postgres.resume();
+        serves(&cluster, 0).await;
+    }
+    // This is longer than a renewal of the lease takes, which would find a loss.
+    cluster.some_time(1500, 2000).await;
+    cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    assert_eq!(cluster.recoveries().await, before, "the epoch is kept");
     cluster.check(&[]).await;
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use farebox::credits::Credits;
 use farebox::ledger::{
-    Backend as _, Durability, KeyHash, KeyRecord, LedgerError, Operation, Origin, Outcome,
-    Reader as _, Refusal, Stage,
+    Backend as _, Durability, EntryKind, KeyHash, KeyRecord, LedgerError, Operation, Origin,
+    Outcome, Reader as _, Refusal, Stage,
 };
 use farebox::store::{ClusterLedger, migrate_cluster};
 
@@ -15,16 +15,19 @@ use crate::servers::Redis;
 use crate::test_cluster::SCHEMA;
 use crate::test_ledger::{
     HOUR_MS, Kind, Running, TestLedger, account, api_capture, api_hold, api_release, call_capture,
-    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, text,
+    call_release, credits, ended, eventually, grant, hold_of, on_cluster_ledgers, posting, text,
 };
 
 on_cluster_ledgers!("multi_thread":
     a_redis_that_lost_everything_is_recovered,
     a_redis_that_forgot_its_scripts_is_recovered,
+    a_redis_that_lost_its_live_holds_alone_is_recovered,
     a_redis_that_was_replaced_by_an_empty_one_is_recovered,
     a_redis_restored_from_an_old_copy_is_recovered,
     an_account_that_comes_back_has_what_was_granted_meanwhile,
     a_grant_that_is_delivered_twice_counts_once,
+    a_change_above_the_largest_balance_is_exact_in_redis,
+    a_grant_that_takes_the_number_of_a_lost_one_is_delivered,
     what_is_asked_again_after_redis_forgot_it_changes_nothing,
     a_capture_counts_late_after_redis_forgot_the_expiry,
     a_hold_with_an_old_id_is_refused,
@@ -80,6 +83,21 @@ async fn a_redis_that_lost_everything_is_recovered(fixture: TestLedger) {
 async fn a_redis_that_forgot_its_scripts_is_recovered(fixture: TestLedger) {
     let (ledger, live) = busy(&fixture).await;
     fixture.cluster().redis.script_flush();
+    goes_on(ledger, live).await;
+}
+
+/// Somebody deleted the one key, or Redis evicted it. The key of the next epoch is lost as well, with no call under way.
+async fn a_redis_that_lost_its_live_holds_alone_is_recovered(fixture: TestLedger) {
+    let (ledger, live) = busy(&fixture).await;
+    let redis = &fixture.cluster().redis;
+    for epoch in 1..=2 {
+        let key = format!("{{s00}}:{epoch}:live");
+        eventually("the epoch is open", async || redis.ask(&["EXISTS", &key]) == "1").await;
+        assert_eq!(redis.ask(&["DEL", &key]), "1");
+        let next = format!("{{s00}}:{}:live", epoch + 1);
+        eventually("the next epoch is open", async || redis.ask(&["EXISTS", &next]) == "1").await;
+        serves_again(&ledger).await;
+    }
     goes_on(ledger, live).await;
 }
 
@@ -144,6 +162,68 @@ async fn a_grant_that_is_delivered_twice_counts_once(fixture: TestLedger) {
     .await;
     assert_eq!(ledger.has("alice").await, text(("10", "0")));
     ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Two grants at once pay a debt and fill the account. Lua's numbers are exact only up to the largest balance.
+async fn a_change_above_the_largest_balance_is_exact_in_redis(fixture: TestLedger) {
+    let mut backend = fixture.backend().await;
+    backend.ask(Operation::Post(grant("first", "alice", "1"))).await;
+    let debt = posting(EntryKind::Adjustment, "debt", "alice", "-2");
+    backend.ask(Operation::Post(debt)).await;
+    let balance = Operation::Balance { account: account("alice") };
+    backend.ask(balance.clone()).await;
+    let all = Credits::MAX.to_string();
+    let grants = [grant("few", "alice", "0.000005"), grant("all", "alice", &all)];
+    for outcome in backend.apply(&grants.map(Operation::Post)).await {
+        assert!(matches!(outcome, Outcome::Posted { .. }), "{outcome:?}");
+    }
+    let Outcome::Balance(Some(after)) = backend.ask(balance).await else { panic!("no account") };
+    assert_eq!(after.balance.to_string(), "9007199253.740997");
+    assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
+    assert!(backend.close().await);
+}
+
+/// A gateway has delivered a grant, and stands still before it deletes the delivery. Meanwhile Postgres fails over to a
+/// server that lacks the grant, and gives its number to another one.
+async fn a_grant_that_takes_the_number_of_a_lost_one_is_delivered(fixture: TestLedger) {
+    const GATE: i64 = 77;
+    let ledger = fixture.open_with("10").await;
+    assert_eq!(ledger.has("alice").await, text(("10", "0")), "Redis has the account");
+    let waits = format!(
+        "CREATE FUNCTION waits() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$; \
+         CREATE TRIGGER waits BEFORE DELETE ON deliveries FOR EACH STATEMENT EXECUTE FUNCTION waits()"
+    );
+    fixture.execute(&waits).await.unwrap();
+    let mut sql = fixture.cluster().sql().await;
+    let lock = format!("SELECT pg_advisory_lock({GATE})");
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut sql).await.unwrap();
+
+    let lost = async { ledger.ask(Operation::Post(grant("lost", "alice", "5"))).await };
+    let fails_over = async {
+        let waiting = format!(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = {GATE} \
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        );
+        eventually("the delivery is about to be deleted", async || {
+            let waiting = sqlx::query_scalar(sqlx::AssertSqlSafe(waiting.clone()));
+            let waiting: i64 = waiting.fetch_one(&mut sql).await.unwrap();
+            waiting > 0
+        })
+        .await;
+        // The entry of the other grant, which nobody compares here, is left out.
+        let other = "UPDATE deliveries SET amount = 7000000, digest = '\\x0102030405060708'; \
+                     UPDATE accounts SET balance = 17000000, digest = '\\x0102030405060708' WHERE id = 'alice'";
+        fixture.execute(other).await.unwrap();
+        let unlock = format!("SELECT pg_advisory_unlock({GATE})");
+        sqlx::query(sqlx::AssertSqlSafe(unlock)).execute(&mut sql).await.unwrap();
+    };
+    tokio::join!(lost, fails_over);
+    eventually("the other grant is delivered", async || {
+        ledger.has("alice").await == text(("17", "0"))
+    })
+    .await;
     ledger.stop().await;
 }
 

@@ -43,6 +43,7 @@ mod rare;
 mod rare_repairs;
 mod refunds;
 mod refused;
+mod refusing_postgres;
 mod screens;
 mod stops;
 mod sweep;

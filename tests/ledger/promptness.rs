@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use farebox::ledger::{Backend, CallId, Durability, Expired, IsLive, Ledger, Operation, Outcome};
+use farebox::ledger::{
+    Backend, CallId, Durability, Expired, IsLive, Ledger, Operation, Outcome, Pipeline,
+};
 use farebox::metrics::Metrics;
 use farebox::store::SqliteLedger;
 
@@ -118,14 +120,26 @@ async fn relaxed_writes_within_its_promise_while_thousands_of_calls_are_ready() 
 /// call would wait for the end of the one before it to be on disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strict_writes_the_end_of_a_call_with_the_hold_of_the_next_one() {
-    const CALLS: u64 = 200;
     let fixture = TestLedger::new(Kind::EmbeddedStrict);
     std::fs::create_dir_all(fixture.dir()).unwrap();
     let metrics = Metrics::new().unwrap();
     let ledger = SqliteLedger::open(&fixture.path(), Durability::Strict, metrics.clone()).await;
     let ledger = ledger.unwrap();
     let reader = ledger.reader();
-    let (ledger, pipeline) = Ledger::start(ledger, reader, metrics.clone());
+    ends_are_written_with_holds(Ledger::start(ledger, reader, metrics.clone()), metrics).await;
+}
+
+/// The same on the cluster, where an append costs Postgres about as much for one operation as for thirty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_on_the_cluster_appends_the_end_of_a_call_with_the_hold_of_the_next_one() {
+    let fixture = TestLedger::new(Kind::ClusterStrict);
+    let metrics = Metrics::new().unwrap();
+    let opened = farebox::gateway::open_ledger(&fixture.config("gateway"), metrics.clone()).await;
+    ends_are_written_with_holds(opened.unwrap(), metrics).await;
+}
+
+async fn ends_are_written_with_holds((ledger, pipeline): (Ledger, Pipeline), metrics: Metrics) {
+    const CALLS: u64 = 200;
     ledger.post(grant("gift", "alice", "1000")).await.unwrap();
     let batches = || metrics.ledger_batch_size.get_sample_count();
     let before = batches();

@@ -55,7 +55,8 @@ impl TestCluster {
         }
     }
 
-    fn direct_url(&self) -> String {
+    /// The URL of Postgres itself.
+    pub fn direct_url(&self) -> String {
         self.postgres.lock().unwrap().url(&self.database)
     }
 

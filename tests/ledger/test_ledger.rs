@@ -219,6 +219,12 @@ impl TestLedger {
         }
     }
 
+    /// Gives the cluster's database a default, which every later session begins with.
+    pub async fn set_in_database(&self, setting: &str, value: &str) {
+        let database = &self.cluster().database;
+        self.execute(&format!("ALTER DATABASE {database} SET {setting} = {value}")).await.unwrap();
+    }
+
     /// How many rows each table has.
     pub async fn row_counts(&self) -> String {
         let mut rows = String::new();

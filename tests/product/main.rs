@@ -76,6 +76,10 @@
 //! | two installations reach one Redis and charge each other's calls | `cluster two_ledgers` |
 //! | a Redis is put back to a snapshot while it runs | `cluster redis_loss::strict::a_server_that_goes_back_to_an_earlier_state_without_a_restart_serves_no_call_unpaid` |
 //! | a command without a way to Redis has a healthy cluster recovered | `cluster outages::strict::a_gateway_without_a_way_to_redis_that_has_nothing_to_hand_over_ends_without_a_recovery` |
+//! | Postgres answers and refuses every write, and each refused call leaves a hold in Redis | `ledger refusing_postgres` |
+//! | Redis loses the live holds alone, and all accounts are 503 without a word | `ledger cluster::cluster_strict::a_redis_that_lost_its_live_holds_alone_is_recovered` |
+//! | an address leads to another Redis for a moment, and the epoch ends | `cluster two_redis::strict::an_address_that_led_to_another_server_for_a_moment_ends_no_epoch` |
+//! | without Redis a command or a stop hangs | `cluster away::strict::without_redis_a_command_and_a_stop_end_within_seconds` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -62,6 +62,11 @@ impl Debts {
         !owed.operations.is_empty() && owed.retry.is_none_or(|(at, _)| at <= Instant::now())
     }
 
+    /// Whether there are no operations to decide.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.owed).operations.is_empty()
+    }
+
     /// Whether the operations include a charge. No store knows of such a charge yet.
     pub fn has_charges(&self) -> bool {
         lock(&self.owed).operations.iter().any(Operation::is_charge)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::LedgerError;
 use crate::store::cluster::batch_log::Batch;
 use crate::store::cluster::epoch::Epoch;
+use crate::store::cluster::open_epoch::Loss;
 use crate::store::cluster::postgres::{self, Checkpoint, LayoutUsers, REDIS_IS_REACHED_FOR};
 use crate::store::cluster::recovery;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
@@ -98,7 +99,7 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
             "Postgres was taken back to an earlier point, so a recovery replays what Redis and the gateways still have; \
              `farebox recover --dry-run` says what is lost"
         );
-        shared.epoch.lose(checkpoint.epoch);
+        shared.epoch.lose(checkpoint.epoch, Loss::Certain);
         postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     } else if was_taken_back || is_another_postgres(shared, &checkpoint).await? {
         tracing::error!(
@@ -107,7 +108,7 @@ async fn renew(shared: &Shared) -> Result<(), LedgerError> {
              there; what Redis has is built anew from it, and each gateway with a [stripe] section compares the last \
              day with Stripe"
         );
-        shared.epoch.lose(checkpoint.epoch);
+        shared.epoch.lose(checkpoint.epoch, Loss::Certain);
         postgres::note_failover(&shared.store, checkpoint.epoch, true).await?;
     }
     shared.redo.trim(checkpoint.epoch, checkpoint.seq);
@@ -164,6 +165,11 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
     if is_home && !is_lost {
         return Ok(true);
     }
+    if is_home && shared.epoch.may_have_data() && has_epoch(shared, checkpoint).await? {
+        // The connection had led to another Redis for a moment.
+        shared.epoch.forget_loss();
+        return Ok(true);
+    }
     let incarnation = shared.settings.incarnation;
     if postgres::give_up_unless_reached(&shared.store, checkpoint.epoch, incarnation, &here).await?
     {
@@ -184,6 +190,12 @@ async fn may_follow(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, Le
         );
     }
     Ok(false)
+}
+
+/// Whether the Redis that this gateway reaches has the scripts and the data of the epoch.
+async fn has_epoch(shared: &Shared, checkpoint: &Checkpoint) -> Result<bool, LedgerError> {
+    let epoch = Epoch { number: checkpoint.epoch, nonce: checkpoint.nonce.clone() };
+    shared.redis.has_epoch(&Scripts::new(SHARD, epoch)).await
 }
 
 /// Adds this gateway again, after the other gateways removed it as lost. They have also ended the

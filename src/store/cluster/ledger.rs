@@ -23,6 +23,7 @@ use crate::ledger::config::{Durability, LedgerConfig};
 use crate::ledger::operation::{Operation, Outcome};
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
+use crate::store::cluster::append_trials;
 use crate::store::cluster::beside::{Beside, Rest, Way};
 use crate::store::cluster::election;
 use crate::store::cluster::group::{self, LIMIT};
@@ -49,6 +50,13 @@ use crate::store::cluster::work::{self, DecidedBatch, MAX_BATCH, OnMiss};
 
 /// The time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
+
+/// In `strict`, how long the ends of calls' holds wait for the next hold, so that one append writes both.
+const ENDS_WAIT: Duration = Duration::from_millis(2);
+
+/// In `relaxed`, the fewest callers of a batch that does not wait for all who are ready. A smaller batch costs more for
+/// each call than it saves.
+const FEWEST_CALLERS: usize = 8;
 
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
@@ -91,12 +99,16 @@ impl ClusterLedger {
             None => store.clone(),
         };
         let redis = setup::open_redis(config)?;
+        let mut open_limit = OPEN_LIMIT;
         if let Err(error) = redis.wait().await {
             tracing::error!(
                 %error,
                 "Redis cannot be reached yet: calls get 503 until it can; see that it runs and that `redis_url` leads \
                  to it"
             );
+            if config.is_command {
+                open_limit = Duration::ZERO;
+            }
         }
         let name = match &config.gateway_name {
             Some(name) => name.clone(),
@@ -137,14 +149,14 @@ impl ClusterLedger {
             stopping_since: None,
             closed: false,
         };
-        ledger.start(joined.replaced).await;
+        ledger.start(joined.replaced, open_limit).await;
         Ok(ledger)
     }
 
-    /// Waits until an epoch is open, ends the calls of an earlier start, and starts the background
-    /// tasks.
-    async fn start(&mut self, replaced: Option<i64>) {
-        wait_until_open(&self.shared).await;
+    /// Waits until an epoch is open, for at most `open_limit`, ends the calls of an earlier start, and starts the
+    /// background tasks.
+    async fn start(&mut self, replaced: Option<i64>, open_limit: Duration) {
+        wait_until_open(&self.shared, open_limit).await;
         if let Err(error) = election::start(&self.shared, replaced).await {
             tracing::debug!(%error, "the syncer is elected later");
         }
@@ -159,6 +171,7 @@ impl ClusterLedger {
         self.tasks.spawn(heartbeat::run(self.shared.clone()));
         self.tasks.spawn(redis_look::run(self.shared.clone()));
         self.tasks.spawn(rounds::run(self.shared.clone()));
+        self.tasks.spawn(append_trials::run(self.shared.clone()));
         self.tasks.spawn(janitor::run(self.shared.clone()));
     }
 
@@ -178,7 +191,8 @@ impl ClusterLedger {
         if !shared.debts.are_due() || self.beside.has_owed() || shared.is_away() {
             return None;
         }
-        if shared.settings.durability == Durability::Strict && !shared.store.is_up() {
+        let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
+        if shared.settings.durability == Durability::Strict && !takes_appends {
             return None;
         }
         let owed = Taken::all(shared);
@@ -231,6 +245,11 @@ impl ClusterLedger {
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
             }
+        }
+        let is_settled = unsettled.is_empty() && shared.debts.is_empty();
+        if is_settled && shared.redo.is_empty() {
+            // There is nothing to hand over, so there is nothing to wait for.
+            return true;
         }
         // The last check finds operations from an epoch that ended before they were handed over.
         since.elapsed() >= HAND_OVER_AFTER
@@ -340,6 +359,19 @@ impl Backend for ClusterLedger {
         SWEEP_EVERY
     }
 
+    /// An append costs Postgres about as much for one operation as for thirty.
+    fn ends_wait(&self) -> Duration {
+        match self.shared.settings.durability {
+            Durability::Strict => ENDS_WAIT,
+            Durability::Relaxed => Duration::ZERO,
+        }
+    }
+
+    /// In `strict` larger batches save appends.
+    fn fewest_callers(&self) -> Option<usize> {
+        (self.shared.settings.durability == Durability::Relaxed).then_some(FEWEST_CALLERS)
+    }
+
     async fn hand_over(&mut self, unsettled: &mut Vec<Operation>) {
         self.write_all(unsettled).await;
     }
@@ -373,9 +405,9 @@ impl Backend for ClusterLedger {
     }
 }
 
-/// Waits until an epoch is open, at most [`OPEN_LIMIT`].
-async fn wait_until_open(shared: &Shared) {
-    let limit = Instant::now() + OPEN_LIMIT;
+/// Waits until an epoch is open, for at most `limit`.
+async fn wait_until_open(shared: &Shared, limit: Duration) {
+    let limit = Instant::now() + limit;
     loop {
         let open = async {
             heartbeat::beat(shared).await?;

@@ -3,6 +3,7 @@
 mod adaptive;
 pub(crate) mod answers;
 mod api_ends;
+mod append_trials;
 mod asked;
 mod batch_log;
 mod beside;
@@ -49,3 +50,4 @@ mod undo;
 mod usage_text;
 mod warm;
 mod work;
+mod write_gate;

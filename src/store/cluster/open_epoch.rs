@@ -11,6 +11,15 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::store::cluster::redis::script::Scripts;
 
+/// What is known about a loss of an epoch's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// A script did not run on the server that a connection led to at that moment, which may have been another one.
+    Suspected,
+    /// The data are there in part, or contradict Postgres. The scripts run nevertheless.
+    Certain,
+}
+
 /// The open epoch, as far as this gateway knows, and whether this gateway serves it.
 #[derive(Debug)]
 pub(crate) struct OpenEpoch {
@@ -22,6 +31,8 @@ pub(crate) struct OpenEpoch {
     /// The number of an epoch whose data were not in the Redis that this gateway reached; 0 for
     /// none.
     lost: AtomicI64,
+    /// Whether the loss of that epoch's data is certain ([`Loss::Certain`]).
+    is_certain: AtomicBool,
     /// The number of renewals of the lease, as Postgres last counted them.
     renewals: AtomicI64,
     /// Whether it has been logged that a loss of data cannot be recovered because Postgres is
@@ -47,6 +58,7 @@ impl OpenEpoch {
             left_to_others: AtomicBool::new(false),
             others_silent_since: Mutex::default(),
             lost: AtomicI64::new(0),
+            is_certain: AtomicBool::new(false),
             renewals: AtomicI64::new(0),
             waits_for_postgres: AtomicBool::new(false),
             elsewhere_since: Mutex::default(),
@@ -93,13 +105,23 @@ impl OpenEpoch {
 
     /// Stops serving an epoch, because the Redis that this gateway reached does not have its data.
     /// Returns false if this epoch was not served.
-    pub fn lose(&self, epoch: i64) -> bool {
+    pub fn lose(&self, epoch: i64, loss: Loss) -> bool {
         let is_served = self.number() == Some(epoch);
         if is_served {
             self.lost.store(epoch, Ordering::Relaxed);
+        }
+        if loss == Loss::Certain && self.is_lost(epoch) {
+            self.is_certain.store(true, Ordering::Relaxed);
+        }
+        if is_served {
             self.close();
         }
         is_served
+    }
+
+    /// Whether the data of the epoch that was lost may be in Redis nevertheless.
+    pub fn may_have_data(&self) -> bool {
+        !self.is_certain.load(Ordering::Relaxed)
     }
 
     /// Whether the data of this epoch were found missing, and it is not known yet whether they are
@@ -111,6 +133,7 @@ impl OpenEpoch {
     /// Forgets that data were missing: the question is settled, or another Redis was reached.
     pub fn forget_loss(&self) {
         self.lost.store(0, Ordering::Relaxed);
+        self.is_certain.store(false, Ordering::Relaxed);
         self.waits_for_postgres.store(false, Ordering::Relaxed);
     }
 

@@ -14,7 +14,7 @@ use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Candidate, Checkpoint, Recovery, Replayed, StreamBatch, digest,
 };
-use crate::store::cluster::redis::connection::CLOSED;
+use crate::store::cluster::redis::meta::CLOSED;
 use crate::store::cluster::redis::script::{SHARD, Scripts};
 use crate::store::cluster::shared::Shared;
 

@@ -15,7 +15,8 @@ use crate::store::cluster::ledger::ClusterLedger;
 use crate::store::cluster::postgres::{
     self, LayoutUsers, NumberedBatch, Snapshot, Store, StreamBatch, Syncer, digest,
 };
-use crate::store::cluster::redis::connection::{Meta, Redis};
+use crate::store::cluster::redis::connection::Redis;
+use crate::store::cluster::redis::meta::Meta;
 use crate::store::cluster::redis::record::HotAccount;
 use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis::script::{SHARD, Scripts, tag};

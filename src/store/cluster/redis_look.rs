@@ -1,4 +1,4 @@
-//! Checks Redis twice a second: which server it is, and the time on its clock.
+//! Checks Redis twice a second: which server it is, the time on its clock, and whether it still has the live holds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,11 +67,39 @@ pub(crate) async fn read_clock(shared: &Shared) -> Result<(), LedgerError> {
     Ok(())
 }
 
+/// Checks that Redis still has the key of the live holds. If only this key was deleted or evicted, the scripts still run,
+/// but no hold of a call that runs can be captured or renewed.
+///
+/// # Errors
+/// Fails if Redis is unreachable.
+async fn check_live_holds(shared: &Shared) -> Result<(), LedgerError> {
+    let Some(scripts) = shared.epoch.scripts() else { return Ok(()) };
+    if shared.redis.has_live_mark(&scripts).await? {
+        return Ok(());
+    }
+    // If the other data of the epoch are missing too, or if the epoch has just ended, the scripts find that out.
+    let meta = shared.redis.meta(&scripts).await?;
+    if meta.is_marked && meta.epoch == scripts.epoch.name() {
+        tracing::error!(
+            key = scripts.live_key(),
+            "Redis has lost the key of the live holds, and has the others: somebody deleted it, or Redis evicted it. A \
+             recovery brings the holds back from Postgres. Set `maxmemory-policy noeviction`, and see who else uses \
+             this Redis"
+        );
+        shared.data_lost(scripts.epoch.number);
+    }
+    Ok(())
+}
+
 /// Runs until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if let Err(error) = look(&shared).await {
+        let looked = match look(&shared).await {
+            Ok(Found::Master(_)) => check_live_holds(&shared).await,
+            looked => looked.map(drop),
+        };
+        if let Err(error) = looked {
             tracing::debug!(%error, "it is not known which Redis is reached");
         }
     }

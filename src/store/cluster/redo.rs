@@ -135,17 +135,16 @@ impl RedoLog {
         self.lock().trim(epoch, durable);
     }
 
-    /// The newest batch of the epoch that Postgres is known to have.
-    pub fn durable(&self) -> i64 {
-        self.lock().durable
+    /// The newest batch of this epoch that Postgres is known to have; 0 if another epoch has begun.
+    pub fn durable(&self, epoch: i64) -> i64 {
+        self.known(epoch).0
     }
 
-    /// The newest batch that Postgres is known to have, and the newest one of this epoch that is known at all; 0 if
-    /// another epoch has begun.
+    /// The newest batch of this epoch that Postgres is known to have, and the newest one that is known at all. Both are 0
+    /// if another epoch has begun, because its batches have the same numbers.
     pub fn known(&self, epoch: i64) -> (i64, i64) {
         let log = self.lock();
-        let newest = if log.epoch == epoch { log.newest.max(log.durable) } else { 0 };
-        (log.durable, newest)
+        if log.epoch == epoch { (log.durable, log.newest.max(log.durable)) } else { (0, 0) }
     }
 
     /// The epoch, and its newest batch that Postgres is known to have.
@@ -246,9 +245,10 @@ mod tests {
         assert_eq!(all(&log, 1), [batch(3)], "2 is durable already, so it need not be kept");
         assert!(log.lag() >= 0.0 && !log.is_empty());
         assert_eq!(log.checkpoint(), (1, 2));
+        assert_eq!((log.known(1), log.known(2)), ((2, 3), (0, 0)), "numbers are an epoch's own");
         assert_eq!(log.begin(1), Remainder::default(), "the same epoch goes on");
         assert_eq!(log.begin(2).batches, [batch(3)]);
-        assert!(log.is_empty() && log.durable() == 0);
+        assert!(log.is_empty() && log.durable(2) == 0);
     }
 
     #[test]

@@ -29,7 +29,8 @@ pub async fn repair_cluster(
     config: &LedgerConfig,
     metrics: Metrics,
 ) -> Result<RepairReport, LedgerError> {
-    let mut ledger = ClusterLedger::open(config, metrics).await?;
+    let config = LedgerConfig { is_command: true, ..config.clone() };
+    let mut ledger = ClusterLedger::open(&config, metrics).await?;
     let report = repair(&ledger.shared).await;
     let limit = Instant::now() + PATIENCE;
     while !ledger.close().await && Instant::now() < limit {

@@ -31,11 +31,12 @@ const SYNC_FOR: Duration = Duration::from_secs(1);
 /// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     let is_relaxed = shared.settings.durability == Durability::Relaxed;
+    let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
     let has_stores = match error {
         // A gateway that is not the syncer does not learn the state of Postgres from the round.
-        None => is_relaxed || shared.store.is_up(),
+        None => is_relaxed || takes_appends,
         // Postgres answers. `strict` appends, which waits for no row.
-        Some(error) if is_backlog(error) => is_relaxed || shared.store.is_up(),
+        Some(error) if is_backlog(error) => is_relaxed || takes_appends,
         Some(LedgerError::Redis(_)) => false,
         Some(_) => is_relaxed,
     };

@@ -15,7 +15,7 @@ use crate::store::cluster::adaptive::{AdaptiveLimit, ReadLimit};
 use crate::store::cluster::debts::Debts;
 use crate::store::cluster::intake::Intake;
 use crate::store::cluster::lease::{Lease, Sent};
-use crate::store::cluster::open_epoch::OpenEpoch;
+use crate::store::cluster::open_epoch::{Loss, OpenEpoch};
 use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
 use crate::store::cluster::redis::request::BatchItem;
@@ -24,6 +24,7 @@ use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
 use crate::store::cluster::stream_marks::Marks;
 use crate::store::cluster::syncer::Syncer;
+use crate::store::cluster::write_gate::WriteGate;
 
 /// The most text that one transaction writes into Postgres, in bytes: some 20,000 operations.
 const MAX_WRITE: usize = 1 << 20;
@@ -57,6 +58,8 @@ pub(crate) struct Shared {
     pub debts: Debts,
     /// Whether new holds are taken.
     pub intake: Intake,
+    /// Whether Postgres takes the appends that `strict` waits for.
+    pub writes: WriteGate,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
     /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
@@ -149,6 +152,7 @@ impl Shared {
             redo: RedoLog::default(),
             debts: Debts::default(),
             intake: Intake::new(config.redo_limit_bytes),
+            writes: WriteGate::default(),
             syncer: Syncer::default(),
             writing: Semaphore::new(1),
             folding: Semaphore::new(1),
@@ -188,7 +192,7 @@ impl Shared {
     /// release.
     pub fn holds_to_ask_for(&self, sent: Sent) -> HoldsToAskFor {
         let any = self.takes_holds() && self.lease.may_answer(sent);
-        let durable = any && self.store.is_up();
+        let durable = any && self.store.is_up() && self.writes.takes_appends();
         let is_relaxed = self.settings.durability == Durability::Relaxed;
         HoldsToAskFor { calls: if is_relaxed { any } else { durable }, api: durable }
     }
@@ -224,7 +228,16 @@ impl Shared {
     /// Records that Redis does not have the data of an epoch. The heartbeat finds out whether the data are lost, or
     /// whether this gateway reaches another Redis. Until then this gateway decides nothing.
     pub fn epoch_lost(&self, epoch: i64) {
-        if self.epoch.lose(epoch) {
+        self.lose(epoch, Loss::Suspected);
+    }
+
+    /// Records that Redis has only a part of an epoch's data, or other data than Postgres, so that a recovery must begin.
+    pub fn data_lost(&self, epoch: i64) {
+        self.lose(epoch, Loss::Certain);
+    }
+
+    fn lose(&self, epoch: i64, loss: Loss) {
+        if self.epoch.lose(epoch, loss) {
             self.epoch.wake_heartbeat.notify_one();
         }
     }

@@ -45,13 +45,13 @@ pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
 /// written.
 pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let scripts = shared.epoch.require()?;
-    let known = shared.redo.durable();
+    let known = shared.redo.durable(scripts.epoch.number);
     let (newest, durable) = announce_checkpoint(shared, &scripts, known).await?;
     if newest <= durable {
         return Ok(());
     }
     let synced = sync_up_to(shared, &scripts, newest, limit).await;
-    if shared.redo.durable() > durable {
+    if shared.redo.durable(scripts.epoch.number) > durable {
         // The other gateways learn from Redis that the batches are durable.
         announce_durable(shared, &scripts).await?;
     }
@@ -182,7 +182,9 @@ pub(crate) async fn append(
     batches: &[NumberedBatch],
 ) -> Result<(), LedgerError> {
     let started = Instant::now();
-    match postgres::append(&shared.store, &scripts.epoch, batches).await? {
+    let appended = postgres::append(&shared.store, &scripts.epoch, batches).await;
+    let appended = appended.inspect_err(|error| shared.writes.note_refused(error, batches))?;
+    match appended {
         Appended::Durable => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
             Ok(())
@@ -233,7 +235,7 @@ fn forked(shared: &Shared, scripts: &Scripts, what: &str) -> LedgerError {
         "the stream of Redis contradicts Postgres, so the epoch ends and a recovery begins from Postgres: one of the \
          two was taken back to an earlier point"
     );
-    shared.epoch_lost(scripts.epoch.number);
+    shared.data_lost(scripts.epoch.number);
     LedgerError::Corrupt { what: format!("the stream of Redis: {what}") }
 }
 
@@ -242,7 +244,8 @@ pub(crate) async fn announce_durable(
     shared: &Shared,
     scripts: &Scripts,
 ) -> Result<(), LedgerError> {
-    announce_checkpoint(shared, scripts, shared.redo.durable()).await.map(drop)
+    let known = shared.redo.durable(scripts.epoch.number);
+    announce_checkpoint(shared, scripts, known).await.map(drop)
 }
 
 /// Tells Redis that Postgres has the batches up to `durable`, and that this gateway is alive.

@@ -189,7 +189,9 @@ impl DecidedBatch {
         if !shared.lease.may_answer(sent) || !shared.redo.is_open(scripts.epoch.number) {
             return false;
         }
-        if self.waits_for == WaitsFor::Nothing || self.seq <= shared.redo.durable() {
+        if self.waits_for == WaitsFor::Nothing
+            || self.seq <= shared.redo.durable(scripts.epoch.number)
+        {
             return true;
         }
         // While Postgres is known to be unreachable, no caller waits for it.
@@ -215,7 +217,7 @@ impl DecidedBatch {
         else {
             return Err(LedgerError::Behind);
         };
-        if self.seq <= shared.redo.durable() {
+        if self.seq <= shared.redo.durable(scripts.epoch.number) {
             return Ok(());
         }
         let began = Instant::now();
@@ -232,7 +234,7 @@ impl DecidedBatch {
     async fn fold_once(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
         // The batches of this work may be all that Postgres lacks. If not, the others are read from the stream.
         let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
-        if is_written && self.seq <= shared.redo.durable() {
+        if is_written && self.seq <= shared.redo.durable(scripts.epoch.number) {
             return Ok(());
         }
         sync::sync_up_to(shared, scripts, self.seq, WRITTEN_WITHIN).await
@@ -463,7 +465,7 @@ async fn ask(
                     "Redis has gone back to an earlier state without a restart, so nothing that it decides counts, and \
                      a recovery begins from Postgres: see whether its machine was put back to a snapshot"
                 );
-                shared.epoch_lost(scripts.epoch.number);
+                shared.data_lost(scripts.epoch.number);
                 return Ok(None);
             }
             reply => reply,

@@ -440,6 +440,10 @@ impl Backend for SqliteLedger {
         }
     }
 
+    fn fewest_callers(&self) -> Option<usize> {
+        (self.durability == Durability::Strict).then_some(0)
+    }
+
     async fn close(&mut self) -> bool {
         self.unwritten.finish(&mut self.disk, &mut self.state).await;
         if !self.resolve_doubt().await || !self.flush().await {

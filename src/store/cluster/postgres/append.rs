@@ -73,6 +73,22 @@ fn statement(store: &Store, epoch: &Epoch, batches: &[NumberedBatch]) -> String 
     sql
 }
 
+/// Finds out whether Postgres takes an append of so many bytes. The row is removed in the same transaction, and has a
+/// number that no batch has.
+pub(crate) async fn try_append(store: &Store, bytes: usize) -> Result<(), LedgerError> {
+    let add = "INSERT INTO {s}.appends (shard, epoch, seq, batch) VALUES ($1, 0, 0, repeat('x', $2)) \
+               ON CONFLICT DO NOTHING";
+    let remove = "DELETE FROM {s}.appends WHERE shard = $1 AND epoch = 0";
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    store
+        .transact(async |on| {
+            store.query(add).bind(SHARD).bind(bytes).execute(&mut *on).await?;
+            store.query(remove).bind(SHARD).execute(on).await?;
+            Ok(())
+        })
+        .await
+}
+
 /// Quotes a text for SQL, whatever its characters and the server's settings are: as a dollar-quoted string, whose tag
 /// does not occur in the text.
 fn quoted(text: &str) -> String {

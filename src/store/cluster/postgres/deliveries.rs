@@ -112,22 +112,26 @@ fn delivery(row: &PgRow) -> Result<Delivery, LedgerError> {
     })
 }
 
-/// Deletes deliveries that Redis has applied.
+/// Deletes deliveries that Redis has applied. A delivery with the number of one of them and another digest stays, because
+/// a Postgres that failed over has given the number to another change.
 pub(crate) async fn remove_deliveries(
     store: &Store,
     applied: &[Delivery],
 ) -> Result<(), LedgerError> {
-    let (accounts, numbers): (Vec<_>, Vec<_>) =
-        applied.iter().map(|d| (d.account.clone(), d.grant_seq)).unzip();
+    let accounts: Vec<_> = applied.iter().map(|change| change.account.clone()).collect();
+    let numbers: Vec<_> = applied.iter().map(|change| change.grant_seq).collect();
+    let digests: Vec<_> = applied.iter().map(|change| change.digest.clone()).collect();
     store
         .transact(async |on| {
             store
                 .query(
-                    "DELETE FROM {s}.deliveries d USING UNNEST($1::text[], $2::int8[]) AS n (a, g) \
-             WHERE d.account = n.a AND d.grant_seq = n.g",
+                    "DELETE FROM {s}.deliveries d USING UNNEST($1::text[], $2::int8[], $3::bytea[]) \
+                     AS n (account, grant_seq, digest) WHERE d.account = n.account \
+                     AND d.grant_seq = n.grant_seq AND coalesce(d.digest, '') = n.digest",
                 )
                 .bind(accounts)
                 .bind(numbers)
+                .bind(digests)
                 .execute(on)
                 .await?;
             Ok(())

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
-use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, is_locked};
+use crate::store::cluster::postgres::partitions::{LOCK_LIMIT, has_table, is_locked};
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::migrations::POSTGRES;
 
@@ -45,17 +45,30 @@ async fn migrate_once(store: &Store) -> Result<(), LedgerError> {
     store
         .transact_within(MIGRATION_LIMIT, async |on| {
             store.lock("migrate", on).await?;
-            on.execute(store.sql("CREATE SCHEMA IF NOT EXISTS {s}")).await?;
+            make_table(store, on).await?;
             on.execute(store.sql("SET LOCAL search_path = {s}")).await?;
-            on.execute(store.sql(
-                "CREATE TABLE IF NOT EXISTS {s}.migrations (version BIGINT PRIMARY KEY, \
-             checksum BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())",
-            ))
-            .await?;
             on.execute(LOCK_LIMIT).await?;
             apply_missing(store, on).await
         })
         .await
+}
+
+/// Makes the schema and the table of migrations, if they do not exist. Postgres checks the right to create before it looks
+/// whether there is anything to create, and the role of a gateway may have no such right.
+async fn make_table(store: &Store, on: &mut PgConnection) -> Result<(), LedgerError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1) AS found";
+    let found = store.query(sql).bind(store.schema()).fetch_one(&mut *on).await?;
+    if !found.try_get::<bool, _>("found")? {
+        on.execute(store.sql("CREATE SCHEMA {s}")).await?;
+    }
+    if !has_table(store, "migrations", on).await? {
+        on.execute(store.sql(
+            "CREATE TABLE {s}.migrations (version BIGINT PRIMARY KEY, \
+             checksum BYTEA NOT NULL, applied_at TIMESTAMPTZ NOT NULL DEFAULT now())",
+        ))
+        .await?;
+    }
+    Ok(())
 }
 
 /// Applies the migrations that are missing.

@@ -81,6 +81,8 @@ struct Table {
     /// The query. The slice is the `$2` rows after the id `$1`. The query selects the last row of the slice, with
     /// counts, and every row that fails.
     sql: &'static str,
+    /// Whether the query needs the accounts whose entries do not add up, as `$3`.
+    needs_changed: bool,
     /// How many rows a slice has.
     slice: i64,
     /// Adds the counts to the report.
@@ -89,20 +91,24 @@ struct Table {
     differences: fn(&PgRow) -> Result<Vec<Difference>, LedgerError>,
 }
 
-/// Checks that an account's balance is the balance after its newest entry. [`ENTRIES`] checks that
-/// this balance is the sum of all entries.
+/// Checks that an account's balance is the sum of its entries. Usually that is the balance after its newest entry, as
+/// [`ENTRIES`] has checked. The entries are added up only if the balance is another one, or if an entry failed that
+/// check: `$3` has the accounts of these entries.
 const ACCOUNTS: Table = Table {
-    sql: "SELECT * FROM (SELECT id, balance, seq, frozen, total, newest, \
+    sql: "SELECT *, CASE WHEN fits THEN balance ELSE (SELECT greatest(least(coalesce(sum(e.amount), 0), \
+       9223372036854775807), -9223372036854775807)::int8 FROM {s}.entries e WHERE e.account = a.id) END AS total \
+     FROM (SELECT id, balance, seq, frozen, newest, \
      row_number() OVER () AS n, count(*) OVER () AS rows, \
      count(*) FILTER (WHERE balance < 0) OVER () AS debts, \
-     total = balance AND newest = seq AS fits, frozen = is_disputed AS is_frozen_rightly FROM \
+     last = balance AND newest = seq AND id <> ALL ($3) AS fits, frozen = is_disputed AS is_frozen_rightly FROM \
      (SELECT a.id, a.balance, a.seq, a.frozen, \
       (SELECT f.account FROM {s}.freezes f WHERE f.account = a.id LIMIT 1) IS NOT NULL AS is_disputed, \
-      coalesce(e.balance_after, 0) AS total, \
+      coalesce(e.balance_after, 0) AS last, \
       coalesce(e.seq, 0) AS newest FROM {s}.accounts a LEFT JOIN LATERAL \
       (SELECT seq, balance_after FROM {s}.entries e WHERE e.account = a.id ORDER BY e.seq DESC LIMIT 1) e \
       ON true WHERE a.id > $1 ORDER BY a.id LIMIT $2) slice) a \
      WHERE n = a.rows OR NOT (fits AND is_frozen_rightly)",
+    needs_changed: true,
     slice: ACCOUNTS_SLICE,
     count: |report, last| {
         report.accounts = report.accounts.saturating_add(last.count("rows")?);
@@ -123,6 +129,7 @@ const HOLDS: Table = Table {
       (SELECT a.id FROM {s}.accounts a WHERE a.id = h.account) IS NOT NULL AS has_account \
       FROM {s}.holds h WHERE h.id > $1 ORDER BY h.id LIMIT $2) slice) h \
      WHERE n = h.rows OR (captured AND state IN ('live', 'released')) OR is_nobodys",
+    needs_changed: false,
     slice: SLICE,
     count: |report, last| {
         report.live_holds = report.live_holds.saturating_add(last.count("live")?);
@@ -149,28 +156,29 @@ async fn reconcile_through(
     mut through: Through<'_>,
 ) -> Result<ReconcileReport, LedgerError> {
     let mut report = ReconcileReport::default();
-    check_entries(store, &mut through, &mut report).await?;
+    let changed = check_entries(store, &mut through, &mut report).await?;
     for table in [&ACCOUNTS, &HOLDS] {
-        check_table(store, table, &mut through, &mut report).await?;
+        check_table(store, table, &changed, &mut through, &mut report).await?;
     }
     report.differences.truncate(LISTED);
     Ok(report)
 }
 
-/// Checks all entries in the order of their accounts.
+/// Checks all entries in the order of their accounts. Returns the accounts with an entry that does not add up with the one
+/// before it.
 async fn check_entries(
     store: &Store,
     through: &mut Through<'_>,
     report: &mut ReconcileReport,
-) -> Result<(), LedgerError> {
-    let mut place = Place::default();
+) -> Result<Vec<String>, LedgerError> {
+    let (mut place, mut changed) = (Place::default(), Vec::new());
     loop {
         let rows = read_slice(store, through, async |on| {
             let query = store.query(ENTRIES).bind(&place.account).bind(place.seq);
             Ok(query.bind(place.balance).bind(SLICE).fetch_all(on).await?)
         })
         .await?;
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(changed) };
         let opens = first.text("kind")? == "opening" && first.text("account")? == place.account;
         if opens && place.seq > 0 && !place.again {
             // The account was folded in the meantime, so its entries are read again.
@@ -180,6 +188,9 @@ async fn check_entries(
         report.entries = report.entries.saturating_add(last.count("entries")?);
         for row in &rows {
             report.differences.extend(entry_differences(row)?);
+            if !row.flag("adds_up")? {
+                changed.push(row.text("account")?.to_owned());
+            }
         }
         let account = last.text("account")?.to_owned();
         place = Place {
@@ -189,7 +200,7 @@ async fn check_entries(
             account,
         };
         if last.int("entries")? < SLICE || report.differences.len() >= LISTED {
-            return Ok(());
+            return Ok(changed);
         }
     }
 }
@@ -198,13 +209,16 @@ async fn check_entries(
 async fn check_table(
     store: &Store,
     table: &Table,
+    changed: &[String],
     through: &mut Through<'_>,
     report: &mut ReconcileReport,
 ) -> Result<(), LedgerError> {
     let mut after = String::new();
     loop {
         let rows = read_slice(store, through, async |on| {
-            Ok(store.query(table.sql).bind(&after).bind(table.slice).fetch_all(on).await?)
+            let query = store.query(table.sql).bind(&after).bind(table.slice);
+            let query = if table.needs_changed { query.bind(changed) } else { query };
+            Ok(query.fetch_all(on).await?)
         })
         .await?;
         let Some(last) = rows.last() else { return Ok(()) };
@@ -260,10 +274,11 @@ fn entry_differences(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
 fn account_differences(row: &PgRow) -> Result<Vec<Difference>, LedgerError> {
     let account = row.text("id")?;
     let mut wrong = Vec::new();
-    if !row.flag("fits")? {
-        let (balance, total) = (in_credits(row.int("balance")?), in_credits(row.int("total")?));
+    let (balance, total) = (row.int("balance")?, row.int("total")?);
+    let (newest, seq) = (row.int("newest")?, row.int("seq")?);
+    if (total, newest) != (balance, seq) {
+        let (balance, total) = (in_credits(balance), in_credits(total));
         let mut what = format!("the balance is {balance}, the entries add up to {total}");
-        let (newest, seq) = (row.int("newest")?, row.int("seq")?);
         if newest != seq {
             what += &format!("; the newest of them is number {newest}, and it should be {seq}");
         }

@@ -39,11 +39,13 @@ impl Transaction {
     /// Begins the transaction. Postgres ends it after `idle` without a statement. Postgres ends each statement after
     /// `statement`, or once the statement has waited for one lock for a fifth of that time. So Postgres reports a locked
     /// row before this gateway considers Postgres unreachable, even if the transaction waited for two other locks before.
-    /// A commit waits for the disk (and for the synchronous standby, if there is one), whatever the settings of the role
-    /// or the database are.
+    /// A commit waits for the disk (and for the synchronous standby, if there is one), each statement sees what was
+    /// committed before it, and a backslash in a quoted text is a backslash, whatever the settings of the role or the
+    /// database are.
     pub async fn begin(&mut self, idle: Duration, statement: Duration) -> Result<(), LedgerError> {
         let begin = format!(
-            "BEGIN; SET LOCAL idle_in_transaction_session_timeout = {}; \
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL standard_conforming_strings = on; \
+             SET LOCAL idle_in_transaction_session_timeout = {}; \
              SET LOCAL statement_timeout = {}; \
              SET LOCAL lock_timeout = {}; \
              SET LOCAL synchronous_commit = on",

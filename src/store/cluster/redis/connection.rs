@@ -12,6 +12,7 @@ use fred::interfaces::{
 };
 use fred::types::config::{Config, ReconnectPolicy, TlsConnector};
 use fred::types::{Builder, CustomCommand, InfoKind, Value};
+use futures_util::future::try_join;
 
 use crate::config::Secret;
 use crate::ledger::LedgerError;
@@ -20,6 +21,7 @@ use crate::store::addresses::without_tls;
 use crate::store::cluster::postgres::{ColdUntil, NumberedBatch, StreamBatch};
 use crate::store::cluster::redis::info::Info;
 use crate::store::cluster::redis::line::Line;
+use crate::store::cluster::redis::meta::{CLOSED, LIVE_MARK, Meta};
 use crate::store::cluster::redis::script::{SHARD, Script, Scripts, tag};
 use crate::store::cluster::stream_marks::StreamId;
 use crate::store::tls_files::TlsFiles;
@@ -54,26 +56,6 @@ impl std::fmt::Debug for Redis {
         // fred's own Debug may show the address together with its password.
         f.debug_struct("Redis").finish_non_exhaustive()
     }
-}
-
-/// The name of the epoch in `meta` after a fence.
-pub(crate) const CLOSED: &str = "closed";
-
-/// The state of the ledger in Redis, from the key `meta`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Meta {
-    /// The name of the open epoch. `closed` after a fence, and empty if Redis has no data yet.
-    pub epoch: String,
-    /// The number of the newest epoch that was ever open in these data.
-    pub number: i64,
-    /// The number of the newest batch.
-    pub newest: i64,
-    /// The number of the newest batch that is in Postgres.
-    pub durable: i64,
-    /// Whether the server has been neither a replica nor restarted since the epoch began.
-    pub has_same_replication_id: bool,
-    /// The id of the ledger whose batches are in the stream; empty if an early version wrote them.
-    pub ledger: String,
 }
 
 /// The reason why a script did not run.
@@ -140,10 +122,9 @@ impl Redis {
     /// # Errors
     /// Fails if one of them takes longer than [`CONNECT_LIMIT`].
     pub async fn wait(&self) -> Result<(), LedgerError> {
-        for line in [&self.hot, &self.side] {
-            let connected = tokio::time::timeout(CONNECT_LIMIT, line.wait_for_connect()).await;
-            connected.map_err(|_| LedgerError::Slow { what: "Redis" })??;
-        }
+        let both = try_join(self.hot.wait_for_connect(), self.side.wait_for_connect());
+        let connected = tokio::time::timeout(CONNECT_LIMIT, both).await;
+        connected.map_err(|_| LedgerError::Slow { what: "Redis" })??;
         Ok(())
     }
 
@@ -283,7 +264,7 @@ impl Redis {
 
     /// Reads `meta`.
     pub async fn meta(&self, scripts: &Scripts) -> Result<Meta, LedgerError> {
-        let names = ["epoch", "number", "seq", "durable", "reign", "ledger"];
+        let names = ["epoch", "number", "seq", "durable", "reign", "ledger", "marked"];
         let found: Vec<Option<String>> =
             self.side.run(self.side.client().hmget(&scripts.keys[0], names.to_vec())).await?;
         let word = |at: usize| found.get(at).cloned().flatten().unwrap_or_default();
@@ -297,7 +278,26 @@ impl Redis {
             durable: number(3),
             has_same_replication_id: word(4) == self.info().await?.replication_id,
             ledger: word(5),
+            is_marked: word(6) == "1",
         })
+    }
+
+    /// Whether the hash of live holds is there, with the mark that [`Redis::begin_epoch`] left in it.
+    pub async fn has_live_mark(&self, scripts: &Scripts) -> Result<bool, LedgerError> {
+        let mark = self.side.client().hexists(scripts.live_key(), LIVE_MARK.0);
+        Ok(self.side.run(mark).await?)
+    }
+
+    /// Whether the server that each of the two lines leads to has the scripts and the data of the epoch.
+    pub async fn has_epoch(&self, scripts: &Scripts) -> Result<bool, LedgerError> {
+        for line in [&self.hot, &self.side] {
+            match evaluate(line, scripts, &scripts.maintain, args(["are_claims_cold"])).await {
+                Ok(_) => {}
+                Err(ScriptError::EpochLost) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// How long ago Redis last heard from a gateway that serves the newest epoch in these data, by Redis's clock; `None`
@@ -338,6 +338,7 @@ impl Redis {
         if !ahead.is_empty() {
             self.side.run(self.side.client().unlink::<(), _>(stream)).await?;
         }
+        self.side.run(self.side.client().hset::<(), _, _>(scripts.live_key(), LIVE_MARK)).await?;
         let meta = [
             ("epoch", scripts.epoch.name()),
             ("number", scripts.epoch.number.to_string()),
@@ -347,6 +348,7 @@ impl Redis {
             ("claims", cold_until.claims_ms.to_string()),
             ("left", cold_until.left_ms.to_string()),
             ("ledger", ledger.to_owned()),
+            ("marked", "1".into()),
         ];
         Ok(self.side.run(self.side.client().hset(&scripts.keys[0], meta.to_vec())).await?)
     }
@@ -459,13 +461,6 @@ async fn evaluate(
             ScriptError::Failed(error)
         }
     })
-}
-
-impl Meta {
-    /// Whether the data are those of another ledger than this one.
-    pub fn is_of_another(&self, ledger: &str) -> bool {
-        !self.ledger.is_empty() && self.ledger != ledger
-    }
 }
 
 impl From<ScriptError> for LedgerError {

@@ -122,6 +122,13 @@ function commands.claims_are_warm()
     return call('HSET', META, 'claims', '0')
 end
 
+-- The sum of a balance and an amount, which comes as text. Two changes at once may come to more than a number of Lua's
+-- holds exactly, so the text is added in two parts, whose sums never leave the range between the two balances.
+local function plus(balance, amount)
+    local sign, high, low = match(amount, '^(%-?)(%d-)(%d%d?%d?%d?%d?%d?%d?%d?)$')
+    return balance + tonumber(sign .. high .. '00000000') + tonumber(sign .. low)
+end
+
 -- account, number, amount, frozen, before, digest: applies what Postgres decided about an account (a grant, a
 -- refund, a freeze), in the order of its numbers. The digests are of all decisions up to the one before this one,
 -- and up to this one; both are empty where an earlier version made the decision. Returns 1 where the decision is
@@ -142,7 +149,7 @@ function commands.deliver(account, number, amount, frozen, before, digest)
     if number > a[GRANTS] + 1 then return 0 end
     if before ~= '' and before ~= a[DIGEST] then return 2 end
     if digest ~= '' then a[DIGEST] = digest end
-    a[BALANCE], a[GRANTS] = a[BALANCE] + tonumber(amount), number
+    a[BALANCE], a[GRANTS] = plus(a[BALANCE], amount), number
     a[EXISTS], a[FROZEN] = 1, tonumber(frozen)
     put_account(ACCOUNT .. account, a)
     return 1

@@ -4,6 +4,7 @@ pub(crate) mod connection;
 pub(crate) mod fitness;
 pub(crate) mod info;
 mod line;
+pub(crate) mod meta;
 pub(crate) mod pack;
 pub(crate) mod record;
 pub(crate) mod reply;

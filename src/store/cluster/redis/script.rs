@@ -96,6 +96,11 @@ impl Scripts {
         format!("{}-0", self.epoch.number)
     }
 
+    /// The key of the hash of live holds.
+    pub fn live_key(&self) -> String {
+        format!("{}live", self.prefix)
+    }
+
     /// The key of an account.
     pub fn account_key(&self, account: &str) -> String {
         format!("{}a:{account}", self.prefix)
@@ -125,6 +130,6 @@ mod tests {
     fn a_layout_is_one_text_of_the_scripts() {
         let scripts = Scripts::new(0, Epoch { number: 1, nonce: "n".into() });
         let [decide, maintain] = [&scripts.decide.sha[..8], &scripts.maintain.sha[..8]];
-        assert_eq!((LAYOUT, decide, maintain), (3, "febfd2a7", "0031e964"));
+        assert_eq!((LAYOUT, decide, maintain), (3, "febfd2a7", "15ffab31"));
     }
 }

@@ -193,7 +193,6 @@ impl Store {
         let has_begun = begun.is_ok();
         let result = match begun {
             Ok(mut transaction) => {
-                transaction.set_busy(true);
                 let run = async {
                     let done = work(transaction.connection()?).await?;
                     transaction.commit().await?;
@@ -203,7 +202,7 @@ impl Store {
                 // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
                     Ok(result) => {
-                        transaction.set_busy(false);
+                        transaction.note_idle();
                         result.map_err(LedgerError::of_a_transaction)
                     }
                     Err(_) => Err(self.give_up(&mut transaction)),

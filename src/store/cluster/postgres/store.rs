@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres, Row as _};
 use tokio::sync::Semaphore;
 
 use crate::config::Secret;
@@ -331,6 +331,12 @@ impl Store {
         let key = self.lock_key(name);
         self.query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(on).await?;
         Ok(())
+    }
+
+    /// Takes the advisory lock of this name in this schema if it is free. Returns whether it was.
+    pub async fn try_lock(&self, name: &str, on: &mut PgConnection) -> Result<bool, LedgerError> {
+        let lock = self.query("SELECT pg_try_advisory_xact_lock($1)").bind(self.lock_key(name));
+        Ok(lock.fetch_one(on).await?.try_get(0)?)
     }
 
     /// The key of the advisory lock of this name in this schema.

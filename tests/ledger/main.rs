@@ -26,6 +26,7 @@ mod imports;
 mod large;
 mod last_credit;
 mod layouts;
+mod leaving;
 mod left_calls;
 mod lifetimes;
 mod locked;

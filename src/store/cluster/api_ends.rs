@@ -162,7 +162,7 @@ async fn fates_of(
     ends: &[RepeatedEnd<'_>],
 ) -> Result<HashMap<HoldId, Fate>, LedgerError> {
     let ids: Vec<_> = ends.iter().map(|end| end.hold.clone()).collect();
-    sync::catch_up(shared, IN_TIME).await?;
+    sync::catch_up_unless_stuck(shared, IN_TIME).await?;
     let fates = postgres::fates(&shared.store, &ids).await?;
     Ok(ids.into_iter().zip(fates).collect())
 }

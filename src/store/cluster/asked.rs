@@ -76,7 +76,7 @@ impl Asked {
     /// Notes that Redis has decided all operations that are left: later operations that name the same account need not
     /// wait any longer.
     pub fn note_decided(&mut self) {
-        self.until_decided.clear();
+        self.until_decided.fill(None);
     }
 
     /// Takes out the operations at these places.

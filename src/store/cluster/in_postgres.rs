@@ -12,18 +12,14 @@ use crate::ledger::LedgerError;
 use crate::ledger::backend::Later;
 use crate::ledger::operation::{Operation, Outcome};
 use crate::store::cluster::asked::{Asked, Stuck};
-use crate::store::cluster::postgres;
+use crate::store::cluster::postgres::{self, RowWait};
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, IN_TIME};
+use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::warm;
 
-/// How long operations that are decided together wait for a row.
-const TOGETHER: Duration = Duration::from_millis(20);
-
-/// How long an operation that is decided alone waits for a row, and how often. Between two attempts it gives the lock
-/// back that all purchases share.
-const ALONE: Duration = Duration::from_millis(100);
-const ATTEMPTS: usize = 4;
+/// How long an operation that is decided alone is tried again, and the time between two attempts.
+const ALONE_FOR: Duration = Duration::from_millis(400);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the operations of a group are decided together. The rest is then decided alone.
 const TOGETHER_FOR: Duration = Duration::from_secs(1);
@@ -100,11 +96,12 @@ fn is_refund(operation: &Operation) -> bool {
     matches!(operation, Operation::Refund { .. } | Operation::RefundPart { .. })
 }
 
-/// Refunds captures. A refund needs the entry of its capture, so all decisions of Redis have to be in Postgres first.
+/// Refunds captures. A refund needs the entry of its capture, so all decisions of Redis have to be in Postgres first. No
+/// other operation waits for this, so there is time until a busy account is written.
 async fn refund(shared: &Shared, refunds: Asked) {
     let ready = async {
         shared.require_postgres()?;
-        sync::catch_up(shared, IN_TIME).await
+        sync::catch_up(shared, WRITTEN_WITHIN).await
     };
     match ready.await {
         Ok(()) => {
@@ -120,7 +117,7 @@ async fn refund(shared: &Shared, refunds: Asked) {
 /// were decided. If Postgres does not take them in time, or a locked row keeps them back, operations go on without it.
 async fn keep_order(shared: &Shared) -> Result<(), LedgerError> {
     shared.require_postgres()?;
-    match sync::catch_up(shared, ORDERED_WITHIN).await {
+    match sync::catch_up_unless_stuck(shared, ORDERED_WITHIN).await {
         Err(LedgerError::RowLocked | LedgerError::Behind) => Ok(()),
         synced => synced,
     }
@@ -140,7 +137,7 @@ async fn decide_together(shared: &Shared, asked: Asked) -> Option<Stuck> {
             stuck.add(part);
             continue;
         }
-        match decide_in_postgres(shared, part.operations(), TOGETHER).await {
+        match decide_in_postgres(shared, part.operations(), RowWait::Together).await {
             Ok(outcomes) => part.answer_all(outcomes),
             Err(LedgerError::RowLocked) => match part.operations().len() {
                 1 => stuck.add(part),
@@ -167,12 +164,14 @@ async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
         let mut one = std::mem::replace(&mut rest, others);
         let mut decided = Err(LedgerError::RowLocked);
         if !one.operations().iter().any(|operation| locked.precedes(operation)) {
-            let _turn = shared.waiting_for_rows.acquire().await;
-            for _ in 0..ATTEMPTS {
-                decided = decide_in_postgres(shared, one.operations(), ALONE).await;
-                if !matches!(decided, Err(LedgerError::RowLocked)) {
+            let began = Instant::now();
+            loop {
+                decided = attempt_alone(shared, one.operations()).await;
+                let is_locked = matches!(decided, Err(LedgerError::RowLocked));
+                if !is_locked || began.elapsed() >= ALONE_FOR {
                     break;
                 }
+                tokio::time::sleep(PAUSE).await;
             }
         }
         match decided {
@@ -185,11 +184,21 @@ async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
     }
 }
 
+/// Decides operations that are alone. Attempts take turns, so that operations on a row that is only busy come between
+/// those on a row that stays locked.
+async fn attempt_alone(
+    shared: &Shared,
+    operations: &[Operation],
+) -> Result<Vec<Outcome>, LedgerError> {
+    let _turn = shared.waiting_for_rows.acquire().await;
+    decide_in_postgres(shared, operations, RowWait::Alone).await
+}
+
 /// Decides operations in Postgres in one transaction, and applies them in Redis.
 async fn decide_in_postgres(
     shared: &Shared,
     operations: &[Operation],
-    wait: Duration,
+    wait: RowWait,
 ) -> Result<Vec<Outcome>, LedgerError> {
     let now = shared.clock.now(0);
     let outcomes = Box::pin(postgres::decide(&shared.store, operations, now, wait)).await?;

@@ -23,6 +23,7 @@ use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
 use crate::store::cluster::stream_marks::Marks;
+use crate::store::cluster::sync::StuckBatches;
 use crate::store::cluster::syncer::Syncer;
 use crate::store::cluster::write_gate::WriteGate;
 
@@ -66,10 +67,10 @@ pub(crate) struct Shared {
     pub writing: Semaphore,
     /// The permit to wait until a batch is folded. One of the batches that wait folds them all.
     pub folding: Semaphore,
-    /// The permit to wait for locked rows, so that these waits take one connection.
+    /// The permits to wait for locked rows, so that these waits leave connections for others.
     pub waiting_for_rows: Semaphore,
-    /// The checkpoint (epoch and batch) after which Postgres took no batch, because a row was locked.
-    pub stuck_at: Mutex<Option<(i64, i64)>>,
+    /// The batches that Postgres did not take, because a row was locked.
+    pub stuck: Mutex<Option<StuckBatches>>,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -156,8 +157,8 @@ impl Shared {
             syncer: Syncer::default(),
             writing: Semaphore::new(1),
             folding: Semaphore::new(1),
-            waiting_for_rows: Semaphore::new(1),
-            stuck_at: Mutex::default(),
+            waiting_for_rows: Semaphore::new((config.postgres_connections as usize / 5).max(1)),
+            stuck: Mutex::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),

@@ -30,6 +30,9 @@ pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 /// How often an operation that waits for a sync looks whether a locked row keeps the batches back.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// How long a row has to keep batches back until it counts as locked. A row that is only busy is free earlier.
+const STUCK_AFTER: Duration = Duration::from_millis(100);
+
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
@@ -62,8 +65,21 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
 /// if a step of it does not.
 ///
 /// # Errors
-/// [`LedgerError::Behind`] if there was not enough time, or if a locked row is known to keep the batches back.
+/// [`LedgerError::Behind`] if there was not enough time.
 pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    let synced = tokio::time::timeout(limit, sync_within(shared, limit)).await;
+    synced.unwrap_or(Err(LedgerError::Behind))
+}
+
+/// The same as [`catch_up`], for an operation that others wait for. It does not wait while a locked row is known to keep
+/// the batches back.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time, or if a row is locked.
+pub(crate) async fn catch_up_unless_stuck(
+    shared: &Shared,
+    limit: Duration,
+) -> Result<(), LedgerError> {
     let stuck = async {
         while !is_stuck(shared) {
             tokio::time::sleep(LOOK_EVERY).await;
@@ -72,16 +88,40 @@ pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), Led
     tokio::select! {
         biased;
         () = stuck => Err(LedgerError::Behind),
-        synced = tokio::time::timeout(limit, sync_within(shared, limit)) => {
-            synced.unwrap_or(Err(LedgerError::Behind))
-        }
+        caught_up = catch_up(shared, limit) => caught_up,
     }
 }
 
-/// Whether a locked row has kept Postgres from taking batches, and Postgres has taken none since.
+/// Whether a locked row has kept Postgres from taking batches for a while, and Postgres has not taken all of them since.
 fn is_stuck(shared: &Shared) -> bool {
-    *shared.stuck_at.lock().unwrap_or_else(PoisonError::into_inner)
-        == Some(shared.redo.checkpoint())
+    let stuck = *shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+    stuck.is_some_and(|stuck| {
+        stuck.is_left(shared.redo.checkpoint()) && stuck.since.elapsed() >= STUCK_AFTER
+    })
+}
+
+/// Notes that Postgres did not take the batches up to this one, because a row was locked.
+fn note_stuck(shared: &Shared, epoch: i64, seq: i64) {
+    let mut stuck = shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = stuck.filter(|before| before.is_left(shared.redo.checkpoint()));
+    let since = before.map_or_else(Instant::now, |before| before.since);
+    *stuck = Some(StuckBatches { epoch, seq, since });
+}
+
+/// Batches that Postgres did not take, because a row was locked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StuckBatches {
+    epoch: i64,
+    /// The newest of them.
+    seq: i64,
+    since: Instant,
+}
+
+impl StuckBatches {
+    /// Whether Postgres, which has the batches up to this checkpoint (epoch and batch), lacks some of them.
+    fn is_left(self, (epoch, durable): (i64, i64)) -> bool {
+        self.epoch == epoch && durable < self.seq
+    }
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
@@ -122,10 +162,10 @@ pub(crate) async fn sync_up_to(
                 // Only the permit to write was late, and nothing was tried.
                 Err(LedgerError::Behind) => return Err(LedgerError::Behind),
                 Err(error) => {
-                    if matches!(error, LedgerError::RowLocked) {
-                        let checkpoint = Some(shared.redo.checkpoint());
-                        *shared.stuck_at.lock().unwrap_or_else(PoisonError::into_inner) =
-                            checkpoint;
+                    if matches!(error, LedgerError::RowLocked)
+                        && let Some(batch) = some.last()
+                    {
+                        note_stuck(shared, scripts.epoch.number, batch.seq);
                     }
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
                     return Err(error);

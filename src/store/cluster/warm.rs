@@ -56,7 +56,7 @@ pub(crate) async fn warm(
         announce_read(shared, scripts, &nonce, names).await?;
         // Redis may have decided about an id and then forgotten it. Postgres must have that
         // decision first.
-        sync::catch_up(shared, IN_TIME).await?;
+        sync::catch_up_unless_stuck(shared, IN_TIME).await?;
         for (id, fate) in
             needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
         {

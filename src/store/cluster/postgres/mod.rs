@@ -49,7 +49,7 @@ pub(crate) use claims::{
 pub(crate) use compare::{StoredAccount, stored_accounts};
 pub(crate) use deliveries::{Delivery, deliveries, remove_deliveries};
 pub(crate) use fold::fold;
-pub(crate) use grants::decide;
+pub(crate) use grants::{RowWait, decide};
 pub(crate) use holds::{
     CallHold, accounts_with_holds, call_holds, call_holds_of_gone, expire_released,
     purge_ended_holds, release_expired,

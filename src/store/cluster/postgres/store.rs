@@ -8,8 +8,8 @@ use sha2::{Digest as _, Sha256};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
-use tokio::sync::Semaphore;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres, Row as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Secret;
 use crate::ledger::{LedgerConfig, LedgerError};
@@ -193,7 +193,6 @@ impl Store {
         let has_begun = begun.is_ok();
         let result = match begun {
             Ok(mut transaction) => {
-                transaction.set_busy(true);
                 let run = async {
                     let done = work(transaction.connection()?).await?;
                     transaction.commit().await?;
@@ -203,7 +202,7 @@ impl Store {
                 // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
                     Ok(result) => {
-                        transaction.set_busy(false);
+                        transaction.note_idle();
                         result.map_err(LedgerError::of_a_transaction)
                     }
                     Err(_) => Err(self.give_up(&mut transaction)),
@@ -223,8 +222,8 @@ impl Store {
         let sql = format!(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ends_after}; {sql}"
         );
+        let _permit = self.permit_to_run().await?;
         let run = async {
-            let _permit = self.running.acquire().await;
             let kept = self.lock_kept().pop();
             let mut connection = match kept {
                 Some(connection) => connection,
@@ -247,6 +246,18 @@ impl Store {
         }
         self.note(false, result.as_ref().err());
         result
+    }
+
+    /// Waits for the permit to run a single statement. The time of this wait says nothing about the database.
+    async fn permit_to_run(&self) -> Result<SemaphorePermit<'_>, LedgerError> {
+        if let Ok(permit) = self.running.try_acquire() {
+            return Ok(permit);
+        }
+        match tokio::time::timeout(LIMIT, self.running.acquire()).await {
+            // The statements before may have found out that the database is unreachable.
+            Ok(Ok(permit)) if self.is_up() => Ok(permit),
+            _ => Err(LedgerError::Slow { what: "Postgres" }),
+        }
     }
 
     fn lock_kept(&self) -> MutexGuard<'_, Vec<PgConnection>> {
@@ -332,6 +343,12 @@ impl Store {
         let key = self.lock_key(name);
         self.query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(on).await?;
         Ok(())
+    }
+
+    /// Takes the advisory lock of this name in this schema if it is free. Returns whether it was.
+    pub async fn try_lock(&self, name: &str, on: &mut PgConnection) -> Result<bool, LedgerError> {
+        let lock = self.query("SELECT pg_try_advisory_xact_lock($1)").bind(self.lock_key(name));
+        Ok(lock.fetch_one(on).await?.try_get(0)?)
     }
 
     /// The key of the advisory lock of this name in this schema.

@@ -20,13 +20,16 @@ const GIVE_BACK_LIMIT: Duration = Duration::from_secs(1);
 
 /// A transaction on a connection from the pool. If it is dropped before its commit, it is rolled
 /// back.
+///
+/// A future that runs a statement may be dropped in the middle of it. The reply to that statement would then be taken for
+/// the reply to the next one on this connection. So a connection that was asked for counts as busy, and is closed with
+/// the transaction, until [`Transaction::note_idle`] or the end of a commit.
 #[derive(Debug)]
 pub(crate) struct Transaction {
     /// `None` once the connection has been given back or closed.
     connection: Option<PoolConnection<Postgres>>,
     is_open: bool,
-    /// Whether a statement may be under way. If the transaction is dropped then, the connection is closed, because the
-    /// reply to that statement would be taken for the reply to the next one.
+    /// Whether a statement may be under way.
     is_busy: bool,
 }
 
@@ -53,32 +56,34 @@ impl Transaction {
             statement.as_millis(),
             statement.as_millis() / 5
         );
-        (self.is_open, self.is_busy) = (true, true);
+        self.is_open = true;
         self.connection()?.execute(AssertSqlSafe(begin)).await?;
-        self.is_busy = false;
+        self.note_idle();
         Ok(())
     }
 
-    /// The connection, on which a statement can be run.
+    /// The connection, on which a statement can be run. It counts as busy from now on.
     ///
     /// # Errors
     /// Fails after [`Transaction::discard`].
     pub fn connection(&mut self) -> Result<&mut PgConnection, LedgerError> {
+        self.is_busy = true;
         match &mut self.connection {
             Some(connection) => Ok(connection),
             None => Err(LedgerError::Slow { what: "Postgres" }),
         }
     }
 
-    /// Sets whether a statement may be under way.
-    pub fn set_busy(&mut self, is_busy: bool) {
-        self.is_busy = is_busy;
+    /// Notes that each statement so far has its whole reply.
+    pub fn note_idle(&mut self) {
+        self.is_busy = false;
     }
 
     /// Commits the transaction.
     pub async fn commit(&mut self) -> Result<(), LedgerError> {
         self.connection()?.execute("COMMIT").await?;
         self.is_open = false;
+        self.note_idle();
         Ok(())
     }
 

@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::claiming::{ask, by, claimed, held, key};
-use crate::rare::{BUSY, assert_as_quiet, locks, quiet, retire_all, trouble_lasts, waits_during};
+use crate::rare::{
+    assert_as_quiet, locks, quiet, retire_all, trouble_lasts, undelayed, waits_during,
+};
 use crate::test_ledger::{
     Running, TestLedger, account, call_release, credits, eventually, grant, hold_id,
     on_cluster_ledgers, on_one_ledger,
@@ -72,11 +74,18 @@ async fn a_retry_of_a_paid_call_delays_no_call_of_another_account(fixture: TestL
     ledger.stop().await;
 }
 
+/// Gives bob credits. Returns how long that took.
+async fn gives(ledger: &Ledger, name: &str) -> Duration {
+    let asked = Instant::now();
+    ledger.post(grant(name, "bob", "5")).await.unwrap();
+    asked.elapsed()
+}
+
 async fn a_refund_that_waits_for_its_charge_delays_no_grant_beside_it(fixture: TestLedger) {
     let (ledger, _) = quiet(&fixture).await;
+    let usual = gives(&ledger, "early").await;
     let locked = no_fold(&fixture, &ledger).await;
     for n in 0..2 {
-        let asked = Instant::now();
         // More of them than groups of grants are decided at once.
         let refunds: JoinSet<_> = (0..4)
             .map(|of| {
@@ -84,42 +93,41 @@ async fn a_refund_that_waits_for_its_charge_delays_no_grant_beside_it(fixture: T
                 async move { ledger.ask(Operation::Refund { hold, reason: None }).await }
             })
             .collect();
-        let granted = async {
-            let granted = ledger.post(grant(&format!("late-{n}"), "bob", "5")).await;
-            (granted, asked.elapsed())
-        };
         // A refund waits for two seconds, so a grant behind it would wait as long.
-        let (refunded, (granted, waited)) = tokio::join!(refunds.join_all(), granted);
+        let late = format!("late-{n}");
+        let (refunded, waited) = tokio::join!(refunds.join_all(), gives(&ledger, &late));
         let unavailable = Outcome::Refused(Refusal::Unavailable);
         assert!(refunded.iter().all(|refunded| *refunded == unavailable), "{refunded:?}");
-        granted.unwrap();
-        assert!(waited < BUSY, "a grant waited {waited:?} for a refund");
+        assert!(waited < undelayed(usual), "a grant waited {waited:?}, before {usual:?}");
     }
     drop(locked);
     ledger.reconciles().await;
     ledger.stop().await;
 }
 
+/// Three newcomers come at once. Returns how long the last of them waited.
+async fn opens_three(ledger: &Ledger, name: &str) -> Duration {
+    let asked = Instant::now();
+    let three = (0..3).map(|of| {
+        let (ledger, who) = (Ledger::clone(ledger), account(&format!("{name}-{of}")));
+        async move { ledger.open(&who, credits("5")).await.unwrap() }
+    });
+    three.collect::<JoinSet<_>>().join_all().await;
+    asked.elapsed()
+}
+
 async fn a_newcomer_whose_row_is_locked_delays_no_other_newcomer(fixture: TestLedger) {
     let ledger = fixture.open_with("10").await;
+    let usual = opens_three(&ledger, "early").await;
     let half = "INSERT INTO accounts (id, balance, seq, grant_seq, created_at) VALUES ('half', 0, 0, 0, 0)";
     let locked = locks(&fixture, half).await;
     let half = account("half");
     for n in 0..3 {
-        let others = (0..3).map(|of| {
-            let (ledger, who) = (Ledger::clone(&ledger), account(&format!("new-{n}-{of}")));
-            async move {
-                let asked = Instant::now();
-                (ledger.open(&who, credits("5")).await, asked.elapsed())
-            }
-        });
-        let others: JoinSet<_> = others.collect();
-        let (opened, others) = tokio::join!(ledger.open(&half, credits("5")), others.join_all());
+        let late = format!("late-{n}");
+        let (opened, waited) =
+            tokio::join!(ledger.open(&half, credits("5")), opens_three(&ledger, &late));
         assert_eq!(opened.unwrap_err(), Refusal::Unavailable);
-        for (opened, waited) in others {
-            opened.unwrap();
-            assert!(waited < BUSY, "a newcomer waited {waited:?} for another one");
-        }
+        assert!(waited < undelayed(usual), "a newcomer waited {waited:?}, before {usual:?}");
     }
     drop(locked);
     eventually("the account is made", async || ledger.open(&half, credits("5")).await.is_ok())
@@ -129,24 +137,28 @@ async fn a_newcomer_whose_row_is_locked_delays_no_other_newcomer(fixture: TestLe
     ledger.stop().await;
 }
 
+/// An account calls. Returns how long its hold took.
+async fn calls(ledger: &Ledger, who: &str) -> Duration {
+    let asked = Instant::now();
+    let hold = ledger.hold(CallId::new(), account(who), credits("1"), "/x".into()).await.unwrap();
+    let waited = asked.elapsed();
+    hold.release();
+    waited
+}
+
 async fn an_unknown_hold_delays_no_call_of_a_cold_account(fixture: TestLedger) {
     let ledger = fixture.open_with("1000").await;
-    for n in 0..5 {
+    for n in 0..6 {
         ledger.post(grant(&format!("g-{n}"), &format!("cold-{n}"), "10")).await.unwrap();
     }
     retire_all(&fixture, &ledger).await;
+    let usual = calls(&ledger, "cold-5").await;
     let locked = no_fold(&fixture, &ledger).await;
     for n in 0..5 {
-        let asked = Instant::now();
-        let call = async {
-            let (id, who) = (CallId::new(), account(&format!("cold-{n}")));
-            let hold = ledger.hold(id, who, credits("1"), "/x".into()).await;
-            (hold.map(farebox::ledger::Hold::release), asked.elapsed())
-        };
         let unknown = ledger.ask(call_release(&format!("unknown-{n}")));
-        let (_, (held, waited)) = tokio::join!(unknown, call);
-        held.unwrap();
-        assert!(waited < BUSY, "a call waited {waited:?} for a hold of another account");
+        let cold = format!("cold-{n}");
+        let (_, waited) = tokio::join!(unknown, calls(&ledger, &cold));
+        assert!(waited < undelayed(usual), "a call waited {waited:?}, before {usual:?}");
     }
     drop(locked);
     ledger.reconciles().await;

@@ -260,9 +260,6 @@ impl Beside {
 
     /// Notes that operations are decided which this gateway owes: later ones that name the same wait for them.
     pub fn start_owed(&mut self, operations: &[Operation]) -> Arc<Guard> {
-        if self.waiting.is_empty() {
-            self.running.retain_mut(Running::is_left);
-        }
         let guard = Arc::new(Guard);
         let room = Arc::downgrade(&guard);
         let names = operations.iter().flat_map(names);

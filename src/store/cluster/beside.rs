@@ -7,6 +7,7 @@
 //! | holds of the API | Postgres, which must have them in its tables |
 //! | newcomers | Postgres, which makes their accounts |
 //! | grants, purchases, keys | the rows that they change |
+//! | audits | Postgres, which must have all earlier batches in its tables |
 //!
 //! One rule keeps the order: an operation waits for every earlier operation that names the same account, hold, claim or
 //! id ([`names`]), and for no other. So an operation that names something which a group beside the pipeline names is left
@@ -85,7 +86,7 @@ impl Way {
     }
 }
 
-/// What is decided beside the pipeline of one gateway, and what waits for it.
+/// The operations that are decided beside the pipeline of one gateway, and those that wait for them.
 #[derive(Debug, Default)]
 pub(crate) struct Beside {
     running: Vec<Running>,

@@ -270,7 +270,7 @@ impl<'a> Work<'a> {
 
     /// Asks Redis until every item is decided, or set aside because Redis lacks data that it needs.
     async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
-        // What is granted while the rest waits for Postgres.
+        // The holds that are granted while the rest waits for Postgres.
         let mut undo = Undo::new(shared, std::iter::empty());
         // An item may need its account, its claim and the hold of that claim, one after the other.
         let (most, mut misses) = (MAX_ROUNDS.max(3 * self.items.len()), 0);

@@ -14,13 +14,14 @@ use crate::rare::{
     assert_as_quiet, locks, quiet, retire_all, trouble_lasts, undelayed, waits_during,
 };
 use crate::test_ledger::{
-    Running, TestLedger, account, call_release, credits, eventually, grant, hold_id,
-    on_cluster_ledgers, on_one_ledger,
+    Running, TestLedger, account, api_capture, api_hold, call_release, credits, eventually, grant,
+    hold_id, on_cluster_ledgers, on_one_ledger,
 };
 
 on_cluster_ledgers!("multi_thread":
     a_retry_of_a_paid_call_delays_no_call_of_another_account,
     a_refund_that_waits_for_its_charge_delays_no_grant_beside_it,
+    a_row_that_is_soon_free_refuses_nothing,
     a_newcomer_whose_row_is_locked_delays_no_other_newcomer,
     an_unknown_hold_delays_no_call_of_a_cold_account,
     a_gateway_that_serves_under_a_locked_row_says_that_it_does,
@@ -101,6 +102,31 @@ async fn a_refund_that_waits_for_its_charge_delays_no_grant_beside_it(fixture: T
         assert!(waited < undelayed(usual), "a grant waited {waited:?}, before {usual:?}");
     }
     drop(locked);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_row_that_is_soon_free_refuses_nothing(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    assert!(matches!(ledger.ask(api_hold("job", "3")).await, Outcome::Held { .. }));
+    assert!(matches!(ledger.ask(api_capture("job", "3")).await, Outcome::Captured { .. }));
+    let locked = no_fold(&fixture, &ledger).await;
+    let refund = Operation::Refund { hold: hold_id("job"), reason: None };
+    let (refunded, entries, report, held, ()) = tokio::join!(
+        ledger.ask(refund),
+        ledger.entries("alice"),
+        ledger.reconcile(),
+        ledger.ask(api_hold("next", "1")),
+        async {
+            // A write of batches waits for a row five times shorter.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            drop(locked);
+        },
+    );
+    assert!(matches!(refunded, Outcome::Posted { new: true, .. }), "{refunded:?}");
+    assert!(entries.len() >= 3, "{entries:?}");
+    report.unwrap();
+    assert!(matches!(held, Outcome::Held { .. }), "{held:?}");
     ledger.reconciles().await;
     ledger.stop().await;
 }

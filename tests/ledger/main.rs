@@ -10,6 +10,7 @@ mod servers;
 mod answers;
 mod append;
 mod beside;
+mod busy;
 mod claim_rows;
 mod claiming;
 mod claims;

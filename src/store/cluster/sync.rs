@@ -33,12 +33,32 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long a row has to keep batches back until it counts as locked. A row that is only busy is free earlier.
 const STUCK_AFTER: Duration = Duration::from_millis(100);
 
+/// The time between two attempts to write batches while a row is locked.
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes all decisions of Redis so far durable. With a long backlog this may take long.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for two seconds.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
-    sync_within(shared, NO_HURRY).await
+    sync_patiently(shared, NO_HURRY).await
+}
+
+/// The same as [`sync_within`], but while a row is locked the batches are tried again for at most two seconds: a write
+/// waits for a row only a short time, and the row may just be busy.
+pub(crate) async fn sync_patiently(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    loop {
+        match sync_within(shared, limit).await {
+            Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            synced => return synced,
+        }
+    }
 }
 
 /// Makes all decisions of Redis so far durable.
@@ -67,7 +87,7 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
 /// # Errors
 /// [`LedgerError::Behind`] if there was not enough time.
 pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
-    let synced = tokio::time::timeout(limit, sync_within(shared, limit)).await;
+    let synced = tokio::time::timeout(limit, sync_patiently(shared, limit)).await;
     synced.unwrap_or(Err(LedgerError::Behind))
 }
 

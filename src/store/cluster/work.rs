@@ -16,7 +16,7 @@ use crate::store::cluster::redis::reply::{Changes, Decision, Needs, Reply, Verdi
 use crate::store::cluster::redis::request::{BatchItem, Request};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{HoldsToAskFor, Shared};
-use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::sync::{self, AGAIN_AFTER, WRITTEN_WITHIN};
 use crate::store::cluster::undo::{Sending, Undo, release_of};
 use crate::store::cluster::warm;
 
@@ -30,9 +30,6 @@ const MAX_ROUNDS: usize = 64;
 /// After how many cache misses all items with a claim are set aside. The script finds out one by one that it does not know
 /// how the holds of claims ended, and a batch may have a thousand of them.
 const MAX_MISSES: usize = 8;
-
-/// The time between two attempts to fold a batch while a row is locked.
-const FOLD_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How a batch continues after a cache miss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,7 +221,7 @@ impl DecidedBatch {
         loop {
             match self.fold_once(shared, scripts).await {
                 Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
-                    tokio::time::sleep(FOLD_AGAIN_AFTER).await;
+                    tokio::time::sleep(AGAIN_AFTER).await;
                 }
                 folded => return folded,
             }

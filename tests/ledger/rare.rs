@@ -363,35 +363,43 @@ async fn until_one_waits_for_a_lock(fixture: &TestLedger) {
 async fn operations_that_wait_are_decided_together(fixture: TestLedger) {
     const JOBS: usize = 60;
     let ledger = fixture.open_with("1000").await;
-    ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
-    // Bob's account is loaded before the lock.
-    ledger.balance(&account("bob")).await.unwrap();
-    ledger.reconciles().await;
-    let locked = locks(&fixture, "LOCK TABLE holds IN ACCESS EXCLUSIVE MODE").await;
-    let mut jobs = JoinSet::new();
-    let mut ask = |n: usize| {
-        let ledger = ledger.clone();
-        jobs.spawn(async move {
-            // An operation is refused where the lock is kept for too long, and nothing is decided then.
-            while let Outcome::Refused(Refusal::Unavailable) =
-                ledger.ask(api_hold(&format!("job-{n}"), "3")).await
-            {}
-        });
-    };
-    ask(0);
-    until_one_waits_for_a_lock(&fixture).await;
-    for n in 1..JOBS {
-        ask(n);
-        // This is decided in a batch of its own, so that each job comes with another batch.
-        ledger.balance(&account("bob")).await.unwrap();
+    for n in 0..JOBS {
+        ledger.post(grant(&format!("g-{n}"), &format!("user-{n}"), "1000")).await.unwrap();
     }
-    let before = newest_batch(&fixture);
-    drop(locked);
-    jobs.join_all().await;
-    let batches = newest_batch(&fixture) - before;
-    println!("{JOBS} holds in {batches} batches");
-    assert_eq!(ledger.has("alice").await.1, (3 * JOBS).to_string());
-    assert!(batches <= 10, "{JOBS} holds were made in {batches} batches");
+    // This account is loaded before the lock.
+    ledger.balance(&account("alice")).await.unwrap();
+    // Jobs of one account, and each job of another one.
+    for accounts in [1, JOBS] {
+        ledger.reconciles().await;
+        let locked = locks(&fixture, "LOCK TABLE holds IN ACCESS EXCLUSIVE MODE").await;
+        let mut jobs = JoinSet::new();
+        let mut ask = |n: usize| {
+            let ledger = ledger.clone();
+            let mut job = api_hold(&format!("job-{accounts}-{n}"), "3");
+            if let Operation::Hold(hold) = &mut job {
+                hold.account = account(&format!("user-{}", n % accounts));
+            }
+            jobs.spawn(async move {
+                // An operation is refused where the lock is kept for too long, and nothing is decided then.
+                while let Outcome::Refused(Refusal::Unavailable) = ledger.ask(job.clone()).await {}
+            });
+        };
+        ask(0);
+        until_one_waits_for_a_lock(&fixture).await;
+        for n in 1..JOBS {
+            ask(n);
+            // This is decided in a batch of its own, so that each job comes with another batch.
+            ledger.balance(&account("alice")).await.unwrap();
+        }
+        let before = newest_batch(&fixture);
+        drop(locked);
+        jobs.join_all().await;
+        let batches = newest_batch(&fixture) - before;
+        println!("{JOBS} holds of {accounts} accounts in {batches} batches");
+        assert!(batches <= 10, "{JOBS} holds were made in {batches} batches");
+    }
+    assert_eq!(ledger.has("user-0").await.1, (3 * JOBS + 3).to_string());
+    assert_eq!(ledger.has("user-1").await.1, "3");
     ledger.reconciles().await;
     ledger.stop().await;
 }

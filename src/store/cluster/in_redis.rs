@@ -34,26 +34,29 @@ pub(crate) async fn decide_calls(shared: Arc<Shared>, mut asked: Asked) -> Optio
     }))
 }
 
-/// Lets Redis decide operations of the API. Returns the work that is left: the decisions wait until Postgres has them in
-/// its tables, and some have to be corrected.
+/// Lets Redis decide operations of the API. If Redis lacks data that they need, as it does for each new id of a hold, the
+/// data are loaded first, for all of them at once. Returns the work that is left: the decisions wait until Postgres has
+/// them in its tables, and some have to be corrected.
 pub(crate) async fn decide_api(shared: Arc<Shared>, mut asked: Asked) -> Option<Later<()>> {
-    let parts = api_ends::parts(asked.operations());
-    let first = parts.first().map_or(0, |part| part.len());
-    let later = asked.split_off(first);
-    let decided = ask_redis(&shared, &asked, OnMiss::SetAside).await;
-    let cold = asked.take(&decided.cold);
+    let later = after_first_part(&mut asked);
+    let decided = ask_redis(&shared, &asked, OnMiss::Warm).await;
     asked.note_decided();
     Some(Box::pin(async move {
-        tokio::join!(answer(&shared, asked, decided), decide_in_order(&shared, cold));
+        answer(&shared, asked, decided).await;
         decide_in_order(&shared, later).await;
     }))
+}
+
+/// Takes out the operations that Redis may decide only once those before them are answered.
+fn after_first_part(asked: &mut Asked) -> Asked {
+    let first = api_ends::parts(asked.operations()).first().map_or(0, |part| part.len());
+    asked.split_off(first)
 }
 
 /// Decides operations in order. If Redis lacks data that they need, the data are loaded first.
 async fn decide_in_order(shared: &Shared, mut asked: Asked) {
     while !asked.is_empty() {
-        let first = api_ends::parts(asked.operations()).first().map_or(0, |part| part.len());
-        let later = asked.split_off(first);
+        let later = after_first_part(&mut asked);
         let decided = ask_redis(shared, &asked, OnMiss::Warm).await;
         asked.note_decided();
         answer(shared, asked, decided).await;

@@ -43,6 +43,7 @@ mod rounds;
 pub(crate) mod setup;
 mod shared;
 mod stream_marks;
+mod stuck;
 mod sweep;
 mod sync;
 mod syncer;

@@ -1,7 +1,7 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -23,7 +23,7 @@ use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
 use crate::store::cluster::stream_marks::Marks;
-use crate::store::cluster::sync::StuckBatches;
+use crate::store::cluster::stuck::StuckBatches;
 use crate::store::cluster::syncer::Syncer;
 use crate::store::cluster::write_gate::WriteGate;
 
@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     /// The permits to wait for locked rows, so that these waits leave connections for others.
     pub waiting_for_rows: Semaphore,
     /// The batches that Postgres did not take, because a row was locked.
-    pub stuck: Mutex<Option<StuckBatches>>,
+    pub stuck: StuckBatches,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -158,7 +158,7 @@ impl Shared {
             writing: Semaphore::new(1),
             folding: Semaphore::new(1),
             waiting_for_rows: Semaphore::new((config.postgres_connections as usize / 5).max(1)),
-            stuck: Mutex::default(),
+            stuck: StuckBatches::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),

@@ -2,7 +2,6 @@
 //! decisions of Postgres in Redis.
 
 use std::collections::BTreeSet;
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use fred::types::Value;
@@ -29,9 +28,6 @@ pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
 /// How often an operation that waits for a sync looks whether a locked row keeps the batches back.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-
-/// How long a row has to keep batches back until it counts as locked. A row that is only busy is free earlier.
-const STUCK_AFTER: Duration = Duration::from_millis(100);
 
 /// The time between two attempts to write batches while a row is locked.
 pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -101,7 +97,7 @@ pub(crate) async fn catch_up_unless_stuck(
     limit: Duration,
 ) -> Result<(), LedgerError> {
     let stuck = async {
-        while !is_stuck(shared) {
+        while !shared.stuck.are_left(shared.redo.checkpoint()) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
@@ -109,38 +105,6 @@ pub(crate) async fn catch_up_unless_stuck(
         biased;
         () = stuck => Err(LedgerError::Behind),
         caught_up = catch_up(shared, limit) => caught_up,
-    }
-}
-
-/// Whether a locked row has kept Postgres from taking batches for a while, and Postgres has not taken all of them since.
-fn is_stuck(shared: &Shared) -> bool {
-    let stuck = *shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-    stuck.is_some_and(|stuck| {
-        stuck.is_left(shared.redo.checkpoint()) && stuck.since.elapsed() >= STUCK_AFTER
-    })
-}
-
-/// Notes that Postgres did not take the batches up to this one, because a row was locked.
-fn note_stuck(shared: &Shared, epoch: i64, seq: i64) {
-    let mut stuck = shared.stuck.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = stuck.filter(|before| before.is_left(shared.redo.checkpoint()));
-    let since = before.map_or_else(Instant::now, |before| before.since);
-    *stuck = Some(StuckBatches { epoch, seq, since });
-}
-
-/// Batches that Postgres did not take, because a row was locked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct StuckBatches {
-    epoch: i64,
-    /// The newest of them.
-    seq: i64,
-    since: Instant,
-}
-
-impl StuckBatches {
-    /// Whether Postgres, which has the batches up to this checkpoint (epoch and batch), lacks some of them.
-    fn is_left(self, (epoch, durable): (i64, i64)) -> bool {
-        self.epoch == epoch && durable < self.seq
     }
 }
 
@@ -185,7 +149,8 @@ pub(crate) async fn sync_up_to(
                     if matches!(error, LedgerError::RowLocked)
                         && let Some(batch) = some.last()
                     {
-                        note_stuck(shared, scripts.epoch.number, batch.seq);
+                        let newest = (scripts.epoch.number, batch.seq);
+                        shared.stuck.note(newest, shared.redo.checkpoint());
                     }
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
                     return Err(error);

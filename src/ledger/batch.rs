@@ -220,7 +220,8 @@ impl Waiting {
         let waiting = self.queue.len();
         self.forget_cut_off(live);
         self.may_rejoin |= self.queue.len() < waiting;
-        let late = "operations waited too long for others of the same account or id; they get 503";
+        let late = "operations waited too long for others of the same account or id; they get 503: see what keeps rows \
+                    locked or slows Postgres down";
         self.give_up(live, late, |waiter| waiter.since.elapsed() >= WAITS_AT_MOST)
     }
 

@@ -57,7 +57,10 @@ pub(crate) fn start(group: Group, shared: &Arc<Shared>) -> Vec<Aside> {
 async fn in_time<T>(until: Instant, way: Way, work: impl Future<Output = T>) -> Option<T> {
     let done = tokio::time::timeout_at(until, work).await;
     if done.is_err() {
-        tracing::warn!(?way, "operations waited too long for Postgres; they get 503");
+        tracing::warn!(
+            ?way,
+            "operations waited too long for Postgres; they get 503: see what keeps rows locked or slows Postgres down"
+        );
     }
     done.ok()
 }

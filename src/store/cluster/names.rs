@@ -51,7 +51,22 @@ pub(crate) fn names(operation: &Operation) -> Vec<Name> {
         Operation::Refund { hold, .. } | Operation::RefundPart { hold, .. } => {
             names.push(Name::Hold(hold.clone()));
         }
-        _ => {}
+        // `item` has told all names of these.
+        Operation::Hold(_)
+        | Operation::Extend { .. }
+        | Operation::Renew { .. }
+        | Operation::Capture { .. }
+        | Operation::Release { .. }
+        | Operation::Abandon { .. }
+        | Operation::MarkClaim { .. }
+        | Operation::Leave { .. }
+        | Operation::Balance { .. } => {}
+        // The order of these does not matter.
+        Operation::RevokeKey { .. }
+        | Operation::RecordEvent(_)
+        | Operation::EndEvent { .. }
+        | Operation::Fold { .. }
+        | Operation::Audit => {}
     }
     names
 }

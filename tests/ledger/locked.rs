@@ -112,16 +112,12 @@ async fn a_row_that_is_soon_free_refuses_nothing(fixture: TestLedger) {
     assert!(matches!(ledger.ask(api_capture("job", "3")).await, Outcome::Captured { .. }));
     let locked = no_fold(&fixture, &ledger).await;
     let refund = Operation::Refund { hold: hold_id("job"), reason: None };
-    let (refunded, entries, report, ()) = tokio::join!(
-        ledger.ask(refund),
-        ledger.entries("alice"),
-        ledger.reconcile(),
-        async {
+    let (refunded, entries, report, ()) =
+        tokio::join!(ledger.ask(refund), ledger.entries("alice"), ledger.reconcile(), async {
             // A write of batches waits for a row five times shorter.
             tokio::time::sleep(Duration::from_millis(500)).await;
             drop(locked);
-        },
-    );
+        },);
     assert!(matches!(refunded, Outcome::Posted { new: true, .. }), "{refunded:?}");
     assert!(entries.len() >= 3, "{entries:?}");
     report.unwrap();

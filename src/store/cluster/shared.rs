@@ -1,7 +1,7 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};

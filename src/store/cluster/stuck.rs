@@ -33,9 +33,8 @@ impl StuckBatches {
     /// them.
     pub fn are_left(&self, checkpoint: (i64, i64)) -> bool {
         let stuck = *self.lock();
-        stuck.is_some_and(|stuck| {
-            stuck.is_left(checkpoint) && stuck.since.elapsed() >= LOCKED_AFTER
-        })
+        stuck
+            .is_some_and(|stuck| stuck.is_left(checkpoint) && stuck.since.elapsed() >= LOCKED_AFTER)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Stuck>> {

@@ -92,7 +92,8 @@ pub(crate) async fn decide(shared: Arc<Shared>, asked: Asked) -> Option<Later<()
     }))
 }
 
-fn is_refund(operation: &Operation) -> bool {
+/// Whether the operation gives a capture back.
+pub(crate) fn is_refund(operation: &Operation) -> bool {
     matches!(operation, Operation::Refund { .. } | Operation::RefundPart { .. })
 }
 

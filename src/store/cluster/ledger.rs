@@ -29,6 +29,7 @@ use crate::store::cluster::election;
 use crate::store::cluster::group::{self, LIMIT};
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
+use crate::store::cluster::in_postgres::is_refund;
 use crate::store::cluster::in_redis::{self, outcomes_of};
 use crate::store::cluster::janitor;
 use crate::store::cluster::lost_gateways;
@@ -261,7 +262,9 @@ impl ClusterLedger {
 impl Backend for ClusterLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        for part in batch.chunk_by(|a, b| Way::of(a) == Way::of(b)) {
+        // Refunds of a group are decided after all others.
+        let keep_order = |a: &_, b: &_| Way::of(a) == Way::of(b) && is_refund(a) == is_refund(b);
+        for part in batch.chunk_by(keep_order) {
             for some in part.chunks(MAX_BATCH) {
                 if let Some(owed) = self.owed() {
                     owed.outcomes.await;

@@ -186,13 +186,15 @@ async fn strict_commits_to_the_disk_whatever_the_role_is_set_to() {
     cluster.sql(NOTES);
     for set in ["off", "local", "remote_write"] {
         cluster.sql(&format!("ALTER ROLE farebox SET synchronous_commit = {set}"));
-        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                      WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        cluster.sql(others);
+        let others =
+            "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        let before = cluster.sql(&format!("SELECT string_agg(pid::text, ',') {others}"));
+        cluster.sql(&format!("SELECT pg_terminate_backend(pid) {others}"));
+        let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid IN ({before})");
+        assert!(eventually(async || cluster.sql(&left) == "0").await, "some connections are left");
+        cluster.sql("DELETE FROM farebox.notes");
         let served = async || cluster.gateway(0).post("alice", ROUTE).await.status == 200;
         assert!(eventually(served).await, "{}", cluster.gateway(0).stderr());
-        cluster.sql("DELETE FROM farebox.notes");
-        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
         let noted = cluster.sql("SELECT DISTINCT commits FROM farebox.notes");
         assert_eq!(noted, "on", "the role is set to {set}");
     }

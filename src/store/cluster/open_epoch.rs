@@ -11,7 +11,7 @@ use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
 use crate::store::cluster::redis::script::Scripts;
 
-/// What is known about a loss of an epoch's data.
+/// How sure a gateway is that the data of an epoch are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// A script did not run on the server that a connection led to at that moment, which may have been another one.

@@ -55,6 +55,8 @@ async fn a_gateway_with_another_redis_url_stays_out_while_the_others_serve(durab
     for gateway in [0, 1] {
         serves(&cluster, gateway).await;
     }
+    // A charge that is still on its way to Redis is handed over at the stop, by a recovery.
+    assert!(eventually(async || cluster.gateway(1).account("alice").await["held"] == 0).await);
     let recoveries = cluster.recoveries().await;
     cluster.members[1].to_redis.lead_to(other.address());
     one_serves_and_one_stays_out(&cluster, Duration::from_secs(3)).await;
@@ -84,7 +86,9 @@ async fn a_gateway_with_another_redis_url_stays_out_while_the_others_serve(durab
 async fn one_stays_ready_while_the_other_starts(cluster: &Cluster) {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(4) {
-        cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+        let answer = cluster.gateway(0).post("alice", ROUTE).await;
+        let logged = || cluster.gateway(0).stderr();
+        assert_eq!(answer.status, 200, "while the other starts: {}\n{}", answer.text, logged());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -90,6 +90,11 @@ pub trait Backend: Send + 'static {
         async { self.apply(batch).await.into() }
     }
 
+    /// Operations that the backend itself owes and may decide now, beside the pipeline. They have no places in a batch.
+    fn owed(&mut self) -> Option<Aside> {
+        None
+    }
+
     /// Whether the operations that were left waiting may be asked for again, now that others which were set aside are
     /// decided. False if all of them would have to wait further.
     fn lets_rejoin(&mut self) -> bool {

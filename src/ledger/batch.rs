@@ -25,6 +25,7 @@ const MOST_WAIT: usize = 4096;
 type Reply = Option<oneshot::Sender<Outcome>>;
 
 /// A batch and the callers who wait for its outcomes.
+#[derive(Default)]
 pub(super) struct Batch {
     pub operations: Arc<Vec<Operation>>,
     replies: Vec<Reply>,
@@ -164,6 +165,11 @@ impl Waiting {
     /// Notes that operations beside the pipeline are decided, so that those that waited for them may join again.
     pub fn note_decided(&mut self) {
         self.may_rejoin = true;
+    }
+
+    /// Whether no operation waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 
     /// Whether there are operations that may join the pipeline again.

@@ -179,6 +179,12 @@ impl<B: Backend> Worker<B> {
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
+        if let Some(owed) = self.backend.owed() {
+            self.set_aside(Batch::default(), vec![owed], &[]);
+        }
+        if !self.waiting.is_empty() {
+            self.note_decided();
+        }
         while !self.has_room() {
             self.wait_for_committed().await;
         }

@@ -16,6 +16,7 @@ use crate::test_ledger::{
 
 on_cluster_ledgers!("multi_thread":
     what_needs_the_row_of_a_busy_account_is_decided,
+    a_postgres_that_writes_slowly_refuses_nothing_that_waits_for_its_tables,
 );
 
 /// How many callers of one account each gateway has.
@@ -76,6 +77,41 @@ async fn what_needs_the_row_of_a_busy_account_is_decided(fixture: TestLedger) {
     let calls: usize = callers.join_all().await.into_iter().sum();
     waits.sort();
     println!("{calls} calls; {:?}, at worst {:?}", waits[waits.len() / 2], waits[waits.len() - 1]);
+    other.stop().await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Each write of the syncer takes longer than an operation waits for it at first. Operations that stop waiting must not
+/// stop the write.
+async fn a_postgres_that_writes_slowly_refuses_nothing_that_waits_for_its_tables(
+    fixture: TestLedger,
+) {
+    let ledger = fixture.open_with("1000000").await;
+    let other = fixture.open_another("other").await;
+    let mut sql = fixture.cluster().sql().await;
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                PERFORM pg_sleep(0.6); RETURN NEW; END $$; \
+                CREATE TRIGGER slow BEFORE UPDATE ON shards FOR EACH ROW \
+                WHEN (OLD.checkpoint IS DISTINCT FROM NEW.checkpoint) EXECUTE FUNCTION slow()";
+    sqlx::raw_sql(slow).execute(&mut sql).await.unwrap();
+    let is_over = Arc::<AtomicBool>::default();
+    let mut callers = JoinSet::new();
+    for ledger in [&ledger, &other] {
+        callers.spawn(calls(Ledger::clone(ledger), is_over.clone()));
+    }
+    for n in 0..6 {
+        let ledger = if n % 3 == 2 { &other } else { &ledger };
+        let job = format!("job-{n}");
+        let held = ledger.ask(api_hold(&job, "3")).await;
+        assert!(matches!(held, Outcome::Held { .. }), "hold {n}: {held:?}");
+        let captured = ledger.ask(api_capture(&job, "3")).await;
+        assert!(matches!(captured, Outcome::Captured { .. }), "capture {n}: {captured:?}");
+        ledger.post(grant(&format!("more-{n}"), "alice", "1")).await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(callers.join_all().await.into_iter().sum::<usize>() > 0);
+    sqlx::raw_sql("DROP TRIGGER slow ON shards").execute(&mut sql).await.unwrap();
     other.stop().await;
     ledger.reconciles().await;
     ledger.stop().await;

@@ -12,7 +12,7 @@ use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refus
 use crate::store::cluster::postgres::{self, Fate};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, IN_TIME};
+use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::work::MAX_BATCH;
 
 /// A capture or release that Redis answered from its record of ended holds.
@@ -162,7 +162,7 @@ async fn fates_of(
     ends: &[RepeatedEnd<'_>],
 ) -> Result<HashMap<HoldId, Fate>, LedgerError> {
     let ids: Vec<_> = ends.iter().map(|end| end.hold.clone()).collect();
-    sync::catch_up_unless_stuck(shared, IN_TIME).await?;
+    sync::catch_up_unless_stuck(shared, WRITTEN_WITHIN).await?;
     let fates = postgres::fates(&shared.store, &ids).await?;
     Ok(ids.into_iter().zip(fates).collect())
 }

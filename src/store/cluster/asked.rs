@@ -100,7 +100,7 @@ impl Asked {
     }
 
     /// Splits the operations into those for which `is_so`, and all others, in order.
-    pub fn partition(mut self, is_so: impl Fn(&Operation) -> bool) -> (Self, Self) {
+    pub fn partition(mut self, mut is_so: impl FnMut(&Operation) -> bool) -> (Self, Self) {
         let all = 0..self.operations.len();
         let (these, others): (Vec<_>, Vec<_>) =
             all.partition(|place| is_so(&self.operations[*place]));
@@ -134,8 +134,56 @@ impl Stuck {
         self.names.extend(asked.operations().iter().flat_map(names));
     }
 
+    /// Adds the operations that have to be decided after these, or after others among themselves that have to. Returns
+    /// the rest.
+    pub fn add_later(&mut self, asked: Asked) -> Asked {
+        let (later, rest) = asked.partition(|operation| {
+            let is_later = self.precedes(operation);
+            if is_later {
+                self.names.extend(names(operation));
+            }
+            is_later
+        });
+        self.asked.append(later);
+        rest
+    }
+
     /// Whether the operation has to be decided after one of these.
     pub fn precedes(&self, operation: &Operation) -> bool {
         !self.names.is_empty() && names(operation).iter().any(|name| self.names.contains(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::credits::Credits;
+    use crate::ledger::imports::{Import, ImportRow};
+    use crate::ledger::operation::{EntryKind, OperationId, Posting};
+
+    fn posting(id: &str, account: &str) -> Posting {
+        Posting {
+            id: OperationId::posting(EntryKind::Grant, id).unwrap(),
+            account: account.parse().unwrap(),
+            kind: EntryKind::Grant,
+            amount: Credits::from_micros(1).unwrap().signed(),
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn an_operation_is_decided_after_those_that_wait_themselves() {
+        let row = |account| ImportRow::Grant { posting: posting(account, account), payment: None };
+        let both = Import { rows: vec![row("alice"), row("bob")], dry_run: false };
+        let asked = [
+            Operation::Import(Box::new(both)),
+            Operation::Post(posting("g", "bob")),
+            Operation::Post(posting("h", "carol")),
+        ];
+        let mut stuck = Stuck::default();
+        stuck.add_names(&Asked::new(vec![Operation::Post(posting("i", "alice"))]).0);
+        let rest = stuck.add_later(Asked::new(asked.to_vec()).0);
+        assert_eq!(rest.operations(), &asked[2..]);
+        assert_eq!(stuck.asked.operations(), &asked[..2]);
     }
 }

@@ -20,9 +20,10 @@
 //! The number of groups of each way is limited, so that they leave connections of the pool for the syncer and the lease.
 //! Operations that find no room wait as well. All those of one way are then decided together, as one group.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Weak};
+
+use ahash::{HashMap, HashSet};
 
 use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::names::{Name, names};
@@ -172,16 +173,16 @@ impl Beside {
         lets
     }
 
-    /// The places of the operations in this part of a batch that the pipeline decides. All others are added to `rest`.
-    /// `None` if the pipeline decides the whole part, as it usually does. The pipeline also gets the new holds that
-    /// `holds` does not allow, and refuses them at once.
+    /// The places of the operations in this part of a batch that the pipeline decides, and the new holds that it may ask
+    /// Redis for. All others are added to `rest`. `None` if the pipeline decides the whole part, as it usually does. The
+    /// pipeline also gets the new holds that `holds` does not allow, and refuses them at once.
     pub fn to_decide(
         &self,
         batch: &[Operation],
         part: Range<usize>,
         holds: impl FnOnce() -> HoldsToAskFor,
         rest: &mut Rest,
-    ) -> Option<Vec<usize>> {
+    ) -> Option<(Vec<usize>, HoldsToAskFor)> {
         let is_idle = self.running.is_empty() && self.waiting.is_empty() && rest.places.is_empty();
         let is_call = |operation: &Operation| Way::of(operation) == Way::Call;
         if is_idle && batch[part.clone()].iter().all(is_call) {
@@ -204,7 +205,7 @@ impl Beside {
                 rest.names.extend(names);
             }
         }
-        Some(places)
+        Some((places, holds))
     }
 
     /// Makes groups of the rest of a batch. Returns them with the places of the operations that have to wait, in order.
@@ -244,7 +245,7 @@ impl Beside {
                 way: Some(way),
                 room: Arc::downgrade(&room),
                 takes_room: true,
-                names: HashMap::new(),
+                names: HashMap::default(),
             };
             let members = places.iter().map(|place| running.add(way, *place, &batch[*place]));
             let members = members.collect();
@@ -365,9 +366,9 @@ mod tests {
         beside.begin_batch(rejoins);
         let mut rest = Rest::default();
         let all = 0..batch.len();
-        let allowed = || HoldsToAskFor { calls: true, api: true };
+        let allowed = || HoldsToAskFor::ALL;
         let places = beside.to_decide(batch, all.clone(), allowed, &mut rest);
-        let mut places = places.unwrap_or_else(|| all.collect());
+        let mut places = places.map_or_else(|| all.collect(), |(places, _)| places);
         places.retain(|place| !cold.contains(place));
         rest.add_cold(batch, cold.iter().copied());
         let (groups, waiting) = beside.group(batch, rest);
@@ -463,8 +464,10 @@ mod tests {
             hold("job", "alice", Origin::Api),
         ];
         let mut rest = Rest::default();
-        let none = || HoldsToAskFor { calls: false, api: false };
-        assert_eq!(beside.to_decide(&batch, 0..3, none, &mut rest), Some(vec![1, 2]));
+        // Should holds be allowed a moment later, these are refused nevertheless.
+        let none = HoldsToAskFor { calls: false, api: false };
+        let decided = beside.to_decide(&batch, 0..3, || none, &mut rest);
+        assert_eq!(decided, Some((vec![1, 2], none)));
     }
 
     #[test]

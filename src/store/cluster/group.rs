@@ -115,7 +115,7 @@ async fn first(shared: Arc<Shared>, way: Way, asked: Asked) -> Option<Later<()>>
 /// Makes all decisions of Redis durable. The reader compares Redis with Postgres later, because the comparison may take
 /// long.
 async fn audit(shared: Arc<Shared>, mut asked: Asked) -> Option<Later<()>> {
-    let outcome = match sync::sync_patiently(&shared, WRITTEN_WITHIN).await {
+    let outcome = match sync::catch_up(&shared, WRITTEN_WITHIN).await {
         Ok(()) => Outcome::Audited(Vec::new()),
         Err(error) => {
             tracing::warn!(%error, "not everything is in Postgres yet");

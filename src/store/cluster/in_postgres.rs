@@ -129,8 +129,7 @@ async fn keep_order(shared: &Shared) -> Result<(), LedgerError> {
 async fn decide_together(shared: &Shared, asked: Asked) -> Option<Stuck> {
     let (began, mut stuck, mut parts) = (Instant::now(), Stuck::default(), vec![asked]);
     while let Some(part) = parts.pop() {
-        let (after, mut part) = part.partition(|operation| stuck.precedes(operation));
-        stuck.add(after);
+        let mut part = stuck.add_later(part);
         if part.is_empty() {
             continue;
         }

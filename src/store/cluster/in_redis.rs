@@ -9,7 +9,7 @@ use crate::store::cluster::api_ends;
 use crate::store::cluster::asked::Asked;
 use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
-use crate::store::cluster::shared::Shared;
+use crate::store::cluster::shared::{HoldsToAskFor, Shared};
 use crate::store::cluster::undo::release_of;
 use crate::store::cluster::work::{self, DecidedBatch, OnMiss};
 
@@ -66,7 +66,7 @@ async fn decide_in_order(shared: &Shared, mut asked: Asked) {
 
 async fn ask_redis(shared: &Shared, asked: &Asked, on_miss: OnMiss) -> DecidedBatch {
     let items: Vec<_> = asked.operations().iter().map(BatchItem::Operation).collect();
-    Box::pin(work::ask_redis(shared, &items, on_miss)).await
+    Box::pin(work::ask_redis(shared, &items, HoldsToAskFor::ALL, on_miss)).await
 }
 
 /// Makes the decisions durable, and passes the outcomes on.

@@ -42,7 +42,7 @@ use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis_look;
 use crate::store::cluster::rounds;
 use crate::store::cluster::setup;
-use crate::store::cluster::shared::Shared;
+use crate::store::cluster::shared::{HoldsToAskFor, Shared};
 use crate::store::cluster::sweep::Sweep;
 use crate::store::cluster::sync;
 use crate::store::cluster::undo::release_of;
@@ -184,30 +184,6 @@ impl ClusterLedger {
         Ok(())
     }
 
-    /// The operations in `debts`, to be decided beside the pipeline before all later operations that name the same.
-    /// `None` if there are none, while others of them are being decided, if the last attempt has failed just now, or if
-    /// they are known to be undecidable.
-    fn owed(&mut self) -> Option<Aside> {
-        let shared = &self.shared;
-        if !shared.debts.are_due() || self.beside.has_owed() || shared.is_away() {
-            return None;
-        }
-        let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
-        if shared.settings.durability == Durability::Strict && !takes_appends {
-            return None;
-        }
-        let owed = Taken::all(shared);
-        let guard = self.beside.start_owed(owed.operations());
-        let shared = self.shared.clone();
-        let outcomes: Later<_> = Box::pin(async move {
-            let _guard = guard;
-            // Operations that are not decided in time are put back.
-            let _ = tokio::time::timeout(LIMIT, decide_owed(&shared, owed)).await;
-            Vec::new()
-        });
-        Some(Aside { places: Vec::new(), outcomes })
-    }
-
     /// Returns a reader of this ledger.
     pub fn reader(&self) -> ClusterReader {
         ClusterReader { shared: self.shared.clone(), lists: self.lists.clone() }
@@ -284,17 +260,18 @@ impl Backend for ClusterLedger {
         let (mut parts, mut rest) = (Vec::with_capacity(1), Rest::default());
         for from in (0..batch.len()).step_by(MAX_BATCH) {
             let part = from..batch.len().min(from + MAX_BATCH);
-            let places = self.beside.to_decide(
-                batch,
-                part.clone(),
-                || self.shared.holds_to_wait_for(),
-                &mut rest,
-            );
-            let items: Vec<_> = match &places {
-                None => batch[part].iter().map(BatchItem::Operation).collect(),
-                Some(places) => places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(),
+            let allowed = || self.shared.holds_to_wait_for();
+            let some = self.beside.to_decide(batch, part.clone(), allowed, &mut rest);
+            let (items, holds): (Vec<_>, _) = match &some {
+                None => {
+                    (batch[part].iter().map(BatchItem::Operation).collect(), HoldsToAskFor::ALL)
+                }
+                Some((places, holds)) => {
+                    (places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(), *holds)
+                }
             };
-            let decided = work::ask_redis(&self.shared, &items, OnMiss::SetAside).await;
+            let decided = work::ask_redis(&self.shared, &items, holds, OnMiss::SetAside).await;
+            let places = some.map(|(places, _)| places);
             let mut part = Part { from, places, decided };
             rest.add_cold(batch, part.decided.cold.iter().map(|nth| part.place(*nth)));
             aside.extend(part.repeated(&self.shared, batch));
@@ -322,11 +299,37 @@ impl Backend for ClusterLedger {
         Begun { outcomes, aside, waiting }
     }
 
+    /// The operations in `debts`, to be decided before all later operations that name the same. `None` if there are none, while others of them are being decided, if the last attempt has failed just now, or if
+    /// they are known to be undecidable.
+    fn owed(&mut self) -> Option<Aside> {
+        let shared = &self.shared;
+        if !shared.debts.are_due() || self.beside.has_owed() || shared.is_away() {
+            return None;
+        }
+        let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
+        if shared.settings.durability == Durability::Strict && !takes_appends {
+            return None;
+        }
+        let owed = Taken::all(shared);
+        let guard = self.beside.start_owed(owed.operations());
+        let shared = self.shared.clone();
+        let outcomes: Later<_> = Box::pin(async move {
+            let _guard = guard;
+            // Operations that are not decided in time are put back.
+            let _ = tokio::time::timeout(LIMIT, decide_owed(&shared, owed)).await;
+            Vec::new()
+        });
+        Some(Aside { places: Vec::new(), outcomes })
+    }
+
     fn lets_rejoin(&mut self) -> bool {
         self.beside.lets_rejoin()
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
+        if let Some(owed) = self.owed() {
+            owed.outcomes.await;
+        }
         match self.begin_tick(is_live).await {
             Ticked::Done(expired) => expired,
             Ticked::Going(rest) => rest.await,
@@ -334,28 +337,21 @@ impl Backend for ClusterLedger {
     }
 
     async fn begin_tick(&mut self, is_live: &IsLive<'_>) -> Ticked {
-        let owed = self.owed();
         let mut expired = std::mem::take(&mut self.expired);
-        let due = match self.sweep.due(&self.shared, is_live).await {
-            Ok(due) => due,
+        match self.sweep.due(&self.shared, is_live).await {
+            Ok(Some(due)) => {
+                let shared = self.shared.clone();
+                Ticked::Going(Box::pin(async move {
+                    expired.extend(due.end(&shared).await);
+                    expired
+                }))
+            }
+            Ok(None) => Ticked::Done(expired),
             Err(error) => {
                 tracing::debug!(%error, "no hold was swept");
-                None
+                Ticked::Done(expired)
             }
-        };
-        if owed.is_none() && due.is_none() {
-            return Ticked::Done(expired);
         }
-        let shared = self.shared.clone();
-        Ticked::Going(Box::pin(async move {
-            if let Some(owed) = owed {
-                owed.outcomes.await;
-            }
-            if let Some(due) = due {
-                expired.extend(due.end(&shared).await);
-            }
-            expired
-        }))
     }
 
     fn tick_after(&self) -> Duration {

@@ -56,13 +56,16 @@ fn is_backlog(error: &LedgerError) -> bool {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut round = Round::default();
     loop {
-        tokio::time::sleep(SYNC_EVERY).await;
+        let is_asked = tokio::select! {
+            () = shared.wake_rounds.notified() => true,
+            () = tokio::time::sleep(SYNC_EVERY) => false,
+        };
         note_lag(&shared);
         if shared.epoch.scripts().is_none() {
             note_health(&shared, None);
             continue;
         }
-        let synced = round.run(&shared).await;
+        let synced = round.run(&shared, is_asked).await;
         note_health(&shared, synced.as_ref().err());
         match synced {
             Ok(()) => {}
@@ -96,13 +99,14 @@ struct Round {
 
 impl Round {
     /// Runs one round. The syncer writes the decisions of Redis into Postgres, and applies the decisions of Postgres in
-    /// Redis. Any other gateway only reads how far the syncer has come.
-    async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
+    /// Redis, as does a gateway that `is_asked` for it, because an operation waits. Any other gateway only reads how far
+    /// the syncer has come.
+    async fn run(&mut self, shared: &Shared, is_asked: bool) -> Result<(), LedgerError> {
         let mut elected = Ok(());
         if is_due(&mut self.elected, ELECT_EVERY) {
             elected = election::elect(shared).await;
         }
-        if !shared.syncer.writes() {
+        if !is_asked && !shared.syncer.writes() {
             let scripts = shared.epoch.require()?;
             return sync::announce_durable(shared, &scripts).await.and(elected);
         }

@@ -63,6 +63,10 @@ pub(crate) struct Shared {
     pub writes: WriteGate,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
+    /// Wakes the rounds: an operation waits until Postgres has caught up with Redis.
+    pub wake_rounds: Notify,
+    /// Wakes the operations that wait for this, once a write has ended.
+    pub written: Notify,
     /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
     pub writing: Semaphore,
     /// The permit to wait until a batch is folded. One of the batches that wait folds them all.
@@ -103,7 +107,7 @@ pub(crate) struct Settings {
 }
 
 /// The kinds of new holds that may be sent to Redis.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HoldsToAskFor {
     pub calls: bool,
     /// Holds of the API. They must be in Postgres before they are answered.
@@ -111,8 +115,16 @@ pub(crate) struct HoldsToAskFor {
 }
 
 impl HoldsToAskFor {
+    /// All new holds.
+    pub const ALL: Self = Self { calls: true, api: true };
+
     /// No new holds.
     const NONE: Self = Self { calls: false, api: false };
+
+    /// The holds that both allow.
+    pub fn and(self, other: Self) -> Self {
+        Self { calls: self.calls && other.calls, api: self.api && other.api }
+    }
 
     /// Whether the item may be sent to Redis.
     pub fn allow(self, item: BatchItem<'_>) -> bool {
@@ -155,6 +167,8 @@ impl Shared {
             intake: Intake::new(config.redo_limit_bytes),
             writes: WriteGate::default(),
             syncer: Syncer::default(),
+            wake_rounds: Notify::new(),
+            written: Notify::new(),
             writing: Semaphore::new(1),
             folding: Semaphore::new(1),
             waiting_for_rows: Semaphore::new((config.postgres_connections as usize / 5).max(1)),

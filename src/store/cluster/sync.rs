@@ -23,10 +23,11 @@ const DELIVERIES: i64 = 500;
 /// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// The time limit of a sync that an operation waits for, beside the pipeline.
+/// The time limit of a sync for an account that a repair removed from Redis.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
 
-/// How often an operation that waits for a sync looks whether a locked row keeps the batches back.
+/// How often an operation that waits for a sync looks whether another gateway has written the batches, or a locked row
+/// keeps them back.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// The time between two attempts to write batches while a row is locked.
@@ -43,13 +44,15 @@ pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
     sync_patiently(shared, NO_HURRY).await
 }
 
-/// The same as [`sync_within`], but while a row is locked the batches are tried again for at most two seconds: a write
-/// waits for a row only a short time, and the row may just be busy.
+/// The same as [`sync_within`], but while a row is locked, or another gateway writes, the batches are tried again for at
+/// most two seconds: a write waits for a row only a short time, and the row may just be busy.
 pub(crate) async fn sync_patiently(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let began = Instant::now();
     loop {
         match sync_within(shared, limit).await {
-            Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
+            Err(LedgerError::RowLocked | LedgerError::Behind)
+                if began.elapsed() < WRITTEN_WITHIN.min(limit) =>
+            {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
             synced => return synced,
@@ -77,14 +80,13 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
     synced
 }
 
-/// Makes all decisions of Redis so far durable, for an operation that waits. Unlike [`sync_within`] this ends in time even
-/// if a step of it does not.
+/// Waits until all decisions of Redis so far are durable, for an operation that needs them in Postgres. They are written
+/// by the gateway's rounds (`rounds`), so that a write goes on where this wait ends.
 ///
 /// # Errors
 /// [`LedgerError::Behind`] if there was not enough time.
 pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
-    let synced = tokio::time::timeout(limit, sync_patiently(shared, limit)).await;
-    synced.unwrap_or(Err(LedgerError::Behind))
+    wait_until_synced(shared, limit, || false).await
 }
 
 /// The same as [`catch_up`], for an operation that others wait for. It does not wait while a locked row is known to keep
@@ -96,15 +98,40 @@ pub(crate) async fn catch_up_unless_stuck(
     shared: &Shared,
     limit: Duration,
 ) -> Result<(), LedgerError> {
-    let stuck = async {
-        while !shared.stuck.are_left(shared.redo.checkpoint()) {
-            tokio::time::sleep(LOOK_EVERY).await;
+    wait_until_synced(shared, limit, || shared.stuck.are_left(shared.redo.checkpoint())).await
+}
+
+async fn wait_until_synced(
+    shared: &Shared,
+    limit: Duration,
+    gives_up: impl Fn() -> bool,
+) -> Result<(), LedgerError> {
+    let until = Instant::now() + limit;
+    if gives_up() {
+        return Err(LedgerError::Behind);
+    }
+    let scripts = shared.epoch.require()?;
+    let known = shared.redo.durable(scripts.epoch.number);
+    let (newest, _) = announce_checkpoint(shared, &scripts, known).await?;
+    let mut asked: Option<Instant> = None;
+    loop {
+        let written = shared.written.notified();
+        if is_known_durable(shared, &scripts, newest) {
+            return Ok(());
         }
-    };
-    tokio::select! {
-        biased;
-        () = stuck => Err(LedgerError::Behind),
-        caught_up = catch_up(shared, limit) => caught_up,
+        shared.require_postgres()?;
+        if gives_up() || Instant::now() >= until {
+            return Err(LedgerError::Behind);
+        }
+        if shared.epoch.number() != Some(scripts.epoch.number) {
+            return Err(LedgerError::Slow { what: "the next epoch of Redis" });
+        }
+        if asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+            asked = Some(Instant::now());
+            shared.wake_rounds.notify_one();
+        }
+        // A write by another gateway wakes nobody here.
+        let _ = tokio::time::timeout(LOOK_EVERY, written).await;
     }
 }
 
@@ -143,7 +170,7 @@ pub(crate) async fn sync_up_to(
                 Ok(true) => shared.write_size.grow(started.elapsed()),
                 // Another syncer has written, so the checkpoint is read again.
                 Ok(false) => break,
-                // Only the permit to write was late, and nothing was tried.
+                // Another task or gateway writes, and nothing was tried.
                 Err(LedgerError::Behind) => return Err(LedgerError::Behind),
                 Err(error) => {
                     if matches!(error, LedgerError::RowLocked)
@@ -191,6 +218,7 @@ pub(crate) async fn write_batches(
             let bytes: usize = texts.map(String::len).sum();
             shared.kept.wrote((epoch, seq), bytes as u64, Instant::now());
             shared.redo.trim(epoch, seq);
+            shared.written.notify_waiters();
             Ok(seq >= last.seq)
         }
         Written::ByAnother => Ok(false),

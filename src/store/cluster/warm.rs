@@ -19,7 +19,7 @@ use crate::store::cluster::redis::record::{self, HotAccount};
 use crate::store::cluster::redis::reply::Needs;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY};
+use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY, WRITTEN_WITHIN};
 
 /// The shortest life that a restored hold gets, in milliseconds, so that it does not expire at once
 /// if a clock was set forward.
@@ -56,7 +56,7 @@ pub(crate) async fn warm(
         announce_read(shared, scripts, &nonce, names).await?;
         // Redis may have decided about an id and then forgotten it. Postgres must have that
         // decision first.
-        sync::catch_up_unless_stuck(shared, IN_TIME).await?;
+        sync::catch_up_unless_stuck(shared, WRITTEN_WITHIN).await?;
         for (id, fate) in
             needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
         {

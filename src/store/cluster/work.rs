@@ -94,7 +94,7 @@ enum WaitsFor {
 /// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
 /// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
-    let decided = ask_redis(shared, items, OnMiss::Warm).await;
+    let decided = ask_redis(shared, items, HoldsToAskFor::ALL, OnMiss::Warm).await;
     let undo = decided.undo(shared, items.iter().copied());
     let (decisions, uncertain) = decided.make_durable(shared).await;
     undo.forget();
@@ -106,14 +106,16 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
     decisions
 }
 
-/// Lets Redis decide a batch. No decision may be answered before [`DecidedBatch::make_durable`].
+/// Lets Redis decide a batch. No decision may be answered before [`DecidedBatch::make_durable`]. New holds that `allowed`
+/// does not have are refused.
 pub(crate) async fn ask_redis(
     shared: &Shared,
     items: &[BatchItem<'_>],
+    allowed: HoldsToAskFor,
     on_miss: OnMiss,
 ) -> DecidedBatch {
     let sent = shared.lease.sending();
-    let mut work = Work::new(items, shared.holds_to_ask_for(sent));
+    let mut work = Work::new(items, shared.holds_to_ask_for(sent).and(allowed));
     let scripts = shared.epoch.scripts();
     if let Some(scripts) = &scripts {
         work.run(shared, scripts, on_miss).await;
@@ -157,13 +159,17 @@ impl DecidedBatch {
         Some((places, repeated))
     }
 
-    /// The releases of the calls' holds that are granted, to be owed if the decisions are never answered.
+    /// The releases of the calls' holds that are granted, or may be, to be owed if the decisions are never answered.
     pub fn undo<'a, 'b>(
         &self,
         shared: &'a Shared,
         items: impl Iterator<Item = BatchItem<'b>>,
     ) -> Undo<'a> {
-        Undo::new(shared, granted(items, &self.decisions))
+        let may_be_granted = |(place, (item, decision)): (usize, (_, &Decision))| {
+            let is_granted = decision.verdict == Verdict::Held;
+            (is_granted || self.uncertain.contains(&place)).then_some(item)
+        };
+        Undo::new(shared, items.zip(&self.decisions).enumerate().filter_map(may_be_granted))
     }
 
     /// Makes the decisions as durable as `[ledger] durability` promises. If that fails, or if they may not be answered
@@ -220,7 +226,9 @@ impl DecidedBatch {
         let began = Instant::now();
         loop {
             match self.fold_once(shared, scripts).await {
-                Err(LedgerError::RowLocked) if began.elapsed() < WRITTEN_WITHIN => {
+                Err(LedgerError::RowLocked | LedgerError::Behind)
+                    if began.elapsed() < WRITTEN_WITHIN =>
+                {
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
                 folded => return folded,

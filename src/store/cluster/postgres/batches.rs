@@ -40,6 +40,10 @@ pub(crate) enum Written {
 /// checkpoint. Batches up to the checkpoint are skipped.
 ///
 /// If another transaction interferes, a second attempt is made, which first checks which charges were written before.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps the row of an account locked, and [`LedgerError::Behind`] if
+/// another writer takes long.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,
@@ -47,7 +51,11 @@ pub(crate) async fn write_batches(
 ) -> Result<Written, LedgerError> {
     let attempt = |careful| {
         store.transact(async move |on| {
-            let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await?;
+            let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await;
+            let checkpoint = checkpoint.map_err(|error| match error {
+                LedgerError::RowLocked => LedgerError::Behind,
+                error => error,
+            })?;
             on.execute(ROW_WAIT).await?;
             write_batches_locked(store, &checkpoint, epoch, batches, careful, on).await
         })

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use farebox::gateway::open_ledger;
-use farebox::ledger::{CallId, ClaimState, HeldOrClaimed, Ledger, Operation, Outcome, Refusal};
+use farebox::ledger::{
+    CallId, ClaimState, HeldOrClaimed, Import, ImportRow, Ledger, Operation, Outcome, Refusal,
+};
 use farebox::metrics::Metrics;
 use sqlx::postgres::PgConnection;
 use tokio::task::JoinSet;
@@ -11,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::claiming::{ask, by, claimed, held, key};
 use crate::rare::{
-    assert_as_quiet, locks, quiet, retire_all, trouble_lasts, undelayed, waits_during,
+    assert_as_quiet, locks, quiet, retire_all, trouble_lasts, undelayed,
+    until_one_waits_for_a_lock, waits_during,
 };
 use crate::test_ledger::{
     Running, TestLedger, account, api_capture, api_hold, call_release, credits, eventually, grant,
@@ -25,6 +28,7 @@ on_cluster_ledgers!("multi_thread":
     a_newcomer_whose_row_is_locked_delays_no_other_newcomer,
     an_unknown_hold_delays_no_call_of_a_cold_account,
     a_gateway_that_serves_under_a_locked_row_says_that_it_does,
+    grants_that_wait_for_a_row_keep_their_order,
 );
 on_one_ledger!(
     "multi_thread",
@@ -238,6 +242,37 @@ async fn a_gateway_has_no_more_connections_than_it_may(fixture: TestLedger) {
     calls.join_all().await;
     assert!((1..=2).contains(&appending), "{appending} connections append at once");
     eventually("calls are taken", async || ledger.call("1").await.is_ok()).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The import waits for alice's row. A grant to bob that is asked for after it has the id of one of its rows.
+async fn grants_that_wait_for_a_row_keep_their_order(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    for who in ["bob", "carol"] {
+        ledger.post(grant(&format!("g-{who}"), who, "10")).await.unwrap();
+    }
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    let row = |id: &str, who: &str, amount: &str| ImportRow::Grant {
+        posting: grant(id, who, amount),
+        payment: None,
+    };
+    let rows = vec![row("a", "alice", "1"), row("x", "bob", "5")];
+    let import = Import { rows, dry_run: false };
+    let (first, other, import, second, ()) = tokio::join!(
+        ledger.post(grant("one", "alice", "1")),
+        ledger.post(grant("two", "carol", "1")),
+        ledger.ask(import.into()),
+        ledger.post(grant("x", "bob", "7")),
+        async {
+            until_one_waits_for_a_lock(&fixture).await;
+            drop(locked);
+        },
+    );
+    first.unwrap();
+    other.unwrap();
+    assert!(matches!(import, Outcome::Imported(_)), "{import:?}");
+    assert!(second.is_err(), "it has overtaken the import: {second:?}");
     ledger.reconciles().await;
     ledger.stop().await;
 }

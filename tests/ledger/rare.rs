@@ -351,7 +351,7 @@ fn newest_batch(fixture: &TestLedger) -> i64 {
 }
 
 /// Waits until an operation waits for a lock in Postgres.
-async fn until_one_waits_for_a_lock(fixture: &TestLedger) {
+pub async fn until_one_waits_for_a_lock(fixture: &TestLedger) {
     let mut watch = fixture.cluster().sql().await;
     eventually("an operation waits for a lock", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";

@@ -17,8 +17,9 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::warm;
 
-/// How long an operation that is decided alone is tried again, and the time between two attempts.
-const ALONE_FOR: Duration = Duration::from_millis(400);
+/// How long operations that are decided alone are tried again, and the time between two attempts. The syncer of a slow
+/// Postgres may keep the row of an account for more than half a second.
+const ALONE_FOR: Duration = Duration::from_millis(1500);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long the operations of a group are decided together. The rest is then decided alone.
@@ -156,31 +157,32 @@ fn alone(shared: Arc<Shared>, stuck: Stuck) -> Later<()> {
     Box::pin(async move { decide_alone(&shared, stuck).await })
 }
 
-/// Decides each operation alone, in order. If the row of one stays locked, later ones that name the same are refused.
+/// Decides each operation alone, as soon as its rows are free. Of operations that name the same, the first one comes first.
 async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
-    let mut locked = Stuck::default();
-    while !rest.is_empty() {
-        let others = rest.split_off(1);
-        let mut one = std::mem::replace(&mut rest, others);
-        let mut decided = Err(LedgerError::RowLocked);
-        if !one.operations().iter().any(|operation| locked.precedes(operation)) {
-            let began = Instant::now();
-            loop {
-                decided = attempt_alone(shared, one.operations()).await;
-                let is_locked = matches!(decided, Err(LedgerError::RowLocked));
-                if !is_locked || began.elapsed() >= ALONE_FOR {
-                    break;
-                }
-                tokio::time::sleep(PAUSE).await;
+    let until = Instant::now() + ALONE_FOR;
+    loop {
+        let mut locked = Stuck::default();
+        while !rest.is_empty() {
+            let others = rest.split_off(1);
+            let one = std::mem::replace(&mut rest, others);
+            let mut one = locked.add_later(one);
+            if one.is_empty() {
+                continue;
+            }
+            match attempt_alone(shared, one.operations()).await {
+                Ok(outcomes) => one.answer_all(outcomes),
+                Err(LedgerError::RowLocked) => locked.add(one),
+                Err(error) => refuse(one, &error),
             }
         }
-        match decided {
-            Ok(outcomes) => one.answer_all(outcomes),
-            Err(error) => {
-                locked.add_names(&one);
-                refuse(one, &error);
-            }
+        rest = locked.asked;
+        if rest.is_empty() {
+            return;
         }
+        if Instant::now() >= until {
+            return refuse(rest, &LedgerError::RowLocked);
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -6,8 +6,8 @@
 //! - `sync` writes the stream into Postgres (it folds the batches into entries and holds), and applies in Redis what
 //!   Postgres decided. A batch is folded within a quarter of a second. Until then it is also in Postgres as a text in
 //!   `strict`, appended before it is answered, and in the gateway's redo log (`redo`) in `relaxed`.
-//! - All other operations are decided in Postgres, beside the pipeline (`beside`, `in_postgres`), as are calls of accounts
-//!   that Redis does not have.
+//! - All other operations are decided in Postgres, beside the pipeline (`beside`, `in_postgres`). Calls of accounts that
+//!   Redis does not have are also decided there, once their accounts are loaded (`in_redis`).
 //! - `heartbeat` renews the lease and follows the ledger from epoch to epoch. An epoch ends when
 //!   Redis loses its data, and a `recovery` begins the next one. `janitor` does the upkeep.
 //! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.

@@ -52,7 +52,7 @@ pub(crate) async fn write_batches(
     let attempt = |careful| {
         store.transact(async move |on| {
             let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await;
-            let checkpoint = checkpoint.map_err(|error| match error {
+            let checkpoint = checkpoint.map_err(|error| match error.of_a_transaction() {
                 LedgerError::RowLocked => LedgerError::Behind,
                 error => error,
             })?;

@@ -268,7 +268,8 @@ impl Store {
     /// as reachable, because the transaction may have had much to do; a second such transaction in a row makes it count
     /// as unreachable. An error about a locked row is an answer, so the database is reachable.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
-        let error = error.filter(|error| !matches!(error, LedgerError::RowLocked));
+        let error =
+            error.filter(|error| !matches!(error, LedgerError::RowLocked | LedgerError::Behind));
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
         let is_away = error.is_some_and(LedgerError::is_outage) && (was_slow || !is_slow);

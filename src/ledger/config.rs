@@ -111,7 +111,8 @@ const UNSYNCED_CAP: Credits = whole(100_000);
 /// The default of `redo_limit_bytes`: enough for some minutes at a thousand calls a second.
 const REDO_LIMIT_BYTES: usize = 64 * 1024 * 1024;
 
-/// The default of `postgres_connections`: for two batches in flight, the syncer, the lease, and a few readers.
+/// The default of `postgres_connections`: for two appends at once, the syncer, the lease, the groups beside the pipeline, and
+/// a few readers.
 const POSTGRES_CONNECTIONS: u32 = 10;
 
 /// The least value of `postgres_connections`: a recovery uses one connection while leases are renewed on others.

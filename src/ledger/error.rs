@@ -107,6 +107,12 @@ pub enum LedgerError {
         /// The server.
         what: &'static str,
     },
+    /// Another transaction keeps a row locked.
+    #[error(
+        "another transaction keeps a row of the ledger's Postgres locked; try again, or look for it in \
+         pg_stat_activity and end it"
+    )]
+    RowLocked,
     /// Postgres answers, but too many batches wait to be written to it.
     #[error("the backlog of Postgres is too long; try again in a moment")]
     Behind,
@@ -127,7 +133,7 @@ impl LedgerError {
     /// True if a server could not be reached or does not answer; false if it refused.
     pub(crate) fn is_outage(&self) -> bool {
         match self {
-            Self::Slow { .. } | Self::Behind => true,
+            Self::Slow { .. } | Self::Behind | Self::RowLocked => true,
             Self::Database(failure) | Self::Redis(failure) => failure.is_outage,
             _ => false,
         }

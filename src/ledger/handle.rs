@@ -215,7 +215,7 @@ impl Ledger {
         self.request(release, closed).await
     }
 
-    /// Reads the account's balance, after all operations that were requested earlier. `None` if the
+    /// Reads the account's balance, after all operations that were requested earlier and name the account. `None` if the
     /// account does not exist.
     ///
     /// # Errors

@@ -10,11 +10,13 @@
 
 mod answers;
 pub(crate) mod backend;
+mod batch;
 pub(crate) mod claim;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod crash;
 pub(crate) mod error;
+mod gather;
 mod handle;
 pub(crate) mod history;
 mod hold;
@@ -25,6 +27,8 @@ mod live;
 pub(crate) mod operation;
 pub(crate) mod payment;
 mod pipeline;
+#[cfg(test)]
+mod pipeline_tests;
 mod queue;
 pub(crate) mod reader;
 pub(crate) mod report;

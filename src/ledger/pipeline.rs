@@ -1,37 +1,34 @@
 //! Natural batching. One task takes all operations in the queue, lets the backend decide them as
 //! one batch, and replies to all callers. Then it takes the operations that were queued during that
 //! time. A lone request does not wait, and under load the batches grow by themselves. A backend may
-//! decide a batch while the one before becomes durable.
+//! decide a batch while the one before becomes durable. It may also set operations aside that wait for something rare:
+//! they are decided beside the pipeline, which decides other batches meanwhile. Later operations that depend on them wait,
+//! and join the pipeline again when an operation beside it is decided.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::ledger::backend::{Backend, Begun};
+use crate::ledger::backend::{Aside, Backend, Begun, Expired, Outcomes, Ticked};
+use crate::ledger::batch::{Batch, Waiting};
+use crate::ledger::gather::{MAX_BATCH, Pace, gather, is_half, wait_for_caller};
 use crate::ledger::live::LiveHolds;
-use crate::ledger::operation::{Operation, Outcome, Refusal};
-use crate::ledger::queue::{Message, Queue, Queued};
+use crate::ledger::operation::Operation;
+use crate::ledger::queue::{Message, Queue};
 use crate::metrics::Metrics;
-
-/// The largest batch, in operations. It is large enough that the cost of a commit hardly counts,
-/// and small enough that callers get their reply soon.
-const MAX_BATCH: usize = 1024;
 
 /// The most batches that are in flight: one that becomes durable, and one that is being decided or waits for that too.
 /// More would make the batches smaller and the commits more, and no call faster.
 const MAX_IN_FLIGHT: usize = 2;
 
-/// How many times the pipeline lets other tasks run, so that they queue more operations, before it
-/// decides a batch. Each time, the runtime runs every task that is ready.
-const MAX_ROUNDS: usize = 16;
-
-/// How long these rounds may take in total. With thousands of ready tasks, many rounds would delay
-/// the writes that `relaxed` promises within 50 ms.
-const GATHER_LIMIT: Duration = Duration::from_millis(3);
+/// How long a stopping pipeline waits for operations that are not decided, or not durable, at first and later again. After
+/// that it gives them up, so that it has time to hand over the ends of holds among them.
+const STOP_WAITS: Duration = Duration::from_secs(6);
+const STOP_WAITS_AGAIN: Duration = Duration::from_secs(3);
 
 /// How long a stopping pipeline tries again to write the ends of calls' holds.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -39,6 +36,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// The least time that the backend gets to close, after [`STOP_LIMIT`]. If one of its servers is
 /// unreachable, it needs this time to hand over the ends of holds that are not written.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest that a stop takes. If both servers of the backend are slow, a single step of it takes seconds.
+const STOP_TAKES: Duration = Duration::from_secs(25);
 
 /// The task that owns the backend.
 #[derive(Debug)]
@@ -55,9 +55,20 @@ impl Pipeline {
         metrics: Metrics,
     ) -> (Self, Queue) {
         let (queue, messages) = Queue::new();
-        let (unsettled, committing) = (Vec::new(), JoinSet::new());
-        let pace = Pace { began: Instant::now(), took: Duration::ZERO };
-        let worker = Worker { backend, live, metrics, unsettled, committing, pace };
+        let worker = Worker {
+            backend,
+            live,
+            metrics,
+            unsettled: Vec::new(),
+            put_off: Vec::new(),
+            committing: JoinSet::new(),
+            aside: JoinSet::new(),
+            waiting: Waiting::default(),
+            ticking: JoinSet::new(),
+            deciding: None,
+            give_up: watch::Sender::new(false),
+            pace: Pace { began: Instant::now(), took: Duration::ZERO },
+        };
         let task = tokio::spawn(worker.run(messages));
         (Self { task, queue: queue.clone() }, queue)
     }
@@ -70,124 +81,30 @@ impl Pipeline {
     }
 }
 
-/// Lets every task that is ready queue its operation before the batch is decided, because a commit
-/// costs the same for one operation as for many. If no task is ready, this takes no time, so a lone
-/// request does not wait. Stops early once the batch `is_enough`.
-async fn gather(
-    messages: &mut mpsc::UnboundedReceiver<Message>,
-    inbox: &mut Vec<Message>,
-    is_enough: impl Fn(&[Message]) -> bool,
-) {
-    let limit = Instant::now() + GATHER_LIMIT;
-    for _ in 0..MAX_ROUNDS {
-        let before = inbox.len();
-        if is_enough(inbox) {
-            return;
-        }
-        tokio::task::yield_now().await;
-        while inbox.len() < MAX_BATCH
-            && let Ok(message) = messages.try_recv()
-        {
-            inbox.push(message);
-        }
-        if inbox.len() == before || Instant::now() >= limit {
-            return;
-        }
-    }
-}
-
-/// Waits for an operation whose caller waits, for at most `limit`, where there are only ends of calls' holds. A
-/// commit of these alone would keep the next call waiting.
-async fn wait_for_caller(
-    messages: &mut mpsc::UnboundedReceiver<Message>,
-    inbox: &mut Vec<Message>,
-    limit: Duration,
-    is_enough: impl Fn(&[Message]) -> bool,
-) {
-    let until = Instant::now() + limit;
-    while inbox.len() < MAX_BATCH && inbox.iter().all(Message::is_end) {
-        let room = MAX_BATCH - inbox.len();
-        match tokio::time::timeout_at(until, messages.recv_many(inbox, room)).await {
-            Ok(1..) => gather(messages, inbox, &is_enough).await,
-            Ok(0) | Err(_) => return,
-        }
-    }
-}
-
-/// Whether the operation ends the hold of a call that was cut off before the hold was granted.
-/// There is then no hold to end.
-fn is_void(operation: &Operation, refusal: Refusal) -> bool {
-    matches!((operation, refusal), (Operation::Abandon { .. }, Refusal::UnknownHold))
-}
-
 struct Worker<B> {
     backend: B,
     live: Arc<LiveHolds>,
     metrics: Metrics,
     /// Ends of holds that could not be written so far, oldest first.
     unsettled: Vec<Operation>,
+    /// The same, of operations that were set aside. They are tried again at the next tick and not with the next batch,
+    /// because they would be set aside again.
+    put_off: Vec<Operation>,
     /// Batches that are decided and become durable. Each answers its callers, and returns its ends of holds that could
     /// not be written.
     committing: JoinSet<Vec<Operation>>,
+    /// Operations that were set aside. Each group answers its callers, and returns the same.
+    aside: JoinSet<Vec<Operation>>,
+    /// Operations that wait for one of these groups.
+    waiting: Waiting,
+    /// The work of a tick that goes on beside the batches; at most one.
+    ticking: JoinSet<Vec<Expired>>,
+    /// The batch that the backend is deciding.
+    deciding: Option<Arc<Vec<Operation>>>,
+    /// Becomes true where a stop gives up what is not decided or not durable. The tasks of `committing` and `aside` then
+    /// end at once.
+    give_up: watch::Sender<bool>,
     pace: Pace,
-}
-
-/// How the last batch went, for a backend whose batches wait for the disk.
-struct Pace {
-    /// The time at which it was decided.
-    began: Instant,
-    /// How long the backend took for it.
-    took: Duration,
-}
-
-impl Pace {
-    /// Whether a commit takes less than half of the time between two batches. On a disk so slow that all running calls
-    /// would wait before the commit ends, larger batches are better, and no number of callers is enough.
-    fn is_quick(&self) -> bool {
-        2 * self.took < self.began.elapsed()
-    }
-}
-
-/// Whether a batch has half of the running calls, and at least `fewest`, while `live` holds have not ended. The other
-/// calls have work to do meanwhile, so that neither the thread nor the store waits for the other.
-fn is_half(inbox: &[Message], live: usize, fewest: usize) -> bool {
-    let ends = inbox.iter().filter(|message| message.is_end()).count();
-    let (callers, running) = (inbox.len() - ends, live.saturating_sub(ends));
-    callers >= fewest && 2 * callers >= running
-}
-
-/// A batch and the callers who wait for its outcomes.
-struct Batch {
-    operations: Arc<Vec<Operation>>,
-    /// A channel for each operation whose caller waits. No caller waits for the end of a call's hold.
-    replies: Vec<Option<oneshot::Sender<Outcome>>>,
-}
-
-impl Batch {
-    /// Answers the callers. Returns the ends of holds that could not be written.
-    fn answer(self, outcomes: Vec<Outcome>, live: &LiveHolds) -> Vec<Operation> {
-        debug_assert_eq!(outcomes.len(), self.operations.len());
-        let mut unsettled = Vec::new();
-        for ((operation, outcome), reply) in self.operations.iter().zip(outcomes).zip(self.replies)
-        {
-            match (reply, outcome) {
-                // If the caller is gone, its guard has queued the operation that undoes this one.
-                (Some(reply), outcome) => drop(reply.send(outcome)),
-                (None, Outcome::Refused(Refusal::Unavailable)) => unsettled.push(operation.clone()),
-                (None, outcome) => {
-                    if let Outcome::Refused(refusal) = outcome
-                        && !is_void(operation, refusal)
-                    {
-                        tracing::error!(?operation, %refusal, "a hold could not be ended");
-                    }
-                    if let Some(hold) = operation.ends() {
-                        live.remove(hold);
-                    }
-                }
-            }
-        }
-        unsettled
-    }
 }
 
 impl<B: Backend> Worker<B> {
@@ -198,10 +115,21 @@ impl<B: Backend> Worker<B> {
         // runtime up.
         let mut timer = pin!(tokio::time::sleep_until(tick_at));
         loop {
+            let mut is_closed = false;
             tokio::select! {
                 biased;
                 Some(left) = self.committing.join_next() => self.note_committed(left),
+                Some(left) = self.aside.join_next() => {
+                    self.note_aside(left);
+                    // Those that waited for these operations join again together.
+                    while let Some(left) = self.aside.try_join_next() {
+                        self.note_aside(left);
+                    }
+                    self.note_decided();
+                }
+                Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
                 taken = messages.recv_many(&mut inbox, MAX_BATCH), if self.has_room() => {
+                    is_closed = taken == 0;
                     let limit = self.backend.ends_wait();
                     let fewest = self.backend.fewest_callers();
                     let is_enough = |inbox: &[Message]| {
@@ -212,17 +140,28 @@ impl<B: Backend> Worker<B> {
                     if !limit.is_zero() {
                         wait_for_caller(&mut messages, &mut inbox, limit, is_enough).await;
                     }
-                    let stopping = taken == 0 || inbox.iter().any(|m| matches!(m, Message::Stop));
-                    if stopping {
-                        messages.close();
-                    }
-                    self.decide(inbox.drain(..)).await;
-                    if stopping && messages.is_empty() {
-                        return self.stop().await;
-                    }
-                    tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
                 }
                 () = &mut timer, if self.has_room() => {}
+            }
+            let rejoins = self.waiting.may_rejoin() && self.has_room();
+            if rejoins {
+                // If those that wait took every free place for themselves, the queued operations would starve.
+                while inbox.len() < MAX_BATCH
+                    && let Ok(message) = messages.try_recv()
+                {
+                    inbox.push(message);
+                }
+            }
+            let stopping = is_closed || inbox.iter().any(|m| matches!(m, Message::Stop));
+            if stopping {
+                messages.close();
+            }
+            if rejoins || !inbox.is_empty() {
+                self.decide(inbox.drain(..)).await;
+                tick_at = tick_at.min(Instant::now() + self.backend.tick_after());
+            }
+            if stopping && messages.is_empty() {
+                return self.stop().await;
             }
             if Instant::now() >= tick_at && self.has_room() {
                 self.tick().await;
@@ -235,44 +174,87 @@ impl<B: Backend> Worker<B> {
     }
 
     async fn tick(&mut self) {
+        self.unsettled.append(&mut self.put_off);
+        self.put_off = self.waiting.give_up_old(&self.live);
         if !self.unsettled.is_empty() {
             self.decide(std::iter::empty()).await;
         }
+        if let Some(owed) = self.backend.owed() {
+            self.set_aside(Batch::default(), vec![owed], &[]);
+        }
+        if !self.waiting.is_empty() {
+            self.note_decided();
+        }
         while !self.has_room() {
-            self.wait_for_one().await;
+            self.wait_for_committed().await;
+        }
+        if !self.ticking.is_empty() {
+            return;
         }
         let live = &self.live;
-        for expired in self.backend.tick(&|hold| live.contains(hold)).await {
+        match self.backend.begin_tick(&|hold| live.contains(hold)).await {
+            Ticked::Done(expired) => self.note_expired(&expired),
+            Ticked::Going(rest) => drop(self.ticking.spawn(rest)),
+        }
+    }
+
+    fn note_expired(&self, expired: &[Expired]) {
+        for expired in expired {
             self.metrics.holds.with_label_values(&[&*expired.route, "expired"]).inc();
             tracing::warn!(hold = %expired.hold, route = %expired.route, "a hold expired");
         }
     }
 
     async fn decide(&mut self, messages: impl Iterator<Item = Message>) {
-        let mut operations = std::mem::take(&mut self.unsettled);
-        let mut replies = Vec::new();
-        replies.resize_with(operations.len(), || None);
+        let mut batch = self.waiting.begin_batch(&self.live);
+        batch.add_ends(&mut self.unsettled);
         for message in messages {
-            if let Message::Operation(Queued { operation, reply }) = message {
-                operations.push(operation);
-                replies.push(reply);
+            if let Message::Operation(queued) = message {
+                batch.push(queued);
             }
         }
-        if operations.is_empty() {
+        let len = batch.len();
+        let (mut batch, waited) = batch.finish();
+        if len == 0 {
+            if waited.is_some() {
+                self.waiting.note_decided();
+            }
             return;
         }
-        self.metrics.ledger_batch_size.observe(operations.len() as f64);
-        let batch = Batch { operations: Arc::new(operations), replies };
+        self.metrics.ledger_batch_size.observe(len as f64);
         self.pace.began = Instant::now();
-        let begun = self.backend.begin(&batch.operations).await;
+        self.deciding = Some(batch.operations.clone());
+        let begun = self.backend.begin(&batch.operations, waited.is_some()).await;
+        self.deciding = None;
         self.pace.took = self.pace.began.elapsed();
-        match begun {
-            Begun::Done(outcomes) => self.unsettled.extend(batch.answer(outcomes, &self.live)),
-            Begun::Committing(outcomes) => {
-                let live = self.live.clone();
-                self.committing.spawn(async move { batch.answer(outcomes.await, &live) });
+        let Begun { outcomes, aside, waiting } = begun;
+        if !aside.is_empty() || !waiting.is_empty() {
+            self.waiting.add(&mut batch, &waiting, waited.as_deref());
+            batch = self.set_aside(batch, aside, &waiting);
+        }
+        match outcomes {
+            Outcomes::Ready(outcomes) => {
+                self.unsettled.extend(batch.answer(outcomes, &self.live));
+            }
+            Outcomes::Committing(outcomes) => {
+                let (live, give_up) = (self.live.clone(), self.give_up.subscribe());
+                self.committing.spawn(batch.answer_later(outcomes, live, give_up));
             }
         }
+    }
+
+    /// Lets some operations of a batch be decided beside the batches. Returns the rest of the batch, without the
+    /// operations at the places in `waiting`.
+    fn set_aside(&mut self, mut batch: Batch, aside: Vec<Aside>, waiting: &[usize]) -> Batch {
+        let mut is_left = vec![true; batch.operations.len()];
+        waiting.iter().for_each(|place| is_left[*place] = false);
+        for Aside { places, outcomes } in aside {
+            places.iter().for_each(|place| is_left[*place] = false);
+            let (live, give_up) = (self.live.clone(), self.give_up.subscribe());
+            self.aside.spawn(batch.part(&places).answer_later(outcomes, live, give_up));
+        }
+        let left: Vec<_> = (0..is_left.len()).filter(|place| is_left[*place]).collect();
+        batch.part(&left)
     }
 
     /// True where another batch may be decided.
@@ -288,23 +270,107 @@ impl<B: Backend> Worker<B> {
         }
     }
 
+    fn note_aside(&mut self, left: Result<Vec<Operation>, JoinError>) {
+        match left {
+            Ok(left) => self.put_off.extend(left),
+            // The callers of these operations have heard that the ledger is unavailable.
+            Err(error) => {
+                tracing::error!(%error, "operations that were set aside were not answered")
+            }
+        }
+    }
+
+    fn note_ticked(&mut self, expired: Result<Vec<Expired>, JoinError>) {
+        match expired {
+            Ok(expired) => self.note_expired(&expired),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => tracing::error!(%error, "the holds whose time is up were not ended"),
+        }
+        self.note_decided();
+    }
+
+    /// Operations beside the batches are decided, and others may have waited for them.
+    fn note_decided(&mut self) {
+        if self.backend.lets_rejoin() {
+            self.waiting.note_decided();
+        }
+    }
+
     /// Waits until one more of the batches that were decided is answered.
-    async fn wait_for_one(&mut self) {
+    async fn wait_for_committed(&mut self) {
         if let Some(left) = self.committing.join_next().await {
             self.note_committed(left);
         }
     }
 
-    /// Waits until all of them are.
-    async fn wait_for_all(&mut self) {
-        while !self.committing.is_empty() {
-            self.wait_for_one().await;
+    /// Waits until a batch is answered, or something beside the batches has ended. Returns false if there is nothing to
+    /// wait for.
+    async fn wait_for_one(&mut self) -> bool {
+        tokio::select! {
+            Some(left) = self.committing.join_next() => self.note_committed(left),
+            Some(left) = self.aside.join_next() => {
+                self.note_aside(left);
+                self.note_decided();
+            }
+            Some(expired) = self.ticking.join_next() => self.note_ticked(expired),
+            else => return false,
         }
+        true
+    }
+
+    /// Waits until all operations are decided and answered. Gives up those that are not after this time.
+    async fn wait_for_all(&mut self, most: Duration) {
+        let until = Instant::now() + most;
+        loop {
+            self.put_off.extend(self.waiting.give_up_old(&self.live));
+            if self.waiting.may_rejoin() && self.has_room() && Instant::now() < until {
+                self.decide(std::iter::empty()).await;
+            }
+            let Ok(true) = tokio::time::timeout_at(until, self.wait_for_one()).await else { break };
+        }
+        self.give_up().await;
+    }
+
+    /// Refuses all operations that are not decided and answered. The ends of holds among them are unsettled then.
+    async fn give_up(&mut self) {
+        self.give_up.send_replace(true);
+        while !self.committing.is_empty() {
+            self.wait_for_committed().await;
+        }
+        while let Some(left) = self.aside.join_next().await {
+            self.note_aside(left);
+        }
+        self.give_up.send_replace(false);
+        // The holds whose time is up are ended by another gateway, or after the next start.
+        self.ticking.shutdown().await;
+        self.put_off.extend(self.waiting.give_up_all(&self.live));
+        self.unsettled.append(&mut self.put_off);
     }
 
     async fn stop(mut self) -> bool {
-        self.wait_for_all().await;
+        // No call goes on any more, so none needs a new hold.
+        self.waiting.refuse_holds(&self.live);
+        let is_closed = tokio::time::timeout(STOP_TAKES, self.close()).await;
+        if is_closed.is_err() {
+            tracing::error!(
+                "the ledger's servers are too slow; stopped before everything was written"
+            );
+        }
+        // Nothing is left of these unless the stop took too long.
+        self.give_up().await;
+        if let Some(deciding) = self.deciding.take() {
+            self.unsettled.extend(deciding.iter().filter(|one| one.ends().is_some()).cloned());
+        }
+        for operation in &self.unsettled {
+            tracing::error!(?operation, "stopped with the end of a hold unwritten");
+        }
+        is_closed == Ok(true) && self.unsettled.is_empty()
+    }
+
+    /// Writes everything, and closes the backend. Returns whether it is closed.
+    async fn close(&mut self) -> bool {
         let limit = Instant::now() + STOP_LIMIT;
+        self.wait_for_all(STOP_WAITS).await;
         // This loop retries the ends of holds that the backend has not accepted yet. The ends that
         // it has accepted are written below, within the time that the backend gets to close.
         while !self.unsettled.is_empty() && Instant::now() < limit {
@@ -312,105 +378,25 @@ impl<B: Backend> Worker<B> {
             if !self.unsettled.is_empty() {
                 tokio::time::sleep(self.backend.tick_after()).await;
                 self.tick().await;
-                self.wait_for_all().await;
+                self.wait_for_all(STOP_WAITS_AGAIN).await;
             }
         }
         let limit = limit.max(Instant::now() + CLOSE_LIMIT);
-        let is_closed = loop {
+        loop {
             if !self.unsettled.is_empty() {
                 self.backend.hand_over(&mut self.unsettled).await;
             }
             // The ends of holds that are still not written at the limit are lost.
             let is_late = Instant::now() >= limit;
             if (self.unsettled.is_empty() || is_late) && self.backend.close().await {
-                break true;
+                return true;
             }
             if is_late {
-                break false;
+                return false;
             }
             tokio::time::sleep(self.backend.tick_after()).await;
             self.tick().await;
-            self.wait_for_all().await;
-        };
-        for operation in &self.unsettled {
-            tracing::error!(?operation, "stopped with the end of a hold unwritten");
+            self.wait_for_all(STOP_WAITS_AGAIN).await;
         }
-        is_closed && self.unsettled.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::account::AccountId;
-
-    fn request() -> Message {
-        let account: AccountId = "alice".parse().unwrap();
-        Message::Operation(Queued { operation: Operation::Balance { account }, reply: None })
-    }
-
-    fn request_of_caller() -> Message {
-        let Message::Operation(mut queued) = request() else { return Message::Stop };
-        queued.reply = Some(oneshot::channel().0);
-        Message::Operation(queued)
-    }
-
-    #[test]
-    fn half_of_the_running_calls_are_a_batch_where_they_are_enough() {
-        // Two callers, and the end of a call that has had its answer.
-        let inbox = [request_of_caller(), request(), request_of_caller()];
-        assert!(is_half(&inbox, 1 + 4, 2));
-        assert!(!is_half(&inbox, 1 + 5, 2));
-        assert!(!is_half(&inbox, 1 + 4, 3), "fewer callers wait for others that are ready");
-    }
-
-    #[test]
-    fn a_disk_is_quick_where_a_commit_leaves_time_between_two_batches() {
-        let ago = |took: u64, secs: u64| Pace {
-            began: Instant::now() - Duration::from_secs(secs),
-            took: Duration::from_secs(took),
-        };
-        assert!(ago(1, 10).is_quick());
-        assert!(!ago(9, 10).is_quick(), "a commit takes as long as the calls do");
-    }
-
-    /// Runs tasks that send a request in each round and are ready again at once; each keeps the thread
-    /// busy for `each` in every round. Returns the number of requests in the batch.
-    async fn gathered(callers: usize, each: Duration) -> usize {
-        let (queue, mut messages) = mpsc::unbounded_channel();
-        for _ in 0..callers {
-            let queue = queue.clone();
-            tokio::spawn(async move {
-                while queue.send(request()).is_ok() {
-                    // Blocks the thread, so that no other task runs meanwhile.
-                    std::thread::sleep(each);
-                    tokio::task::yield_now().await;
-                }
-            });
-        }
-        let mut inbox = vec![request()];
-        gather(&mut messages, &mut inbox, |_| false).await;
-        inbox.len() - 1
-    }
-
-    #[tokio::test]
-    async fn a_lone_request_does_not_wait() {
-        assert_eq!(gathered(0, Duration::ZERO).await, 0);
-    }
-
-    #[tokio::test]
-    async fn every_ready_caller_is_in_the_batch() {
-        assert!(gathered(8, Duration::ZERO).await >= 8);
-    }
-
-    /// One round of these callers takes 8 ms. A second round would keep the first requests waiting.
-    #[tokio::test]
-    async fn a_batch_is_not_gathered_beyond_its_limit() {
-        assert_eq!(gathered(8, Duration::from_millis(1)).await, 8);
-    }
-
-    #[tokio::test]
-    async fn a_batch_is_never_larger_than_the_limit() {
-        assert!(gathered(3 * MAX_BATCH, Duration::ZERO).await < MAX_BATCH);
     }
 }

@@ -13,6 +13,9 @@ const SQLITE_READ_ONLY: [u32; 2] = [8, 14];
 /// statements, took too long.
 const POSTGRES_TIMEOUT: [&str; 2] = ["57014", "25P03"];
 
+/// Postgres's code for a statement that waited too long for a lock.
+const POSTGRES_LOCKED: &str = "55P03";
+
 /// The beginnings of Postgres's codes for an outage: Postgres starts or stops, or has no connection
 /// left. Class 08 comes from a PgBouncer that cannot connect to Postgres.
 const POSTGRES_OUTAGE: [&str; 3] = ["57P", "08", "53300"];
@@ -58,13 +61,14 @@ impl LedgerError {
         matches!(self, Self::Redis(failure) if failure.text.contains("OOM"))
     }
 
-    /// Turns the error of a transaction that took too long, so that Postgres ended it, into
-    /// [`LedgerError::Slow`].
+    /// Converts the error of a transaction that Postgres ended because it took too long: into
+    /// [`LedgerError::RowLocked`] if the transaction waited for a lock, and into [`LedgerError::Slow`] otherwise.
     pub(crate) fn of_a_transaction(self) -> Self {
         let Self::Database(failure) = &self else { return self };
-        match failure.code().is_some_and(|code| POSTGRES_TIMEOUT.contains(&code)) {
-            true => Self::Slow { what: "Postgres" },
-            false => self,
+        match failure.code() {
+            Some(POSTGRES_LOCKED) => Self::RowLocked,
+            Some(code) if POSTGRES_TIMEOUT.contains(&code) => Self::Slow { what: "Postgres" },
+            _ => self,
         }
     }
 }
@@ -143,6 +147,8 @@ mod tests {
             let error = database(code).of_a_transaction();
             assert_eq!(matches!(error, LedgerError::Slow { .. }), was_slow, "{error}");
         }
+        let locked = database("55P03").of_a_transaction();
+        assert!(matches!(locked, LedgerError::RowLocked) && locked.is_outage(), "{locked}");
     }
 
     #[test]

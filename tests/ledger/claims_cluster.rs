@@ -27,6 +27,7 @@ on_cluster_ledgers!("multi_thread":
     a_late_charge_keeps_its_key,
     a_key_is_charged_though_redis_is_away_when_its_gateway_stops,
     a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses,
+    many_retries_after_a_recovery_are_all_answered,
     a_key_whose_time_is_up_leaves_redis_and_postgres,
     a_frozen_account_hears_its_refusal_and_not_of_the_claim,
     a_call_without_a_key_leaves_no_trace_of_claims,
@@ -333,6 +334,36 @@ async fn a_retry_hears_of_a_call_that_was_left_once_whatever_redis_loses(fixture
     is_clean(&first).await;
     first.stop().await;
     second.stop().await;
+}
+
+/// Redis finds out one by one that it does not know how the calls ended that were left.
+async fn many_retries_after_a_recovery_are_all_answered(fixture: TestLedger) {
+    const CALLS: u64 = 150;
+    let ledger = fixture.open_with("1000").await;
+    for n in 0..CALLS {
+        let call = ledger.call("1").await.unwrap();
+        call.leave(claim_id(n)).await.unwrap();
+        call.capture(credits("1"));
+    }
+    is_clean(&ledger).await;
+    fixture.cluster().redis.flush_all();
+    serves_again(&ledger).await;
+    is_charged(&ledger, "all are charged", &(1000 - CALLS).to_string(), "0").await;
+    let retries = (0..CALLS).map(|n| {
+        let ledger = farebox::ledger::Ledger::clone(&ledger);
+        async move { ask(&ledger, Claim::Retry { id: claim_id(n) }).await }
+    });
+    let retries: tokio::task::JoinSet<_> = retries.collect();
+    for retried in retries.join_all().await {
+        match retried {
+            Ok(HeldOrClaimed::Claimed(claimed, _)) => {
+                assert_eq!(claimed.state, ClaimState::Charged);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    is_clean(&ledger).await;
+    ledger.stop().await;
 }
 
 async fn a_key_whose_time_is_up_leaves_redis_and_postgres(fixture: TestLedger) {

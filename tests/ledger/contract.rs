@@ -23,6 +23,7 @@ on_every_ledger!("current_thread":
     a_capture_is_at_most_its_hold,
     a_capture_of_nothing_is_a_release,
     a_release_before_its_hold_leaves_a_tombstone,
+    an_end_that_names_another_account_shows_no_balance,
     an_api_hold_is_never_taken_for_a_calls,
     a_capture_is_refunded_once,
     keys_are_stored_once_and_revoked_at_once,
@@ -284,6 +285,38 @@ async fn a_release_before_its_hold_leaves_a_tombstone(fixture: TestLedger) {
     assert_eq!(backend.ask(Operation::Audit).await, Outcome::Audited(vec![]));
     assert!(backend.reader().await.reconcile().await.unwrap().is_clean());
     assert!(backend.close().await);
+}
+
+async fn an_end_that_names_another_account_shows_no_balance(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let unknown = Outcome::Refused(Refusal::UnknownHold);
+    for origin in [Origin::Call, Origin::Api] {
+        let id = format!("{origin:?}-1");
+        let release_for = |who: Option<&str>| Operation::Release {
+            hold: hold_id(&id),
+            account: who.map(account),
+            origin,
+            claim: None,
+        };
+        ledger.ask(hold_of(origin, &id, "2", HOUR_MS)).await;
+        assert_eq!(ledger.ask(release_for(Some("bob"))).await, unknown, "it is live");
+        let released = ledger.ask(release_for(Some("alice"))).await;
+        assert!(matches!(released, Outcome::Released { .. }), "{released:?}");
+        assert_eq!(ledger.ask(release_for(Some("bob"))).await, unknown, "it is released");
+        let again = ledger.ask(release_for(Some("alice"))).await;
+        assert!(matches!(again, Outcome::Released { end: None, .. }), "{again:?}");
+    }
+    // The release of a call that came before its hold.
+    assert!(matches!(ledger.ask(call_release("early")).await, Outcome::Released { .. }));
+    let release = Operation::Release {
+        hold: hold_id("early"),
+        account: Some(account("bob")),
+        origin: Origin::Call,
+        claim: None,
+    };
+    assert_eq!(ledger.ask(release).await, unknown);
+    ledger.reconciles().await;
+    ledger.stop().await;
 }
 
 async fn an_api_hold_is_never_taken_for_a_calls(fixture: TestLedger) {

@@ -197,8 +197,9 @@ impl Model {
         self.names_its_owner(id, who, origin)?;
         match fate.state {
             State::Captured => return Err(Refusal::Ended),
+            _ if who.is_some_and(|who| *who != fate.account) => return Err(Refusal::UnknownHold),
             State::Live => {
-                if fate.origin != origin || who.is_some_and(|who| *who != fate.account) {
+                if fate.origin != origin {
                     return Err(Refusal::UnknownHold);
                 }
                 self.end(id, State::Released);

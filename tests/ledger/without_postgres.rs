@@ -15,6 +15,12 @@ use crate::test_ledger::{
 /// A ledger whose line to Postgres can be cut.
 pub async fn with_a_line(kind: Kind) -> (TestLedger, CutProxy) {
     let mut fixture = TestLedger::new(kind);
+    let line = before_postgres(&mut fixture).await;
+    (fixture, line)
+}
+
+/// Has the gateways of this ledger reach Postgres through a line that can be cut.
+pub async fn before_postgres(fixture: &mut TestLedger) -> CutProxy {
     let (port, url) = {
         let cluster = fixture.cluster();
         let postgres = cluster.postgres.lock().unwrap();
@@ -23,7 +29,7 @@ pub async fn with_a_line(kind: Kind) -> (TestLedger, CutProxy) {
     let line = CutProxy::before(([127, 0, 0, 1], port).into()).await;
     let through = format!(":{}/", line.address().port());
     fixture.cluster_mut().postgres_url = Some(url.replace(&format!(":{port}/"), &through));
-    (fixture, line)
+    line
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,6 +43,31 @@ async fn strict_a_hold_that_cannot_be_committed_is_refused_and_ends() {
     line.mend();
     serves_again(&ledger).await;
     eventually("nothing is held", async || ledger.has("alice").await == text(("9", "0"))).await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The hold of a call that was refused is released in Redis, and the release cannot be committed either while Postgres
+/// is away. Later calls of the account are refused at once nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn strict_a_release_that_cannot_be_committed_delays_no_refusal() {
+    let (fixture, line) = with_a_line(Kind::ClusterStrict).await;
+    let ledger = fixture.open_with("10").await;
+    ledger.call("1").await.unwrap().release();
+    line.part();
+    assert_eq!(ledger.call("4").await.unwrap_err(), Refusal::Unavailable);
+    let began = Instant::now();
+    let mut longest = Duration::ZERO;
+    while began.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(ledger.call("4").await.unwrap_err(), Refusal::Unavailable);
+        longest = longest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(longest < Duration::from_secs(1), "a call waited {longest:?} for its refusal");
+    line.mend();
+    serves_again(&ledger).await;
+    eventually("nothing is held", async || ledger.has("alice").await == text(("10", "0"))).await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

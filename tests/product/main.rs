@@ -81,6 +81,14 @@
 //! | an address leads to another Redis for a moment, and the epoch ends | `cluster two_redis::strict::an_address_that_led_to_another_server_for_a_moment_ends_no_epoch` |
 //! | without Redis a command or a stop hangs | `cluster away::strict::without_redis_a_command_and_a_stop_end_within_seconds` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
+//! | a locked row, a cold account, a grant or a repair stalls a gateway's calls | `ledger rare`, `ledger rare_repairs`, `ledger locked` |
+//! | a busy account's grants, refunds and API holds are refused | `ledger busy`, `ledger locked::*::a_row_that_is_soon_free_refuses_nothing` |
+//! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others` |
+//! | a newcomer is refused although another gateway gave it credits | `ledger rare::*::a_newcomer_that_another_gateway_opened_has_its_credits_at_once` |
+//! | more database connections than allowed; a statement that was given up spoils its connection | `ledger locked::*::a_gateway_has_no_more_connections_than_it_may`, `ledger leaving` |
+//! | a panic or a stop of the ledger loses a charge | unit `the_end_of_a_hold_survives_a_panic_of_the_work_that_was_set_aside`, `a_stop_hands_over_the_ends_that_wait_for_work_which_does_not_end`; `ledger stops` |
+//! | calls that can only be refused wait for seconds | `ledger refused`, `ledger without_postgres::strict_a_release_that_cannot_be_committed_delays_no_refusal` |
+//! | an end of a hold under another account shows that account's balance | `ledger contract::*::an_end_that_names_another_account_shows_no_balance` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]

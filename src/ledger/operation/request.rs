@@ -206,7 +206,7 @@ pub enum Operation {
         /// The start of this slice, which the slice before returned; `None` for the first slice.
         from: Option<FoldCursor>,
     },
-    /// Reads a balance, after all operations that were requested earlier.
+    /// Reads a balance, after all operations that were requested earlier and name the account.
     Balance {
         /// The account.
         account: AccountId,

@@ -290,6 +290,10 @@ impl Rules<'_> {
             return Err(Refusal::Ended);
         }
         if let Some(ended) = self.known.ended.get(id).cloned() {
+            let is_another = |owner| account.is_some_and(|account| account != owner);
+            if ended.account.as_ref().is_some_and(is_another) {
+                return Err(Refusal::UnknownHold);
+            }
             let after = ended.account.as_ref().map(|a| self.balance(a)).unwrap_or_default();
             // An API caller releases a hold that had expired. From now on the hold counts as
             // released, so a later capture is refused. (A call's guard ends its hold only once.)

@@ -4,14 +4,16 @@
 //! turn an expired hold into a released one. Postgres can do both, and does so before the caller is
 //! answered.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::operation::{Ending, HoldId, Operation, Origin, Outcome, Refusal};
 use crate::store::cluster::postgres::{self, Fate};
+use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, IN_TIME};
+use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::work::MAX_BATCH;
 
 /// A capture or release that Redis answered from its record of ended holds.
 struct RepeatedEnd<'a> {
@@ -66,9 +68,32 @@ impl<'a> RepeatedEnd<'a> {
     }
 }
 
-/// Whether the operation must be the last of its batch. If its hold has expired, the release must
-/// be recorded before any later operation is decided.
-pub(crate) fn ends_its_batch(operation: &Operation) -> bool {
+/// Splits operations into the parts in which Redis may decide them. If an API hold is released that has expired, the
+/// release must be recorded before any later operation on the same hold is decided, so those begin another part.
+pub(crate) fn parts(mut operations: &[Operation]) -> Vec<&[Operation]> {
+    let mut parts = Vec::new();
+    let mut released = HashSet::new();
+    let mut at = 0;
+    while let Some(operation) = operations.get(at) {
+        let hold = BatchItem::Operation(operation).hold();
+        if at == MAX_BATCH || hold.is_some_and(|hold| released.contains(hold)) {
+            let (part, rest) = operations.split_at(at);
+            parts.push(part);
+            released.clear();
+            (operations, at) = (rest, 0);
+            continue;
+        }
+        if may_release_expired(operation) {
+            released.extend(hold);
+        }
+        at += 1;
+    }
+    parts.push(operations);
+    parts
+}
+
+/// Whether the operation may release an API hold that has expired.
+fn may_release_expired(operation: &Operation) -> bool {
     match operation {
         Operation::Release { origin, .. } => *origin == Origin::Api,
         Operation::Capture { origin, amount, .. } => *origin == Origin::Api && amount.is_zero(),
@@ -137,7 +162,7 @@ async fn fates_of(
     ends: &[RepeatedEnd<'_>],
 ) -> Result<HashMap<HoldId, Fate>, LedgerError> {
     let ids: Vec<_> = ends.iter().map(|end| end.hold.clone()).collect();
-    sync::sync_within(shared, IN_TIME).await?;
+    sync::catch_up_unless_stuck(shared, WRITTEN_WITHIN).await?;
     let fates = postgres::fates(&shared.store, &ids).await?;
     Ok(ids.into_iter().zip(fates).collect())
 }

@@ -6,7 +6,8 @@
 //! - `sync` writes the stream into Postgres (it folds the batches into entries and holds), and applies in Redis what
 //!   Postgres decided. A batch is folded within a quarter of a second. Until then it is also in Postgres as a text in
 //!   `strict`, appended before it is answered, and in the gateway's redo log (`redo`) in `relaxed`.
-//! - All other operations are decided in Postgres.
+//! - All other operations are decided in Postgres, beside the pipeline (`beside`, `in_postgres`). Calls of accounts that
+//!   Redis does not have are also decided there, once their accounts are loaded (`in_redis`).
 //! - `heartbeat` renews the lease and follows the ledger from epoch to epoch. An epoch ends when
 //!   Redis loses its data, and a `recovery` begins the next one. `janitor` does the upkeep.
 //! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.
@@ -17,33 +18,36 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::ledger::LedgerError;
-use crate::ledger::backend::{Backend, Begun, Expired, IsLive};
+use crate::ledger::backend::{Aside, Backend, Begun, Expired, IsLive, Later, Outcomes, Ticked};
 use crate::ledger::config::{Durability, LedgerConfig};
-use crate::ledger::operation::{Operation, Origin, Outcome, Refusal};
-use crate::ledger::wall_ms;
+use crate::ledger::operation::{Operation, Outcome};
 use crate::metrics::Metrics;
 use crate::store::cluster::answers::ClusterAnswers;
-use crate::store::cluster::api_ends;
 use crate::store::cluster::append_trials;
+use crate::store::cluster::beside::{Beside, Rest, Way};
 use crate::store::cluster::election;
+use crate::store::cluster::group::{self, LIMIT};
 use crate::store::cluster::hand_over;
 use crate::store::cluster::heartbeat;
+use crate::store::cluster::in_postgres::is_refund;
+use crate::store::cluster::in_redis::{self, outcomes_of};
 use crate::store::cluster::janitor;
 use crate::store::cluster::lost_gateways;
+use crate::store::cluster::owed::{Taken, decide_owed};
 use crate::store::cluster::postgres::{self, Store};
 use crate::store::cluster::reader::ClusterReader;
 use crate::store::cluster::redis::fitness;
-use crate::store::cluster::redis::reply::{Decision, Verdict};
 use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::LAYOUT;
 use crate::store::cluster::redis_look;
 use crate::store::cluster::rounds;
 use crate::store::cluster::setup;
-use crate::store::cluster::shared::Shared;
+use crate::store::cluster::shared::{HoldsToAskFor, Shared};
 use crate::store::cluster::sweep::Sweep;
-use crate::store::cluster::sync::{self, IN_TIME, WRITTEN_WITHIN};
+use crate::store::cluster::sync;
+use crate::store::cluster::undo::release_of;
 use crate::store::cluster::warm;
-use crate::store::cluster::work::{self, MAX_BATCH};
+use crate::store::cluster::work::{self, DecidedBatch, MAX_BATCH, OnMiss};
 
 /// The time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
@@ -73,6 +77,8 @@ pub struct ClusterLedger {
     /// The database that lists are read from.
     lists: Store,
     sweep: Sweep,
+    /// The operations that are decided beside the pipeline.
+    beside: Beside,
     /// Holds of an earlier start of this gateway, which this start has let expire.
     expired: Vec<Expired>,
     /// The heartbeat, the syncer and the janitor. They end with the ledger.
@@ -80,15 +86,6 @@ pub struct ClusterLedger {
     /// The moment at which a stop began to write all changes.
     stopping_since: Option<Instant>,
     closed: bool,
-}
-
-/// The place where an operation is decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DecidedIn {
-    Redis,
-    Postgres,
-    /// By itself, never together with other operations.
-    Alone,
 }
 
 impl ClusterLedger {
@@ -147,6 +144,7 @@ impl ClusterLedger {
             shared,
             lists,
             sweep: Sweep::new(),
+            beside: Beside::default(),
             expired: Vec::new(),
             tasks: JoinSet::new(),
             stopping_since: None,
@@ -215,6 +213,7 @@ impl ClusterLedger {
     /// the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
+        let since = *self.stopping_since.get_or_insert_with(Instant::now);
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
         let owes = shared.debts.has_charges() || unsettled.iter().any(Operation::is_charge);
         match synced {
@@ -229,7 +228,6 @@ impl ClusterLedger {
             // There is nothing to hand over, so there is nothing to wait for.
             return true;
         }
-        let since = *self.stopping_since.get_or_insert_with(Instant::now);
         // The last check finds operations from an epoch that ended before they were handed over.
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
@@ -240,60 +238,120 @@ impl ClusterLedger {
 impl Backend for ClusterLedger {
     async fn apply(&mut self, batch: &[Operation]) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(batch.len());
-        let go_together = |a: &Operation, b: &Operation| {
-            DecidedIn::of(a).takes_with(DecidedIn::of(b)) && !api_ends::ends_its_batch(a)
-        };
-        for part in batch.chunk_by(go_together) {
+        // Refunds of a group are decided after all others.
+        let keep_order = |a: &_, b: &_| Way::of(a) == Way::of(b) && is_refund(a) == is_refund(b);
+        for part in batch.chunk_by(keep_order) {
             for some in part.chunks(MAX_BATCH) {
-                match (DecidedIn::of(&some[0]), some) {
-                    (DecidedIn::Redis, some) => {
-                        outcomes.extend(decide_in_redis(&self.shared, some).await);
-                    }
-                    (_, [Operation::Audit]) => outcomes.push(audit(&self.shared).await),
-                    (_, some) => {
-                        // Boxed, because it is rare and large.
-                        let decided = decide_in_postgres_unless_open(&self.shared, some);
-                        outcomes.extend(Box::pin(decided).await);
-                    }
+                if let Some(owed) = self.owed() {
+                    owed.outcomes.await;
                 }
+                let decided = group::decide(&self.shared, Way::of(&some[0]), some);
+                outcomes.extend(Box::pin(decided).await);
             }
         }
         outcomes
     }
 
-    /// In `strict` the calls' operations wait for Postgres in the future that is returned: Redis decides the next batch
-    /// meanwhile.
-    async fn begin(&mut self, batch: &Arc<Vec<Operation>>) -> Begun {
-        let shared = &self.shared;
-        let is_usual = |operation: &Operation| {
-            DecidedIn::of(operation) == DecidedIn::Redis && operation.origin() != Some(Origin::Api)
-        };
-        let is_strict = shared.settings.durability == Durability::Strict;
-        if !is_strict || batch.len() > MAX_BATCH || !batch.iter().all(is_usual) {
-            return Begun::Done(self.apply(batch).await);
+    /// Redis decides the calls of warm accounts. In `strict` the returned future waits until Postgres has them, and
+    /// Redis decides the next batch meanwhile. All other operations are set aside.
+    async fn begin(&mut self, batch: &Arc<Vec<Operation>>, rejoins: bool) -> Begun {
+        let mut aside: Vec<_> = self.owed().into_iter().collect();
+        self.beside.begin_batch(rejoins);
+        let (mut parts, mut rest) = (Vec::with_capacity(1), Rest::default());
+        for from in (0..batch.len()).step_by(MAX_BATCH) {
+            let part = from..batch.len().min(from + MAX_BATCH);
+            let allowed = || self.shared.holds_to_wait_for();
+            let some = self.beside.to_decide(batch, part.clone(), allowed, &mut rest);
+            let (items, holds): (Vec<_>, _) = match &some {
+                None => {
+                    (batch[part].iter().map(BatchItem::Operation).collect(), HoldsToAskFor::ALL)
+                }
+                Some((places, holds)) => {
+                    (places.iter().map(|at| BatchItem::Operation(&batch[*at])).collect(), *holds)
+                }
+            };
+            let decided = work::ask_redis(&self.shared, &items, holds, OnMiss::SetAside).await;
+            let places = some.map(|(places, _)| places);
+            let mut part = Part { from, places, decided };
+            rest.add_cold(batch, part.decided.cold.iter().map(|nth| part.place(*nth)));
+            aside.extend(part.repeated(&self.shared, batch));
+            parts.push(part);
         }
-        decide_owed(shared).await;
-        let items: Vec<_> = batch.iter().map(BatchItem::Operation).collect();
-        let decided = work::ask_redis(shared, &items).await;
-        let waits = decided.waits_for_postgres();
-        let (shared, operations) = (shared.clone(), batch.clone());
+        let mut waiting = Vec::new();
+        if !rest.is_empty() {
+            let (groups, wait) = self.beside.group(batch, rest);
+            aside.extend(groups.into_iter().flat_map(|group| group::start(group, &self.shared)));
+            waiting = wait;
+        }
+        let waits = parts.iter().any(|part| part.decided.waits_for_postgres());
+        let (shared, batch) = (self.shared.clone(), batch.clone());
         let outcomes = async move {
-            let (decisions, uncertain) = decided.make_durable(&shared).await;
-            let uncertain = uncertain.into_iter();
-            shared.debts.owe(uncertain.filter_map(|place| work::release_of(&operations[place])));
-            outcomes_of(&operations, decisions)
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for part in parts {
+                outcomes.extend(part.outcomes(&shared, &batch).await);
+            }
+            outcomes
         };
-        if waits { Begun::Committing(Box::pin(outcomes)) } else { Begun::Done(outcomes.await) }
+        let outcomes = match waits {
+            true => Outcomes::Committing(Box::pin(outcomes)),
+            false => Outcomes::Ready(outcomes.await),
+        };
+        Begun { outcomes, aside, waiting }
+    }
+
+    /// The operations in `debts`, to be decided before all later operations that name the same. `None` if there are none, while others of them are being decided, if the last attempt has failed just now, or if
+    /// they are known to be undecidable.
+    fn owed(&mut self) -> Option<Aside> {
+        let shared = &self.shared;
+        if !shared.debts.are_due() || self.beside.has_owed() || shared.is_away() {
+            return None;
+        }
+        let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
+        if shared.settings.durability == Durability::Strict && !takes_appends {
+            return None;
+        }
+        let owed = Taken::all(shared);
+        let guard = self.beside.start_owed(owed.operations());
+        let shared = self.shared.clone();
+        let outcomes: Later<_> = Box::pin(async move {
+            let _guard = guard;
+            // Operations that are not decided in time are put back.
+            let _ = tokio::time::timeout(LIMIT, decide_owed(&shared, owed)).await;
+            Vec::new()
+        });
+        Some(Aside { places: Vec::new(), outcomes })
+    }
+
+    fn lets_rejoin(&mut self) -> bool {
+        self.beside.lets_rejoin()
     }
 
     async fn tick(&mut self, is_live: &IsLive<'_>) -> Vec<Expired> {
-        decide_owed(&self.shared).await;
-        let mut expired = std::mem::take(&mut self.expired);
-        match self.sweep.run(&self.shared, is_live).await {
-            Ok(some) => expired.extend(some),
-            Err(error) => tracing::debug!(%error, "no hold was swept"),
+        if let Some(owed) = self.owed() {
+            owed.outcomes.await;
         }
-        expired
+        match self.begin_tick(is_live).await {
+            Ticked::Done(expired) => expired,
+            Ticked::Going(rest) => rest.await,
+        }
+    }
+
+    async fn begin_tick(&mut self, is_live: &IsLive<'_>) -> Ticked {
+        let mut expired = std::mem::take(&mut self.expired);
+        match self.sweep.due(&self.shared, is_live).await {
+            Ok(Some(due)) => {
+                let shared = self.shared.clone();
+                Ticked::Going(Box::pin(async move {
+                    expired.extend(due.end(&shared).await);
+                    expired
+                }))
+            }
+            Ok(None) => Ticked::Done(expired),
+            Err(error) => {
+                tracing::debug!(%error, "no hold was swept");
+                Ticked::Done(expired)
+            }
+        }
     }
 
     fn tick_after(&self) -> Duration {
@@ -321,7 +379,9 @@ impl Backend for ClusterLedger {
         if self.closed {
             return true;
         }
-        decide_owed(&self.shared).await;
+        if let Some(owed) = self.owed() {
+            owed.outcomes.await;
+        }
         let written = self.write_all(&mut Vec::new()).await;
         if written {
             // Other gateways load the remaining accounts when a call needs them.
@@ -341,40 +401,6 @@ impl Backend for ClusterLedger {
             self.closed = true;
         }
         written
-    }
-}
-
-impl DecidedIn {
-    fn of(operation: &Operation) -> Self {
-        match operation {
-            Operation::Hold(_)
-            | Operation::Extend { .. }
-            | Operation::Renew { .. }
-            | Operation::Capture { .. }
-            | Operation::Release { .. }
-            | Operation::Abandon { .. }
-            | Operation::MarkClaim { .. }
-            | Operation::Leave { .. }
-            | Operation::Balance { .. } => Self::Redis,
-            Operation::Open { .. }
-            | Operation::Post(_)
-            | Operation::Refund { .. }
-            | Operation::RefundPart { .. }
-            | Operation::Import(_)
-            | Operation::PutKeys(_)
-            | Operation::RevokeKey { .. }
-            | Operation::RecordEvent(_)
-            | Operation::EndEvent { .. }
-            | Operation::TakeFacts(_)
-            | Operation::RecordCustomer { .. }
-            | Operation::Thaw { .. } => Self::Postgres,
-            Operation::Audit | Operation::Fold { .. } => Self::Alone,
-        }
-    }
-
-    /// Whether an operation that is decided here can be decided together with the next one.
-    fn takes_with(self, next: Self) -> bool {
-        self == next && self != Self::Alone
     }
 }
 
@@ -406,101 +432,50 @@ async fn wait_until_open(shared: &Shared, limit: Duration) {
     }
 }
 
-/// Decides operations on holds in Redis, in order.
-async fn decide_in_redis(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    decide_owed(shared).await;
-    let items: Vec<_> = operations.iter().map(BatchItem::Operation).collect();
-    let mut outcomes = outcomes_of(operations, work::decide(shared, &items).await);
-    api_ends::correct_outcomes(shared, operations, &mut outcomes).await;
-    outcomes
+/// A part of a batch that Redis was asked to decide.
+struct Part {
+    /// The place of the part's first operation in the batch.
+    from: usize,
+    /// The places of the operations that Redis was asked for; `None` for the whole part.
+    places: Option<Vec<usize>>,
+    decided: DecidedBatch,
 }
 
-/// The outcomes of operations as Redis has decided them. A call that was cut off is logged.
-fn outcomes_of(operations: &[Operation], decisions: Vec<Decision>) -> Vec<Outcome> {
-    for (operation, decision) in operations.iter().zip(&decisions) {
-        if decision.verdict == Verdict::Expired
-            && let Some(call) = operation.crashed_call(wall_ms())
-        {
-            call.log();
-        }
+impl Part {
+    /// The place in the batch of the `nth` operation that Redis was asked for.
+    fn place(&self, nth: usize) -> usize {
+        self.places.as_ref().map_or(self.from + nth, |places| places[nth])
     }
-    decisions.into_iter().map(Decision::outcome).collect()
-}
 
-/// Decides the operations in `debts`. Those that cannot be decided stay there.
-async fn decide_owed(shared: &Shared) {
-    if !shared.redis.is_up() {
-        return;
-    }
-    let owed = shared.debts.take_owed();
-    for some in owed.chunks(MAX_BATCH) {
-        let items: Vec<_> = some.iter().map(BatchItem::Operation).collect();
-        let decisions = work::decide(shared, &items).await;
-        let undecided = some
-            .iter()
-            .zip(decisions)
-            .filter(|(_, decision)| decision.verdict == Verdict::Unavailable);
-        shared.debts.owe(undecided.map(|(operation, _)| operation.clone()));
-    }
-}
-
-/// Decides operations in Postgres, once Postgres has all decisions of Redis, and then applies them
-/// in Redis.
-async fn decide_in_postgres(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    let decided = async {
-        shared.require_postgres()?;
-        sync::sync_within(shared, IN_TIME).await?;
-        postgres::decide(&shared.store, operations, shared.clock.now(0)).await
-    };
-    match decided.await {
-        Ok(outcomes) => {
-            if let Err(error) = sync::deliver(shared).await {
-                tracing::warn!(
-                    %error,
-                    "a decision of Postgres, such as a grant, is applied in Redis with the next sync, since Redis did \
-                     not answer"
-                );
-            }
-            outcomes
-        }
-        Err(error) => {
-            tracing::warn!(
-                %error,
-                "Postgres does not decide about a grant, a key or a payment; the caller gets 503, and may ask again \
-                 under the same id"
+    /// Takes out the decisions that repeat those of an earlier batch. They are answered once that batch is folded, which
+    /// the others do not wait for.
+    fn repeated(&mut self, shared: &Arc<Shared>, batch: &Arc<Vec<Operation>>) -> Option<Aside> {
+        let (nths, decided) = self.decided.take_repeated()?;
+        let places: Vec<_> = nths.iter().map(|nth| self.place(*nth)).collect();
+        // The outcomes of the part are without these, as they are without those of cold calls.
+        self.decided.cold.extend(nths);
+        self.decided.cold.sort_unstable();
+        let operations: Vec<_> = places.iter().map(|place| batch[*place].clone()).collect();
+        let shared = shared.clone();
+        let outcomes: Later<_> =
+            Box::pin(
+                async move { in_redis::durable_outcomes(&shared, &operations, decided).await },
             );
-            vec![Outcome::Refused(Refusal::Unavailable); operations.len()]
-        }
+        Some(Aside { places, outcomes })
     }
-}
 
-/// Decides operations in Postgres. Openings of accounts that exist in Redis are skipped, because
-/// these accounts are already open.
-async fn decide_in_postgres_unless_open(shared: &Shared, operations: &[Operation]) -> Vec<Outcome> {
-    let open = warm::are_open(shared, operations).await;
-    let rest = operations.iter().zip(&open).filter(|(_, is_open)| !**is_open);
-    let rest: Vec<_> = rest.map(|(operation, _)| operation.clone()).collect();
-    let decided = match rest.is_empty() {
-        true => Vec::new(),
-        false => decide_in_postgres(shared, &rest).await,
-    };
-    let mut decided = decided.into_iter();
-    let unavailable = Outcome::Refused(Refusal::Unavailable);
-    let outcome = |is_open| match is_open {
-        true => Outcome::Opened { new: false },
-        false => decided.next().unwrap_or_else(|| unavailable.clone()),
-    };
-    open.into_iter().map(outcome).collect()
-}
-
-/// Makes all decisions of Redis durable. The comparison of Redis with Postgres is not made here but
-/// by the reader, because it may take long and the pipeline would have to wait.
-async fn audit(shared: &Shared) -> Outcome {
-    match sync::sync_within(shared, WRITTEN_WITHIN).await {
-        Ok(()) => Outcome::Audited(Vec::new()),
-        Err(error) => {
-            tracing::warn!(%error, "not everything is in Postgres yet");
-            Outcome::Refused(Refusal::Unavailable)
-        }
+    /// Makes the decisions durable. Returns their outcomes in order, without those of cold calls, which are decided
+    /// beside the pipeline.
+    async fn outcomes(mut self, shared: &Shared, batch: &[Operation]) -> Vec<Outcome> {
+        let cold = std::mem::take(&mut self.decided.cold);
+        let Self { from, places, decided } = self;
+        let (decisions, uncertain) = decided.make_durable(shared).await;
+        let operation = |nth: usize| &batch[places.as_ref().map_or(from + nth, |at| at[nth])];
+        let uncertain = uncertain.into_iter();
+        shared.debts.owe(uncertain.filter_map(|nth| release_of(operation(nth))));
+        let operations = (0..decisions.len()).map(operation);
+        let mut outcomes = outcomes_of(operations, decisions);
+        cold.iter().rev().for_each(|nth| drop(outcomes.remove(*nth)));
+        outcomes
     }
 }

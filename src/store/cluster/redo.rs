@@ -186,13 +186,18 @@ impl Log {
     fn push(&mut self, epoch: i64, batch: NumberedBatch) {
         if self.is_open(epoch) && batch.seq > self.durable {
             self.bytes = self.bytes.saturating_add(batch.text.len() + OVERHEAD);
-            self.batches.push_back((Instant::now(), batch));
+            // Two tasks may have asked Redis at once, and the reply to the later batch may have come first.
+            let after = self.batches.iter().rev().take_while(|(_, other)| other.seq > batch.seq);
+            let place = self.batches.len() - after.count();
+            self.batches.insert(place, (Instant::now(), batch));
         }
     }
 
     fn repeat(&mut self, epoch: i64, seq: i64, operation: Operation) {
         if self.is_open(epoch) && seq > self.durable {
-            self.repeated.push_back((Instant::now(), seq, operation));
+            let after = self.repeated.iter().rev().take_while(|(_, other, _)| *other > seq);
+            let place = self.repeated.len() - after.count();
+            self.repeated.insert(place, (Instant::now(), seq, operation));
         }
     }
 
@@ -244,6 +249,16 @@ mod tests {
         assert_eq!(log.begin(1), Remainder::default(), "the same epoch goes on");
         assert_eq!(log.begin(2).batches, [batch(3)]);
         assert!(log.is_empty() && log.durable(2) == 0);
+    }
+
+    #[test]
+    fn batches_whose_replies_came_in_another_order_are_kept_in_theirs() {
+        let log = RedoLog::default();
+        log.begin(1);
+        [2, 4, 1, 3].into_iter().for_each(|seq| push(&log, 1, seq));
+        assert_eq!(all(&log, 1), [batch(1), batch(2), batch(3), batch(4)]);
+        log.trim(1, 3);
+        assert_eq!(all(&log, 1), [batch(4)]);
     }
 
     #[test]

@@ -30,14 +30,15 @@ const SYNC_FOR: Duration = Duration::from_secs(1);
 /// `relaxed` goes on without Postgres until the backlog is too long, provided that it has a lease
 /// or that no other Redis can take over.
 fn note_health(shared: &Shared, error: Option<&LedgerError>) {
+    let is_relaxed = shared.settings.durability == Durability::Relaxed;
+    let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
     let has_stores = match error {
         // A gateway that is not the syncer does not learn the state of Postgres from the round.
-        None => {
-            let takes_appends = shared.store.is_up() && shared.writes.takes_appends();
-            shared.settings.durability == Durability::Relaxed || takes_appends
-        }
+        None => is_relaxed || takes_appends,
+        // Postgres answers. `strict` appends, which waits for no row.
+        Some(error) if is_backlog(error) => is_relaxed || takes_appends,
         Some(LedgerError::Redis(_)) => false,
-        Some(_) => shared.settings.durability == Durability::Relaxed,
+        Some(_) => is_relaxed,
     };
     let may_answer =
         shared.epoch.scripts().is_some() && shared.lease.may_answer(shared.lease.sending());
@@ -46,20 +47,29 @@ fn note_health(shared: &Shared, error: Option<&LedgerError>) {
     shared.metrics.ledger_up.set(i64::from(has_stores && takes_calls));
 }
 
+/// Whether Postgres answers, but does not take the batches now: there are too many, or a row is locked.
+fn is_backlog(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Behind | LedgerError::RowLocked)
+}
+
 /// Runs the rounds until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut round = Round::default();
     loop {
-        tokio::time::sleep(SYNC_EVERY).await;
+        let is_asked = tokio::select! {
+            () = shared.wake_rounds.notified() => true,
+            () = tokio::time::sleep(SYNC_EVERY) => false,
+        };
         note_lag(&shared);
         if shared.epoch.scripts().is_none() {
             note_health(&shared, None);
             continue;
         }
-        let synced = round.run(&shared).await;
+        let synced = round.run(&shared, is_asked).await;
         note_health(&shared, synced.as_ref().err());
         match synced {
-            Ok(()) | Err(LedgerError::Behind) => {}
+            Ok(()) => {}
+            Err(error) if is_backlog(&error) => {}
             Err(error) => {
                 tracing::debug!(%error, "nothing was synced");
                 if error.is_of_full_redis()
@@ -89,19 +99,20 @@ struct Round {
 
 impl Round {
     /// Runs one round. The syncer writes the decisions of Redis into Postgres, and applies the decisions of Postgres in
-    /// Redis. Any other gateway only reads how far the syncer has come.
-    async fn run(&mut self, shared: &Shared) -> Result<(), LedgerError> {
+    /// Redis, as does a gateway that `is_asked` for it, because an operation waits. Any other gateway only reads how far
+    /// the syncer has come.
+    async fn run(&mut self, shared: &Shared, is_asked: bool) -> Result<(), LedgerError> {
         let mut elected = Ok(());
         if is_due(&mut self.elected, ELECT_EVERY) {
             elected = election::elect(shared).await;
         }
-        if !shared.syncer.writes() {
+        if !is_asked && !shared.syncer.writes() {
             let scripts = shared.epoch.require()?;
             return sync::announce_durable(shared, &scripts).await.and(elected);
         }
         let mut synced = sync::sync_within(shared, SYNC_FOR).await;
-        // Deliveries do not wait for a backlog of batches.
-        if matches!(synced, Ok(()) | Err(LedgerError::Behind))
+        // Deliveries do not wait for a backlog of batches, nor for the row of an account.
+        if synced.as_ref().err().is_none_or(is_backlog)
             && is_due(&mut self.delivered, DELIVER_EVERY)
         {
             synced = lost_grants::deliver(shared).await.and(synced);

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use fred::types::Value;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::ledger::LedgerError;
 use crate::ledger::clock::Clock;
 use crate::ledger::config::{Durability, LedgerConfig};
+use crate::ledger::operation::Origin;
 use crate::metrics::Metrics;
 use crate::store::cluster::adaptive::{AdaptiveLimit, ReadLimit};
 use crate::store::cluster::debts::Debts;
@@ -17,10 +18,12 @@ use crate::store::cluster::lease::{Lease, Sent};
 use crate::store::cluster::open_epoch::{Loss, OpenEpoch};
 use crate::store::cluster::postgres::Store;
 use crate::store::cluster::redis::connection::{Redis, ScriptError};
+use crate::store::cluster::redis::request::BatchItem;
 use crate::store::cluster::redis::script::{LAYOUT, Scripts};
 use crate::store::cluster::redis_watch::RedisWatch;
 use crate::store::cluster::redo::RedoLog;
 use crate::store::cluster::stream_marks::Marks;
+use crate::store::cluster::stuck::StuckBatches;
 use crate::store::cluster::syncer::Syncer;
 use crate::store::cluster::write_gate::WriteGate;
 
@@ -60,6 +63,18 @@ pub(crate) struct Shared {
     pub writes: WriteGate,
     /// Whether this gateway is the syncer, and how far Postgres lags behind.
     pub syncer: Syncer,
+    /// Wakes the rounds: an operation waits until Postgres has caught up with Redis.
+    pub wake_rounds: Notify,
+    /// Wakes the operations that wait for this, once a write has ended.
+    pub written: Notify,
+    /// The permit to write batches. Without it, several transactions would wait for one lock, each with a connection.
+    pub writing: Semaphore,
+    /// The permit to wait until a batch is folded. One of the batches that wait folds them all.
+    pub folding: Semaphore,
+    /// The permits to wait for locked rows, so that these waits leave connections for others.
+    pub waiting_for_rows: Semaphore,
+    /// The batches that Postgres did not take, because a row was locked.
+    pub stuck: StuckBatches,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -92,11 +107,30 @@ pub(crate) struct Settings {
 }
 
 /// The kinds of new holds that may be sent to Redis.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HoldsToAskFor {
     pub calls: bool,
     /// Holds of the API. They must be in Postgres before they are answered.
     pub api: bool,
+}
+
+impl HoldsToAskFor {
+    /// All new holds.
+    pub const ALL: Self = Self { calls: true, api: true };
+
+    /// No new holds.
+    const NONE: Self = Self { calls: false, api: false };
+
+    /// The holds that both allow.
+    pub fn and(self, other: Self) -> Self {
+        Self { calls: self.calls && other.calls, api: self.api && other.api }
+    }
+
+    /// Whether the item may be sent to Redis.
+    pub fn allow(self, item: BatchItem<'_>) -> bool {
+        let is_api = item.origin() == Some(Origin::Api);
+        !item.takes_credits() || if is_api { self.api } else { self.calls }
+    }
 }
 
 impl Shared {
@@ -133,6 +167,12 @@ impl Shared {
             intake: Intake::new(config.redo_limit_bytes),
             writes: WriteGate::default(),
             syncer: Syncer::default(),
+            wake_rounds: Notify::new(),
+            written: Notify::new(),
+            writing: Semaphore::new(1),
+            folding: Semaphore::new(1),
+            waiting_for_rows: Semaphore::new((config.postgres_connections as usize / 5).max(1)),
+            stuck: StuckBatches::default(),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
@@ -170,6 +210,20 @@ impl Shared {
         let durable = any && self.store.is_up() && self.writes.takes_appends();
         let is_relaxed = self.settings.durability == Durability::Relaxed;
         HoldsToAskFor { calls: if is_relaxed { any } else { durable }, api: durable }
+    }
+
+    /// The kinds of new holds that may be granted, as far as this gateway knows without asking anybody. Holds of other
+    /// kinds are refused at once.
+    pub fn holds_to_wait_for(&self) -> HoldsToAskFor {
+        if self.is_away() {
+            return HoldsToAskFor::NONE;
+        }
+        self.holds_to_ask_for(self.lease.sending())
+    }
+
+    /// Whether Redis is known to decide nothing: it is unreachable, or no epoch is open.
+    pub fn is_away(&self) -> bool {
+        !self.redis.is_up() || self.epoch.number().is_none()
     }
 
     /// Runs a command of `maintain.lua`. If Redis does not have the epoch's data, this begins a

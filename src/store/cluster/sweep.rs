@@ -38,7 +38,7 @@ pub(crate) struct Sweep {
 
 /// The holds whose time is up.
 #[derive(Default)]
-struct Due {
+pub(crate) struct Due {
     /// Renewals of holds whose calls are running in this process.
     renewals: Vec<Operation>,
     /// Holds whose deadline has passed.
@@ -58,35 +58,16 @@ impl Sweep {
         shared: &Shared,
         is_live: &IsLive<'_>,
     ) -> Result<Vec<Expired>, LedgerError> {
-        let Some(due) = self.due(shared, is_live).await? else { return Ok(Vec::new()) };
-        let mut items: Vec<_> = due.renewals.iter().map(BatchItem::Operation).collect();
-        items.extend(due.overdue.iter().map(|(hold, _)| expire(hold, false)));
-        items.extend(due.orphans.iter().map(|(hold, _)| expire(hold, true)));
-        let mut decisions = Vec::with_capacity(items.len());
-        for some in items.chunks(MAX_BATCH) {
-            decisions.extend(work::decide(shared, some).await);
-        }
-        let mut verdicts = decisions.iter().skip(due.renewals.len()).map(|d| d.verdict);
-        let mut expired = Vec::new();
-        for (hold, route) in due.overdue {
-            if verdicts.next() == Some(Verdict::Expired) {
-                expired.push(Expired { hold, route });
-            }
-        }
-        for (hold, route) in due.orphans {
-            match verdicts.next() {
-                Some(Verdict::Expired) => expired.push(Expired { hold, route }),
-                // No other task ends this hold, so it stays on the list until Redis decides.
-                Some(Verdict::Unavailable) => shared.debts.expire([(hold, route)]),
-                _ => {}
-            }
-        }
-        Ok(expired)
+        let due = self.due(shared, is_live).await?;
+        Ok(match due {
+            Some(due) => due.end(shared).await,
+            None => Vec::new(),
+        })
     }
 
-    /// Lists some of the holds whose time is up. `None` while no epoch is open, and while Redis's
-    /// clock cannot be trusted.
-    async fn due(
+    /// Lists some of the holds whose time is up. `None` if there are none, if no epoch is open, or if Redis's clock
+    /// cannot be trusted.
+    pub async fn due(
         &mut self,
         shared: &Shared,
         is_live: &IsLive<'_>,
@@ -109,7 +90,8 @@ impl Sweep {
                 due.overdue.push((hold, route_of(&record)));
             }
         }
-        Ok(Some(due))
+        let is_empty = due.renewals.is_empty() && due.overdue.is_empty() && due.orphans.is_empty();
+        Ok((!is_empty).then_some(due))
     }
 
     /// Looks at some of the live holds. For each hold whose time is up, the result has its id and then its record.
@@ -123,6 +105,35 @@ impl Sweep {
         let mut reply: Vec<String> = shared.maintain(scripts, words).await?.convert()?;
         self.cursor = if reply.is_empty() { "0".to_owned() } else { reply.remove(0) };
         Ok(reply)
+    }
+}
+
+impl Due {
+    /// Renews and ends the holds. Returns the holds that expired.
+    pub async fn end(self, shared: &Shared) -> Vec<Expired> {
+        let mut items: Vec<_> = self.renewals.iter().map(BatchItem::Operation).collect();
+        items.extend(self.overdue.iter().map(|(hold, _)| expire(hold, false)));
+        items.extend(self.orphans.iter().map(|(hold, _)| expire(hold, true)));
+        let mut decisions = Vec::with_capacity(items.len());
+        for some in items.chunks(MAX_BATCH) {
+            decisions.extend(work::decide(shared, some).await);
+        }
+        let mut verdicts = decisions.iter().skip(self.renewals.len()).map(|d| d.verdict);
+        let mut expired = Vec::new();
+        for (hold, route) in self.overdue {
+            if verdicts.next() == Some(Verdict::Expired) {
+                expired.push(Expired { hold, route });
+            }
+        }
+        for (hold, route) in self.orphans {
+            match verdicts.next() {
+                Some(Verdict::Expired) => expired.push(Expired { hold, route }),
+                // No other task ends this hold, so it stays on the list until Redis decides.
+                Some(Verdict::Unavailable) => shared.debts.expire([(hold, route)]),
+                _ => {}
+            }
+        }
+        expired
     }
 }
 

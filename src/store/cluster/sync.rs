@@ -23,15 +23,41 @@ const DELIVERIES: i64 = 500;
 /// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
 
-/// The time limit of a sync that all calls of this gateway wait for.
+/// The time limit of a sync for an account that a repair removed from Redis.
 pub(crate) const IN_TIME: Duration = Duration::from_millis(500);
+
+/// How often an operation that waits for a sync looks whether another gateway has written the batches, or a locked row
+/// keeps them back.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The time between two attempts to write batches while a row is locked.
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes all decisions of Redis so far durable. With a long backlog this may take long.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for two seconds.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
-    sync_within(shared, NO_HURRY).await
+    sync_patiently(shared, NO_HURRY).await
+}
+
+/// The same as [`sync_within`], but while a row is locked, or another gateway writes, the batches are tried again for at
+/// most two seconds: a write waits for a row only a short time, and the row may just be busy.
+pub(crate) async fn sync_patiently(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    loop {
+        match sync_within(shared, limit).await {
+            Err(LedgerError::RowLocked | LedgerError::Behind)
+                if began.elapsed() < WRITTEN_WITHIN.min(limit) =>
+            {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            synced => return synced,
+        }
+    }
 }
 
 /// Makes all decisions of Redis so far durable.
@@ -52,6 +78,61 @@ pub(crate) async fn sync_within(shared: &Shared, limit: Duration) -> Result<(), 
         announce_durable(shared, &scripts).await?;
     }
     synced
+}
+
+/// Waits until all decisions of Redis so far are durable, for an operation that needs them in Postgres. They are written
+/// by the gateway's rounds (`rounds`), so that a write goes on where this wait ends.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time.
+pub(crate) async fn catch_up(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
+    wait_until_synced(shared, limit, || false).await
+}
+
+/// The same as [`catch_up`], for an operation that others wait for. It does not wait while a locked row is known to keep
+/// the batches back.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time, or if a row is locked.
+pub(crate) async fn catch_up_unless_stuck(
+    shared: &Shared,
+    limit: Duration,
+) -> Result<(), LedgerError> {
+    wait_until_synced(shared, limit, || shared.stuck.are_left(shared.redo.checkpoint())).await
+}
+
+async fn wait_until_synced(
+    shared: &Shared,
+    limit: Duration,
+    gives_up: impl Fn() -> bool,
+) -> Result<(), LedgerError> {
+    let until = Instant::now() + limit;
+    if gives_up() {
+        return Err(LedgerError::Behind);
+    }
+    let scripts = shared.epoch.require()?;
+    let known = shared.redo.durable(scripts.epoch.number);
+    let (newest, _) = announce_checkpoint(shared, &scripts, known).await?;
+    let mut asked: Option<Instant> = None;
+    loop {
+        let written = shared.written.notified();
+        if is_known_durable(shared, &scripts, newest) {
+            return Ok(());
+        }
+        shared.require_postgres()?;
+        if gives_up() || Instant::now() >= until {
+            return Err(LedgerError::Behind);
+        }
+        if shared.epoch.number() != Some(scripts.epoch.number) {
+            return Err(LedgerError::Slow { what: "the next epoch of Redis" });
+        }
+        if asked.is_none_or(|at| at.elapsed() >= AGAIN_AFTER) {
+            asked = Some(Instant::now());
+            shared.wake_rounds.notify_one();
+        }
+        // A write by another gateway wakes nobody here.
+        let _ = tokio::time::timeout(LOOK_EVERY, written).await;
+    }
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.
@@ -89,7 +170,15 @@ pub(crate) async fn sync_up_to(
                 Ok(true) => shared.write_size.grow(started.elapsed()),
                 // Another syncer has written, so the checkpoint is read again.
                 Ok(false) => break,
+                // Another task or gateway writes, and nothing was tried.
+                Err(LedgerError::Behind) => return Err(LedgerError::Behind),
                 Err(error) => {
+                    if matches!(error, LedgerError::RowLocked)
+                        && let Some(batch) = some.last()
+                    {
+                        let newest = (scripts.epoch.number, batch.seq);
+                        shared.stuck.note(newest, shared.redo.checkpoint());
+                    }
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
                     return Err(error);
                 }
@@ -113,6 +202,13 @@ pub(crate) async fn write_batches(
     batches: &[NumberedBatch],
 ) -> Result<bool, LedgerError> {
     let Some(last) = batches.last() else { return Ok(true) };
+    let Ok(Ok(_place)) = tokio::time::timeout(WRITTEN_WITHIN, shared.writing.acquire()).await
+    else {
+        return Err(LedgerError::Behind);
+    };
+    if is_known_durable(shared, scripts, last.seq) {
+        return Ok(true);
+    }
     let started = Instant::now();
     match postgres::write_batches(&shared.store, scripts.epoch.number, batches).await? {
         Written::Upto(seq) => {
@@ -122,6 +218,7 @@ pub(crate) async fn write_batches(
             let bytes: usize = texts.map(String::len).sum();
             shared.kept.wrote((epoch, seq), bytes as u64, Instant::now());
             shared.redo.trim(epoch, seq);
+            shared.written.notify_waiters();
             Ok(seq >= last.seq)
         }
         Written::ByAnother => Ok(false),

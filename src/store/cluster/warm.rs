@@ -19,7 +19,7 @@ use crate::store::cluster::redis::record::{self, HotAccount};
 use crate::store::cluster::redis::reply::Needs;
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY};
+use crate::store::cluster::sync::{self, IN_TIME, NO_HURRY, WRITTEN_WITHIN};
 
 /// The shortest life that a restored hold gets, in milliseconds, so that it does not expire at once
 /// if a clock was set forward.
@@ -47,13 +47,16 @@ pub(crate) async fn warm(
 ) -> Result<(), LedgerError> {
     shared.require_postgres()?;
     let nonce = new_nonce();
-    let mut accounts = needs.accounts.clone();
+    cold_claims::load(shared, scripts, &needs.claims, &needs.left).await?;
+    // The accounts come first, because the fate of a hold may have to wait until Postgres has caught up.
+    warm_accounts(shared, scripts, &needs.accounts, &nonce, IN_TIME).await?;
+    let mut accounts = Vec::new();
     if !needs.holds.is_empty() {
         let names = needs.holds.iter().map(|id| format!("i:{id}"));
         announce_read(shared, scripts, &nonce, names).await?;
         // Redis may have decided about an id and then forgotten it. Postgres must have that
         // decision first.
-        sync::sync_within(shared, IN_TIME).await?;
+        sync::catch_up_unless_stuck(shared, WRITTEN_WITHIN).await?;
         for (id, fate) in
             needs.holds.iter().zip(postgres::fates(&shared.store, &needs.holds).await?)
         {
@@ -67,7 +70,6 @@ pub(crate) async fn warm(
             }
         }
     }
-    cold_claims::load(shared, scripts, &needs.claims, &needs.left).await?;
     warm_accounts(shared, scripts, &accounts, &nonce, IN_TIME).await
 }
 

@@ -1,13 +1,14 @@
 //! The work on one batch, from its request to Redis until its decisions may be passed to the callers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fred::types::Value;
 
 use crate::ledger::LedgerError;
-use crate::ledger::claim::Claim;
 use crate::ledger::config::Durability;
-use crate::ledger::operation::{NewHold, Operation, Origin};
+use crate::ledger::operation::{Operation, Origin};
 use crate::store::cluster::lease::Sent;
 use crate::store::cluster::postgres::NumberedBatch;
 use crate::store::cluster::redis::connection::{ScriptError, arg};
@@ -15,15 +16,32 @@ use crate::store::cluster::redis::reply::{Changes, Decision, Needs, Reply, Verdi
 use crate::store::cluster::redis::request::{BatchItem, Request};
 use crate::store::cluster::redis::script::Scripts;
 use crate::store::cluster::shared::{HoldsToAskFor, Shared};
-use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
+use crate::store::cluster::sync::{self, AGAIN_AFTER, WRITTEN_WITHIN};
+use crate::store::cluster::undo::{Sending, Undo, release_of};
 use crate::store::cluster::warm;
 
 /// The largest batch of one call of `decide.lua`.
 pub(crate) const MAX_BATCH: usize = 1024;
 
-/// The most requests for one batch. Each request after the first one follows a cache miss, and
+/// The most requests for a small batch. Each request after the first one follows a cache miss, and
 /// decides more of the batch.
 const MAX_ROUNDS: usize = 64;
+
+/// After how many cache misses all items with a claim are set aside. The script finds out one by one that it does not know
+/// how the holds of claims ended, and a batch may have a thousand of them.
+const MAX_MISSES: usize = 8;
+
+/// How a batch continues after a cache miss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OnMiss {
+    /// The batch waits until Redis has the data that it needs.
+    Warm,
+    /// The batch waits for accounts and claims. Items that need to know how a hold ended stay undecided, because Postgres
+    /// may have to catch up first.
+    WarmAccounts,
+    /// The items that need the data stay undecided, so that the others do not wait: see [`DecidedBatch::cold`].
+    SetAside,
+}
 
 /// A batch, from its first request to its decisions.
 #[derive(Debug)]
@@ -31,6 +49,8 @@ struct Work<'a> {
     items: &'a [BatchItem<'a>],
     /// The places of the items that are not decided yet, in order.
     waiting: Vec<usize>,
+    /// The places of the items that were set aside after a cache miss, in order.
+    cold: Vec<usize>,
     /// The places of the items for which a reply was lost, so that they may or may not have been
     /// decided.
     uncertain: Vec<usize>,
@@ -39,8 +59,9 @@ struct Work<'a> {
     batches: Vec<NumberedBatch>,
     /// The newest batch on which the decisions depend.
     seq: i64,
-    /// Whether a decision repeats the outcome of an earlier batch, because Redis had decided that operation before.
-    repeats: bool,
+    /// The places of decisions that repeat the outcome of an earlier batch, because Redis had decided that operation
+    /// before.
+    repeated: Vec<usize>,
 }
 
 /// A batch that Redis has decided, and that is not known to be durable yet.
@@ -49,9 +70,13 @@ pub(crate) struct DecidedBatch {
     /// The time at which the batch was sent, and the scripts that decided it; `None` if no epoch was open.
     by: Option<(Sent, Arc<Scripts>)>,
     decisions: Vec<Decision>,
+    /// The places of the items that are not decided because of a cache miss, in order.
+    pub cold: Vec<usize>,
     uncertain: Vec<usize>,
     batches: Vec<NumberedBatch>,
     seq: i64,
+    /// The places of decisions that repeat the outcome of an earlier batch, in order.
+    repeated: Vec<usize>,
     waits_for: WaitsFor,
 }
 
@@ -69,7 +94,10 @@ enum WaitsFor {
 /// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
 /// hold, it will be released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
-    let (decisions, uncertain) = ask_redis(shared, items).await.make_durable(shared).await;
+    let decided = ask_redis(shared, items, HoldsToAskFor::ALL, OnMiss::Warm).await;
+    let undo = decided.undo(shared, items.iter().copied());
+    let (decisions, uncertain) = decided.make_durable(shared).await;
+    undo.forget();
     let holds = uncertain.into_iter().filter_map(|place| match items[place] {
         BatchItem::Operation(operation) => release_of(operation),
         BatchItem::Expire { .. } => None,
@@ -78,38 +106,70 @@ pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Deci
     decisions
 }
 
-/// Lets Redis decide a batch. Nothing of it may be answered before [`DecidedBatch::make_durable`].
-pub(crate) async fn ask_redis(shared: &Shared, items: &[BatchItem<'_>]) -> DecidedBatch {
+/// Lets Redis decide a batch. No decision may be answered before [`DecidedBatch::make_durable`]. New holds that `allowed`
+/// does not have are refused.
+pub(crate) async fn ask_redis(
+    shared: &Shared,
+    items: &[BatchItem<'_>],
+    allowed: HoldsToAskFor,
+    on_miss: OnMiss,
+) -> DecidedBatch {
     let sent = shared.lease.sending();
-    let mut work = Work::new(items, shared.holds_to_ask_for(sent));
+    let mut work = Work::new(items, shared.holds_to_ask_for(sent).and(allowed));
     let scripts = shared.epoch.scripts();
     if let Some(scripts) = &scripts {
-        work.run(shared, scripts).await;
+        work.run(shared, scripts, on_miss).await;
     }
     let waits_for = work.waits_for(shared.settings.durability);
-    let Work { decisions, uncertain, batches, seq, .. } = work;
+    let Work { mut cold, mut repeated, decisions, uncertain, batches, seq, .. } = work;
+    cold.sort_unstable();
+    repeated.sort_unstable();
     let by = scripts.map(|scripts| (sent, scripts));
-    DecidedBatch { by, decisions, uncertain, batches, seq, waits_for }
-}
-
-/// The release of a call's hold that Redis may have granted although its caller gets 503.
-pub(crate) fn release_of(operation: &Operation) -> Option<Operation> {
-    let Operation::Hold(NewHold { id, account, origin: Origin::Call, claim, .. }) = operation
-    else {
-        return None;
-    };
-    let (hold, account) = (id.clone(), Some(account.clone()));
-    let claim = match claim {
-        Some(Claim::Key { id, .. }) => Some(*id),
-        Some(Claim::Retry { .. }) | None => None,
-    };
-    Some(Operation::Release { hold, account, origin: Origin::Call, claim })
+    DecidedBatch { by, decisions, cold, uncertain, batches, seq, repeated, waits_for }
 }
 
 impl DecidedBatch {
     /// Whether the decisions may not be answered before Postgres has their batches.
     pub fn waits_for_postgres(&self) -> bool {
         self.waits_for != WaitsFor::Nothing
+    }
+
+    /// Takes out the decisions of calls that repeat an earlier batch, and that must wait until that batch is folded, so
+    /// that the others do not wait. Returns them as a batch of their own, with their places.
+    pub fn take_repeated(&mut self) -> Option<(Vec<usize>, Self)> {
+        if self.waits_for != WaitsFor::Folded || self.repeated.is_empty() {
+            return None;
+        }
+        let places = std::mem::take(&mut self.repeated);
+        let take =
+            |place: &usize| std::mem::replace(&mut self.decisions[*place], Decision::UNAVAILABLE);
+        let decisions: Vec<_> = places.iter().map(take).collect();
+        let is_any = self.decisions.iter().any(|decision| decision.verdict.acknowledges());
+        self.waits_for = if is_any { WaitsFor::Appended } else { WaitsFor::Nothing };
+        let repeated = Self {
+            by: self.by.clone(),
+            decisions,
+            cold: Vec::new(),
+            uncertain: Vec::new(),
+            batches: Vec::new(),
+            seq: self.seq,
+            repeated: Vec::new(),
+            waits_for: WaitsFor::Folded,
+        };
+        Some((places, repeated))
+    }
+
+    /// The releases of the calls' holds that are granted, or may be, to be owed if the decisions are never answered.
+    pub fn undo<'a, 'b>(
+        &self,
+        shared: &'a Shared,
+        items: impl Iterator<Item = BatchItem<'b>>,
+    ) -> Undo<'a> {
+        let may_be_granted = |(place, (item, decision)): (usize, (_, &Decision))| {
+            let is_granted = decision.verdict == Verdict::Held;
+            (is_granted || self.uncertain.contains(&place)).then_some(item)
+        };
+        Undo::new(shared, items.zip(&self.decisions).enumerate().filter_map(may_be_granted))
     }
 
     /// Makes the decisions as durable as `[ledger] durability` promises. If that fails, or if they may not be answered
@@ -156,6 +216,27 @@ impl DecidedBatch {
     }
 
     async fn fold(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
+        let Ok(Ok(_turn)) = tokio::time::timeout(WRITTEN_WITHIN, shared.folding.acquire()).await
+        else {
+            return Err(LedgerError::Behind);
+        };
+        if self.seq <= shared.redo.durable(scripts.epoch.number) {
+            return Ok(());
+        }
+        let began = Instant::now();
+        loop {
+            match self.fold_once(shared, scripts).await {
+                Err(LedgerError::RowLocked | LedgerError::Behind)
+                    if began.elapsed() < WRITTEN_WITHIN =>
+                {
+                    tokio::time::sleep(AGAIN_AFTER).await;
+                }
+                folded => return folded,
+            }
+        }
+    }
+
+    async fn fold_once(&self, shared: &Shared, scripts: &Scripts) -> Result<(), LedgerError> {
         // The batches of this work may be all that Postgres lacks. If not, the others are read from the stream.
         let is_written = sync::write_batches(shared, scripts, &self.batches).await?;
         if is_written && self.seq <= shared.redo.durable(scripts.epoch.number) {
@@ -179,35 +260,56 @@ impl<'a> Work<'a> {
     /// Creates the work on these items. New and larger holds of kinds that are not in `holds` are
     /// not sent to Redis, and stay unavailable.
     fn new(items: &'a [BatchItem<'a>], holds: HoldsToAskFor) -> Self {
-        let is_asked = |place: &usize| {
-            let item = items[*place];
-            let is_api = item.origin() == Some(Origin::Api);
-            !item.takes_credits() || if is_api { holds.api } else { holds.calls }
-        };
+        let is_asked = |place: &usize| holds.allow(items[*place]);
         Self {
             items,
             waiting: (0..items.len()).filter(is_asked).collect(),
+            cold: Vec::new(),
             uncertain: Vec::new(),
             decisions: vec![Decision::UNAVAILABLE; items.len()],
             batches: Vec::new(),
             seq: 0,
-            repeats: false,
+            repeated: Vec::new(),
         }
     }
 
-    /// Asks Redis until every item is decided, and loads into Redis what is missing there.
-    async fn run(&mut self, shared: &Shared, scripts: &Scripts) {
-        for _ in 0..MAX_ROUNDS {
+    /// Asks Redis until every item is decided, or set aside because Redis lacks data that it needs.
+    async fn run(&mut self, shared: &Shared, scripts: &Scripts, on_miss: OnMiss) {
+        // The holds that are granted while the rest waits for Postgres.
+        let mut undo = Undo::new(shared, std::iter::empty());
+        // An item may need its account, its claim and the hold of that claim, one after the other.
+        let (most, mut misses) = (MAX_ROUNDS.max(3 * self.items.len()), 0);
+        for _ in 0..most {
             if self.waiting.is_empty() {
-                return;
+                break;
             }
             let request = self.request(shared.settings.incarnation);
             let text = request.text();
-            let Ok(reply) = ask(shared, scripts, &request, &text).await else { return };
-            let Some(reply) = reply else { return self.doubt_the_rest() };
-            let needs = self.take(reply, &text, scripts, shared);
+            let sending = Sending::new(shared, self.items, &self.waiting);
+            let reply = ask(shared, scripts, &request, &text).await;
+            sending.end();
+            let Ok(reply) = reply else { break };
+            let Some(reply) = reply else {
+                self.doubt_the_rest();
+                break;
+            };
+            let mut needs = self.take(reply, &text, scripts, shared);
             if self.waiting.is_empty() {
-                return;
+                break;
+            }
+            misses += 1;
+            let with_claims = misses >= MAX_MISSES;
+            if on_miss == OnMiss::SetAside {
+                self.set_aside(&needs, true, with_claims);
+                continue;
+            }
+            undo.replace(granted(self.items.iter().copied(), &self.decisions));
+            if on_miss == OnMiss::WarmAccounts && !needs.holds.is_empty() {
+                let fates = Needs { holds: std::mem::take(&mut needs.holds), ..Needs::default() };
+                self.set_aside(&fates, needs.is_empty(), with_claims);
+                if needs.is_empty() {
+                    continue;
+                }
             }
             if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
                 tracing::warn!(
@@ -218,6 +320,7 @@ impl<'a> Work<'a> {
                 self.skip_blocked(&needs);
             }
         }
+        undo.forget();
     }
 
     /// The request for the items that are not decided yet.
@@ -249,7 +352,7 @@ impl<'a> Work<'a> {
             // This operation is acknowledged but changed nothing in this batch. So it took effect in an earlier batch,
             // whose reply was lost. No redo log has that batch, and perhaps no gateway has appended it.
             if decision.verdict.acknowledges() && !changes.contains(place) {
-                self.repeats = true;
+                self.repeated.push(item);
                 if is_relaxed
                     && let BatchItem::Operation(operation @ Operation::Capture { .. }) =
                         self.items[item]
@@ -279,14 +382,33 @@ impl<'a> Work<'a> {
     fn skip_blocked(&mut self, needs: &Needs) {
         let first = self.waiting.first().copied();
         let items = self.items;
+        self.waiting.retain(|place| Some(*place) != first && !is_blocked(items[*place], needs));
+    }
+
+    /// Sets items aside that cannot be decided without `needs`, and with them all later items about the same account,
+    /// hold or claim, because those have to be decided after them. If `with_first`, the first item is set aside too, and if
+    /// `with_claims`, all items that have a claim.
+    fn set_aside(&mut self, needs: &Needs, with_first: bool, with_claims: bool) {
+        let first = self.waiting.first().copied();
+        let (mut accounts, mut holds, mut claims) =
+            (HashSet::new(), HashSet::new(), HashSet::new());
+        let (items, cold) = (self.items, &mut self.cold);
         self.waiting.retain(|place| {
             let item = items[*place];
-            let is_blocked = item.account().is_some_and(|account| needs.accounts.contains(account))
-                || item.hold().is_some_and(|hold| needs.holds.contains(hold))
-                || item
-                    .claim()
-                    .is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id));
-            Some(*place) != first && !is_blocked
+            let follows = item.account().is_some_and(|account| accounts.contains(account))
+                || item.hold().is_some_and(|hold| holds.contains(hold))
+                || item.claim().is_some_and(|claim| claims.contains(&claim));
+            let goes = follows
+                || (with_first && Some(*place) == first)
+                || (with_claims && item.claim().is_some())
+                || is_blocked(item, needs);
+            if goes {
+                accounts.extend(item.account());
+                holds.extend(item.hold());
+                claims.extend(item.claim());
+                cold.push(*place);
+            }
+            !goes
         });
     }
 
@@ -301,7 +423,7 @@ impl<'a> Work<'a> {
             WaitsFor::Folded
         } else if !is_strict || !is_any {
             WaitsFor::Nothing
-        } else if self.repeats {
+        } else if !self.repeated.is_empty() {
             WaitsFor::Folded
         } else {
             WaitsFor::Appended
@@ -309,7 +431,23 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Nothing was decided, because the epoch has ended or because Redis is known to be unreachable.
+/// The items whose holds are granted.
+fn granted<'a>(
+    items: impl Iterator<Item = BatchItem<'a>>,
+    decisions: &[Decision],
+) -> impl Iterator<Item = BatchItem<'a>> {
+    let granted = items.zip(decisions).filter(|(_, d)| d.verdict == Verdict::Held);
+    granted.map(|(item, _)| item)
+}
+
+/// Whether an item cannot be decided without `needs`.
+fn is_blocked(item: BatchItem<'_>, needs: &Needs) -> bool {
+    item.account().is_some_and(|account| needs.accounts.contains(account))
+        || item.hold().is_some_and(|hold| needs.holds.contains(hold))
+        || item.claim().is_some_and(|id| needs.claims.contains(&id) || needs.left.contains(&id))
+}
+
+/// The error of a request for which nothing was decided: the epoch has ended, or Redis is known to be unreachable.
 struct NothingDecided;
 
 /// Sends one request. Returns `None` if there is no reply. The batch may have been decided

@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 
+use sqlx::Executor as _;
 use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
@@ -22,6 +23,10 @@ use crate::store::cluster::postgres::shard::{
 use crate::store::cluster::postgres::store::{Store, is_race};
 use crate::store::cluster::postgres::tally::{Capture, HoldColumns, Tally};
 
+/// Limits how long the batches wait for an account's row. A grant keeps one for some milliseconds; a row that stays locked
+/// longer is soon tried again, and the operations that need the batches hear of it early.
+const ROW_WAIT: &str = "SET LOCAL lock_timeout = 100";
+
 /// The outcome of an attempt to write batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -35,6 +40,10 @@ pub(crate) enum Written {
 /// checkpoint. Batches up to the checkpoint are skipped.
 ///
 /// If another transaction interferes, a second attempt is made, which first checks which charges were written before.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps the row of an account locked, and [`LedgerError::Behind`] if
+/// another writer takes long.
 pub(crate) async fn write_batches(
     store: &Store,
     epoch: i64,
@@ -42,7 +51,12 @@ pub(crate) async fn write_batches(
 ) -> Result<Written, LedgerError> {
     let attempt = |careful| {
         store.transact(async move |on| {
-            let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await?;
+            let checkpoint = read_checkpoint(store, "FOR UPDATE", on).await;
+            let checkpoint = checkpoint.map_err(|error| match error.of_a_transaction() {
+                LedgerError::RowLocked => LedgerError::Behind,
+                error => error,
+            })?;
+            on.execute(ROW_WAIT).await?;
             write_batches_locked(store, &checkpoint, epoch, batches, careful, on).await
         })
     };

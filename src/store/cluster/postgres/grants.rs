@@ -2,9 +2,10 @@
 //! are locked, and the rules of `ledger/rules/` decide, as for the embedded ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
-use sqlx::Row as _;
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _, Row as _};
 
 use crate::account::AccountId;
 use crate::ledger::LedgerError;
@@ -29,16 +30,37 @@ use crate::store::sql::rows::{Column as _, entry_from, key_from};
 /// How often a transaction is attempted if other transactions make it fail.
 const ATTEMPTS: usize = 5;
 
+/// How long operations that are decided together wait for a row.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long operations that are decided alone wait for a row. They may keep rows of other accounts locked meanwhile.
+const ALONE: Duration = Duration::from_millis(100);
+
+/// The way in which operations wait for rows that other transactions keep locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowWait {
+    /// A short time, with the lock that all purchases share.
+    Together,
+    /// Longer, and without the lock that all purchases share. The rows may be free and that lock may not be; then the
+    /// operations fail at once.
+    Alone,
+}
+
 /// Decides operations in one transaction. Each operation sees the results of the operations before it. The changes that
 /// Redis must apply are stored as deliveries.
+///
+/// # Errors
+/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for too long.
 pub(crate) async fn decide(
     store: &Store,
     operations: &[Operation],
     now: Now,
+    wait: RowWait,
 ) -> Result<Vec<Outcome>, LedgerError> {
     let mut attempt = 1;
     loop {
-        let decided = store.transact(async |on| decide_in(store, operations, now, on).await).await;
+        let decide = store.transact(async |on| decide_in(store, operations, now, wait, on).await);
+        let decided = decide.await;
         match decided {
             Err(error) if is_race(&error) && attempt < ATTEMPTS => attempt += 1,
             decided => return decided,
@@ -47,17 +69,28 @@ pub(crate) async fn decide(
 }
 
 /// Locks the rows that the operations need, decides, and writes the changes. All transactions lock
-/// in the same order (payments first, then accounts by id), so that no two of them deadlock.
+/// in the same order (payments first, then accounts by id), so that no two of them deadlock. Operations that are decided
+/// alone lock the rows first, but then they do not wait for the lock of the payments.
 async fn decide_in(
     store: &Store,
     operations: &[Operation],
     now: Now,
+    wait: RowWait,
     on: &mut PgConnection,
 ) -> Result<Vec<Outcome>, LedgerError> {
     let (mut state, mut known) = (State::default(), Known::default());
     let about_payments = operations.iter().any(concerns_payments);
+    if wait == RowWait::Alone {
+        limit_lock_waits(ALONE, on).await?;
+    }
     if about_payments {
+        if wait == RowWait::Alone {
+            lock_rows_first(store, operations, on).await?;
+        }
         lock_payments(store, &mut state, on).await?;
+    }
+    if about_payments || wait == RowWait::Together {
+        limit_lock_waits(TOGETHER, on).await?;
     }
     let wanted = Lookups::of(operations, &state);
     let mut ids = accounts_to_lock(store, operations, &wanted, on).await?;
@@ -77,6 +110,26 @@ async fn decide_in(
         .collect();
     write_changes(store, &state, &before, &changes, now, on).await?;
     Ok(outcomes)
+}
+
+async fn limit_lock_waits(limit: Duration, on: &mut PgConnection) -> Result<(), LedgerError> {
+    let limit = format!("SET LOCAL lock_timeout = {}", limit.as_millis());
+    on.execute(AssertSqlSafe(limit)).await?;
+    Ok(())
+}
+
+/// Waits for the rows of the accounts that the operations need, and then takes the lock of the payments if it is free.
+async fn lock_rows_first(
+    store: &Store,
+    operations: &[Operation],
+    on: &mut PgConnection,
+) -> Result<(), LedgerError> {
+    let (wanted, mut known) = (Lookups::of(operations, &State::default()), Known::default());
+    let mut ids = accounts_to_lock(store, operations, &wanted, on).await?;
+    read_payments(store, &wanted, &mut known, on).await?;
+    ids.extend(accounts_of_payments(operations, &known));
+    lock_accounts(store, &ids.into_iter().collect::<Vec<_>>(), on).await?;
+    if store.try_lock("payments", on).await? { Ok(()) } else { Err(LedgerError::RowLocked) }
 }
 
 /// The accounts whose balances these operations may change.

@@ -1,6 +1,6 @@
 //! Reads for a cache miss in Redis: accounts with their live holds, and the state of a hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor as _, Row as _};
@@ -8,7 +8,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
 use crate::ledger::LedgerError;
-use crate::ledger::operation::{Ending, HoldId, OperationId, Origin};
+use crate::ledger::operation::{Ending, HoldId, Operation, OperationId, Origin};
 use crate::store::cluster::claim_text::KeyClaim;
 use crate::store::cluster::postgres::calls::{OPERATIONS, ids_of_calls};
 use crate::store::cluster::postgres::claims::optional_digest;
@@ -128,6 +128,27 @@ pub(crate) async fn cold_accounts(
         }
     }
     Ok(cold.into_values().collect())
+}
+
+/// Returns, for each operation, whether it opens an account that exists already.
+pub(crate) async fn exist(
+    store: &Store,
+    operations: &[Operation],
+) -> Result<Vec<bool>, LedgerError> {
+    let opened = operations.iter().map(|operation| match operation {
+        Operation::Open { account, .. } => Some(account.as_str()),
+        _ => None,
+    });
+    let names: Vec<_> = opened.clone().flatten().map(str::to_owned).collect();
+    let rows = store
+        .transact(async |on| {
+            let sql = "SELECT id FROM {s}.accounts WHERE id = ANY($1)";
+            Ok(store.query(sql).bind(names).fetch_all(on).await?)
+        })
+        .await?;
+    let found: Result<HashSet<_>, _> = rows.iter().map(|row| row.text("id")).collect();
+    let found = found?;
+    Ok(opened.map(|opened| opened.is_some_and(|id| found.contains(id))).collect())
 }
 
 /// Reads the state of each of these holds, in their order.

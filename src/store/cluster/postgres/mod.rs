@@ -49,7 +49,7 @@ pub(crate) use claims::{
 pub(crate) use compare::{StoredAccount, stored_accounts};
 pub(crate) use deliveries::{Delivery, deliveries, remove_deliveries};
 pub(crate) use fold::fold;
-pub(crate) use grants::decide;
+pub(crate) use grants::{RowWait, decide};
 pub(crate) use holds::{
     CallHold, accounts_with_holds, call_holds, call_holds_of_gone, expire_released,
     purge_ended_holds, release_expired,
@@ -58,7 +58,7 @@ pub(crate) use leases::{
     LEASE, LayoutUsers, REDIS_IS_REACHED_FOR, join, layout_users, leave, lost_gateways, rejoin,
     remove_gone, renew,
 };
-pub(crate) use lookup::{ColdAccount, Fate, cold_accounts, fates};
+pub(crate) use lookup::{ColdAccount, Fate, cold_accounts, exist, fates};
 pub(crate) use migrate::{agree_on_settings, migrate};
 pub(crate) use owed::{leave_owed, recover_if_owed};
 pub(crate) use partitions::{Month, make_partition, make_partitions};

@@ -165,8 +165,11 @@ pub(crate) async fn has_table(
 
 /// Whether the error is about a lock that was not granted in time.
 pub(crate) fn is_locked(error: &LedgerError) -> bool {
-    let LedgerError::Database(failure) = error else { return false };
-    failure.code() == Some(LOCK_NOT_AVAILABLE)
+    match error {
+        LedgerError::RowLocked => true,
+        LedgerError::Database(failure) => failure.code() == Some(LOCK_NOT_AVAILABLE),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::Row as _;
+use sqlx::postgres::PgConnection;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::append::{appends, lock_appends};
@@ -149,45 +150,56 @@ pub(crate) async fn begin_recovery(
 ) -> Result<Option<Recovery>, LedgerError> {
     let begin = async {
         let mut transaction = store.begin(RECOVERY_IDLE_LIMIT, Duration::ZERO).await?;
-        let locked = store
-            .query(&lease(&format!(
-                "SELECT clock_timestamp() >= opened_at \
-                 AND clock_timestamp() < opened_at + {WAIT} AS waits, \
-                 s.redis NOT IN ('', $3) AND {REACHING} > 0 AS is_reached FROM {{s}}.shards s \
-                 WHERE id = $2 AND recovering FOR UPDATE SKIP LOCKED"
-            )))
-            .bind(candidate.incarnation)
-            .bind(SHARD)
-            .bind(candidate.redis)
-            .fetch_optional(transaction.connection()?)
-            .await?;
-        let Some(shard) = locked else { return Ok(None) };
-        if shard.flag("waits")? || shard.flag("is_reached")? {
-            return Ok(None);
-        }
-        let checkpoint = read_checkpoint(store, "", transaction.connection()?).await?;
-        let serving = store
-            .query(
-                "SELECT count(*) AS serving FROM {s}.gateways \
-                 WHERE lease_until > clock_timestamp() AND checked_in < $1",
-            )
-            .bind(checkpoint.epoch)
-            .fetch_one(transaction.connection()?)
-            .await?;
-        if serving.count("serving")? > 0 {
-            return Ok(None);
-        }
-        if checkpoint.layout != candidate.layout
-            && count_layout_users(store, checkpoint.layout, transaction.connection()?).await?
-                == LayoutUsers::Serving
-        {
-            return Ok(None);
-        }
-        lock_appends(store, transaction.connection()?).await?;
+        let locked = lock_if_it_may_begin(store, candidate, transaction.connection()?).await;
+        transaction.note_idle();
+        let Some(checkpoint) = locked? else { return Ok(None) };
         Ok(Some(Recovery { store: store.clone(), transaction, checkpoint }))
     };
     let begun = tokio::time::timeout(LIMIT, begin).await;
     begun.unwrap_or(Err(LedgerError::Slow { what: "Postgres" }))
+}
+
+/// Locks the shard's row and the appends, and returns the checkpoint. `None` if no recovery may begin now.
+async fn lock_if_it_may_begin(
+    store: &Store,
+    candidate: Candidate<'_>,
+    on: &mut PgConnection,
+) -> Result<Option<Checkpoint>, LedgerError> {
+    let locked = store
+        .query(&lease(&format!(
+            "SELECT clock_timestamp() >= opened_at \
+             AND clock_timestamp() < opened_at + {WAIT} AS waits, \
+             s.redis NOT IN ('', $3) AND {REACHING} > 0 AS is_reached FROM {{s}}.shards s \
+             WHERE id = $2 AND recovering FOR UPDATE SKIP LOCKED"
+        )))
+        .bind(candidate.incarnation)
+        .bind(SHARD)
+        .bind(candidate.redis)
+        .fetch_optional(&mut *on)
+        .await?;
+    let Some(shard) = locked else { return Ok(None) };
+    if shard.flag("waits")? || shard.flag("is_reached")? {
+        return Ok(None);
+    }
+    let checkpoint = read_checkpoint(store, "", on).await?;
+    let serving = store
+        .query(
+            "SELECT count(*) AS serving FROM {s}.gateways \
+             WHERE lease_until > clock_timestamp() AND checked_in < $1",
+        )
+        .bind(checkpoint.epoch)
+        .fetch_one(&mut *on)
+        .await?;
+    if serving.count("serving")? > 0 {
+        return Ok(None);
+    }
+    if checkpoint.layout != candidate.layout
+        && count_layout_users(store, checkpoint.layout, on).await? == LayoutUsers::Serving
+    {
+        return Ok(None);
+    }
+    lock_appends(store, on).await?;
+    Ok(Some(checkpoint))
 }
 
 /// A recovery. It is one transaction that has the shard's row locked, and either opens the next

@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Executor as _, Postgres, Row as _};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Secret;
 use crate::ledger::{LedgerConfig, LedgerError};
@@ -26,7 +27,8 @@ const END_AFTER: Duration = Duration::from_millis(500);
 /// How long a transaction may stay idle before Postgres ends it.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The most connections that are kept for single statements: one for each batch in flight.
+/// The most connections for single statements: one for each batch of the pipeline in flight. All other batches take
+/// turns with these.
 const KEPT: u32 = 2;
 
 /// How often Postgres is asked for a sign of life while long work is under way.
@@ -63,7 +65,7 @@ const STANDBY_PAUSE: Duration = Duration::from_millis(250);
 /// | `recovery` | `give_up`, `give_up_unless_reached`, `check_in`, `begin_recovery`: the way to the next epoch |
 /// | `owed` | `leave_owed`, `recover_if_owed`: charges that a gateway could not write before it stopped |
 /// | `holds` | `call_holds`, `accounts_with_holds`, `release_expired`, `expire_released`, `purge_ended_holds` |
-/// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss |
+/// | `lookup` | `cold_accounts`, `fates`: what Redis asks for on a cache miss; `exist` |
 /// | `read` | `account`, `accounts`, `entries`, `keys`, `keys_since`, `own_keys`, `crashed` |
 /// | `compare`, `recovery_plan` | `stored_accounts`, `snapshot`: consistent reads that change nothing |
 /// | `reconcile`, `repair` | `reconcile`, `repair` |
@@ -80,6 +82,8 @@ pub(crate) struct Store {
     was_slow: Arc<AtomicBool>,
     /// Idle connections for [`Store::run`]. The pool would ping each returned connection, which costs a round trip.
     kept: Arc<Mutex<Vec<PgConnection>>>,
+    /// The permits to run a single statement.
+    running: Arc<Semaphore>,
 }
 
 impl Store {
@@ -110,6 +114,7 @@ impl Store {
             up,
             was_slow,
             kept: Arc::default(),
+            running: Arc::new(Semaphore::new(KEPT as usize)),
         })
     }
 
@@ -196,7 +201,10 @@ impl Store {
                 let left = limit.saturating_sub(started.elapsed());
                 // The future is boxed, so that the futures of all callers stay small.
                 match tokio::time::timeout(left, Box::pin(run)).await {
-                    Ok(result) => result.map_err(LedgerError::of_a_transaction),
+                    Ok(result) => {
+                        transaction.note_idle();
+                        result.map_err(LedgerError::of_a_transaction)
+                    }
                     Err(_) => Err(self.give_up(&mut transaction)),
                 }
             }
@@ -214,6 +222,7 @@ impl Store {
         let sql = format!(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = {ends_after}; {sql}"
         );
+        let _permit = self.permit_to_run().await?;
         let run = async {
             let kept = self.lock_kept().pop();
             let mut connection = match kept {
@@ -221,10 +230,7 @@ impl Store {
                 None => self.acquire().await?.detach(),
             };
             let row = connection.fetch_one(AssertSqlSafe(sql)).await?;
-            let mut kept = self.lock_kept();
-            if kept.len() < KEPT as usize {
-                kept.push(connection);
-            }
+            self.lock_kept().push(connection);
             Ok(row)
         };
         let result = match tokio::time::timeout(LIMIT, Box::pin(run)).await {
@@ -242,13 +248,28 @@ impl Store {
         result
     }
 
+    /// Waits for the permit to run a single statement. The time of this wait says nothing about the database.
+    async fn permit_to_run(&self) -> Result<SemaphorePermit<'_>, LedgerError> {
+        if let Ok(permit) = self.running.try_acquire() {
+            return Ok(permit);
+        }
+        match tokio::time::timeout(LIMIT, self.running.acquire()).await {
+            // The statements before may have found out that the database is unreachable.
+            Ok(Ok(permit)) if self.is_up() => Ok(permit),
+            _ => Err(LedgerError::Slow { what: "Postgres" }),
+        }
+    }
+
     fn lock_kept(&self) -> MutexGuard<'_, Vec<PgConnection>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records whether the database is reachable. One transaction that began and took too long does not say that it is
-    /// not: it may have waited for a row that somebody locks. A second one in a row does.
+    /// Records whether the database is reachable. If one transaction began and took too long, the database still counts
+    /// as reachable, because the transaction may have had much to do; a second such transaction in a row makes it count
+    /// as unreachable. An error about a locked row is an answer, so the database is reachable.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
+        let error =
+            error.filter(|error| !matches!(error, LedgerError::RowLocked | LedgerError::Behind));
         let is_slow = has_begun && matches!(error, Some(LedgerError::Slow { .. }));
         let was_slow = self.was_slow.swap(is_slow, Ordering::Relaxed);
         let is_away = error.is_some_and(LedgerError::is_outage) && (was_slow || !is_slow);
@@ -323,6 +344,12 @@ impl Store {
         let key = self.lock_key(name);
         self.query("SELECT pg_advisory_xact_lock($1)").bind(key).execute(on).await?;
         Ok(())
+    }
+
+    /// Takes the advisory lock of this name in this schema if it is free. Returns whether it was.
+    pub async fn try_lock(&self, name: &str, on: &mut PgConnection) -> Result<bool, LedgerError> {
+        let lock = self.query("SELECT pg_try_advisory_xact_lock($1)").bind(self.lock_key(name));
+        Ok(lock.fetch_one(on).await?.try_get(0)?)
     }
 
     /// The key of the advisory lock of this name in this schema.

@@ -193,6 +193,12 @@ pub(crate) struct Needs {
 }
 
 impl Needs {
+    /// Whether nothing has to be loaded.
+    pub fn is_empty(&self) -> bool {
+        let Self { accounts, holds, claims, left } = self;
+        accounts.is_empty() && holds.is_empty() && claims.is_empty() && left.is_empty()
+    }
+
     fn parse(words: &[String]) -> Option<Self> {
         let mut needs = Self::default();
         let mut seen = HashSet::new();

@@ -315,10 +315,11 @@ local function release(i, account, origin)
     local r = record_of(i)
     if not r then return end
     if r.state == 'C' then return verdict.ENDED end
-    if r.state == 'L' and (r.origin ~= origin or (account and account ~= r.account)) then
+    if r.state == 'N' then
+        if origin ~= 'c' or not account then return verdict.UNKNOWN end
+    elseif account and account ~= r.account or r.state == 'L' and r.origin ~= origin then
         return verdict.UNKNOWN
     end
-    if r.state == 'N' and (origin ~= 'c' or not account) then return verdict.UNKNOWN end
     local a = account_of(r.state == 'N' and account or r.account)
     if not a then return end
     if r.state == 'L' then

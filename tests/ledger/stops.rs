@@ -1,0 +1,105 @@
+//! A gateway that stops while its servers are slow or cannot be reached disturbs no other gateway, and stops in time.
+
+use std::time::{Duration, Instant};
+
+use farebox::config::Secret;
+use farebox::ledger::CallId;
+use farebox::metrics::Metrics;
+
+use crate::servers::{CutProxy, Flow};
+use crate::test_ledger::{
+    Running, TestLedger, account, credits, eventually, on_cluster_ledgers, text,
+};
+use crate::without_postgres::before_postgres;
+
+on_cluster_ledgers!("multi_thread":
+    a_gateway_that_stops_with_nothing_unsynced_ends_no_epoch,
+    a_stop_with_both_servers_slow_ends_within_its_limit,
+);
+
+/// The longest time that a stop may take, with a margin for a busy machine. An orchestrator usually kills a process
+/// after half a minute.
+const LIMIT: Duration = Duration::from_secs(24);
+
+/// A gateway that reaches Redis through a line of its own.
+pub async fn with_a_line_to_redis(fixture: &TestLedger, name: &str) -> (Running, CutProxy) {
+    let line = CutProxy::before(fixture.cluster().redis.address()).await;
+    let mut config = fixture.config(name);
+    config.redis_url = Some(Secret::new(format!("redis://{}", line.address())));
+    let opened = farebox::gateway::open_ledger(&config, Metrics::new().unwrap()).await;
+    (Running::of(opened.unwrap()), line)
+}
+
+async fn a_gateway_that_stops_with_nothing_unsynced_ends_no_epoch(fixture: TestLedger) {
+    let ledger = fixture.open_with("100").await;
+    let (other, line) = with_a_line_to_redis(&fixture, "other").await;
+    other.call("1").await.unwrap().capture(credits("1"));
+    eventually("the charge is there", async || ledger.has("alice").await == text(("99", "0")))
+        .await;
+    other.reconciles().await;
+    // The other gateway knows that Postgres has everything.
+    other.call("1").await.unwrap().release();
+    other.reconciles().await;
+    let epoch = || fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);
+    let before = epoch();
+    line.part();
+    let stopping = tokio::spawn(other.stop());
+    let mut calls = 0;
+    while !stopping.is_finished() {
+        let hold = ledger.call("1").await;
+        hold.expect("the stop of another gateway breaks no call").release();
+        calls += 1;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stopping.await.unwrap();
+    for _ in 0..20 {
+        ledger.call("1").await.expect("nor afterwards").release();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(epoch(), before, "after {calls} calls");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+async fn a_stop_with_both_servers_slow_ends_within_its_limit(mut fixture: TestLedger) {
+    let redis = CutProxy::before(fixture.cluster().redis.address()).await;
+    let postgres = before_postgres(&mut fixture).await;
+    fixture.cluster_mut().redis_url = Some(format!("redis://{}", redis.address()));
+    let ledger = fixture.open_with("100").await;
+    let mut holds = Vec::new();
+    for _ in 0..20 {
+        let (id, alice) = (CallId::new(), account("alice"));
+        holds.push(ledger.hold(id, alice, credits("1"), "/x".into()).await.unwrap());
+    }
+    let (flows, lines) = (tokio::sync::watch::channel(true), [redis, postgres]);
+    let (slow, mut is_slow) = flows;
+    let slowness = tokio::spawn(async move {
+        while *is_slow.borrow_and_update() {
+            for flow in [Flow::Stalled, Flow::Open] {
+                lines.iter().for_each(|line| line.set(flow, flow));
+                let wait = if flow == Flow::Open { 30 } else { 900 };
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+            }
+        }
+        lines
+    });
+    holds.into_iter().for_each(|hold| hold.capture(credits("1")));
+    let (ledger, pipeline) = ledger.apart();
+    let began = Instant::now();
+    let is_written = pipeline.stop().await;
+    let took = began.elapsed();
+    println!("the stop took {took:?}, and wrote everything: {is_written}");
+    assert!(took < LIMIT, "a stop took {took:?}");
+    drop(ledger);
+    slow.send(false).unwrap();
+    let lines = slowness.await.unwrap();
+    fixture.cluster_mut().redis_url = None;
+    fixture.cluster_mut().postgres_url = None;
+    let ledger = fixture.open().await;
+    if is_written {
+        eventually("all is charged", async || ledger.has("alice").await == text(("80", "0"))).await;
+    }
+    ledger.reconciles().await;
+    ledger.stop().await;
+    drop(lines);
+}

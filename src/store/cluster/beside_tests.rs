@@ -100,9 +100,7 @@ fn an_operation_waits_for_the_earlier_ones_that_name_the_same_and_for_no_other()
 fn operations_that_find_no_room_are_decided_together_later() {
     let mut beside = Beside::default();
     let jobs = |from: usize, to: usize| -> Vec<_> {
-        (from..to)
-            .map(|n| hold(&format!("job-{n}"), &format!("user-{n}"), Origin::Api))
-            .collect()
+        (from..to).map(|n| hold(&format!("job-{n}"), &format!("user-{n}"), Origin::Api)).collect()
     };
     let (_, first, _) = sort(&mut beside, &jobs(0, 1), false, &[]);
     for n in 1..20 {
@@ -134,11 +132,8 @@ fn a_hold_that_can_only_be_refused_does_not_wait() {
     let mut beside = Beside::default();
     let first = [grant("g", "alice")];
     let (_, _running, _) = sort(&mut beside, &first, false, &[]);
-    let batch = [
-        balance("alice"),
-        hold("call", "alice", Origin::Call),
-        hold("job", "alice", Origin::Api),
-    ];
+    let batch =
+        [balance("alice"), hold("call", "alice", Origin::Call), hold("job", "alice", Origin::Api)];
     let mut rest = Rest::default();
     // Should holds be allowed a moment later, these are refused nevertheless.
     let none = HoldsToAskFor { calls: false, api: false };

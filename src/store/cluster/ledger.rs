@@ -55,9 +55,10 @@ const SWEEP_EVERY: Duration = Duration::from_millis(500);
 /// In `strict`, how long the ends of calls' holds wait for the next hold, so that one append writes both.
 const ENDS_WAIT: Duration = Duration::from_millis(2);
 
-/// In `relaxed`, the fewest callers of a batch that does not wait for all who are ready. A smaller batch costs more for
-/// each call than it saves.
-const FEWEST_CALLERS: usize = 8;
+/// The fewest callers of a batch that does not wait for all who are ready. A smaller batch costs more for each call than it
+/// saves, above all in `strict`, where each batch is an append.
+const FEWEST_CALLERS_RELAXED: usize = 8;
+const FEWEST_CALLERS_STRICT: usize = 40;
 
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
@@ -366,9 +367,11 @@ impl Backend for ClusterLedger {
         }
     }
 
-    /// In `strict` larger batches save appends.
     fn fewest_callers(&self) -> Option<usize> {
-        (self.shared.settings.durability == Durability::Relaxed).then_some(FEWEST_CALLERS)
+        Some(match self.shared.settings.durability {
+            Durability::Strict => FEWEST_CALLERS_STRICT,
+            Durability::Relaxed => FEWEST_CALLERS_RELAXED,
+        })
     }
 
     async fn hand_over(&mut self, unsettled: &mut Vec<Operation>) {

@@ -13,8 +13,12 @@ use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync;
 
 /// The time between two rounds of the syncer. It is short against the promised lag of a quarter of a second, so that
-/// there is time left for the write.
-const SYNC_EVERY: Duration = Duration::from_millis(50);
+/// there is time left for the write. In `strict` there are fewer calls to write.
+const SYNC_EVERY_RELAXED: Duration = Duration::from_millis(25);
+const SYNC_EVERY_STRICT: Duration = Duration::from_millis(50);
+
+/// The time until the next round after one that failed. A store that is unreachable is asked less often.
+const SYNC_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// How often a gateway tries to take or keep the place of the syncer. The place becomes free after three times as long.
 const ELECT_EVERY: Duration = Duration::from_secs(1);
@@ -55,10 +59,14 @@ fn is_backlog(error: &LedgerError) -> bool {
 /// Runs the rounds until the task is aborted.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut round = Round::default();
+    let every = match shared.settings.durability {
+        Durability::Relaxed => SYNC_EVERY_RELAXED,
+        Durability::Strict => SYNC_EVERY_STRICT,
+    };
     loop {
         let is_asked = tokio::select! {
             () = shared.wake_rounds.notified() => true,
-            () = tokio::time::sleep(SYNC_EVERY) => false,
+            () = tokio::time::sleep(every) => false,
         };
         note_lag(&shared);
         if shared.epoch.scripts().is_none() {
@@ -77,8 +85,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 {
                     tracing::debug!(%error, "the stream is not trimmed");
                 }
-                // A store that is unreachable is asked less often.
-                tokio::time::sleep(SYNC_EVERY * 4).await;
+                tokio::time::sleep(SYNC_AGAIN_AFTER.saturating_sub(every)).await;
             }
         }
     }

@@ -79,7 +79,7 @@ pub trait Backend: Send + 'static {
     /// the order of all others may change.
     ///
     /// `rejoins` is true if operations that were set aside are decided since the batch before. The batch then begins with
-    /// all operations that were left waiting so far ([`Begun::waiting`]), in their order. If it is false, they go on
+    /// all operations that were left waiting so far (`Begun::waiting`), in their order. If it is false, they go on
     /// waiting, and so does every operation that must not be decided before them.
     fn begin(
         &mut self,

@@ -29,6 +29,7 @@ on_cluster_ledgers!("multi_thread":
     an_unknown_hold_delays_no_call_of_a_cold_account,
     a_gateway_that_serves_under_a_locked_row_says_that_it_does,
     grants_that_wait_for_a_row_keep_their_order,
+    a_gateway_that_starts_under_a_locked_row_serves,
 );
 on_one_ledger!(
     "multi_thread",
@@ -273,6 +274,23 @@ async fn grants_that_wait_for_a_row_keep_their_order(fixture: TestLedger) {
     other.unwrap();
     assert!(matches!(import, Outcome::Imported(_)), "{import:?}");
     assert!(second.is_err(), "it has overtaken the import: {second:?}");
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// What others have decided cannot be folded when it starts.
+async fn a_gateway_that_starts_under_a_locked_row_serves(fixture: TestLedger) {
+    let ledger = fixture.open_with("1000").await;
+    ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();
+    let locked = no_fold(&fixture, &ledger).await;
+    let began = Instant::now();
+    let other = fixture.open_another("other").await;
+    let took = began.elapsed();
+    other.hold(CallId::new(), account("bob"), credits("1"), "/x".into()).await.unwrap().release();
+    drop(locked);
+    // Before, it waited for twenty seconds.
+    assert!(took < Duration::from_secs(12), "it has waited for {took:?}");
+    other.stop().await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

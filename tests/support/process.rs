@@ -285,5 +285,19 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            print_log(&self.stderr());
+        }
     }
+}
+
+/// Prints the last lines of a gateway's log, without those about single requests, so that a test that fails shows why.
+fn print_log(log: &str) {
+    let is_told =
+        |line: &&str| !line.contains(" credit usage ") && !line.contains(" admin request ");
+    let lines: Vec<_> = log.lines().filter(is_told).collect();
+    eprintln!(
+        "The end of a gateway's log:\n{}",
+        lines[lines.len().saturating_sub(60)..].join("\n")
+    );
 }

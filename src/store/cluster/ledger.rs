@@ -413,7 +413,11 @@ async fn wait_until_open(shared: &Shared, limit: Duration) {
     loop {
         let open = async {
             heartbeat::beat(shared).await?;
-            sync::sync(shared).await?;
+            match sync::sync(shared).await {
+                // The gateway serves while a row is locked, as those do that run already.
+                Err(LedgerError::RowLocked | LedgerError::Behind) => {}
+                synced => synced?,
+            }
             // The sync has read from Redis up to which batch Postgres had the stream. The second beat notices if
             // Postgres has been restored to an earlier point since then.
             heartbeat::beat(shared).await?;

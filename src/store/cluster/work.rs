@@ -314,8 +314,8 @@ impl<'a> Work<'a> {
             if let Err(error) = Box::pin(warm::warm(shared, scripts, &needs)).await {
                 tracing::warn!(
                     %error,
-                    "a batch needs an account that only Postgres has, and Postgres does not answer in time; it is \
-                     answered 503"
+                    "a batch needs an account, a hold or a key that only Postgres has, and that cannot be loaded in time; it \
+                     is answered 503: see what keeps rows locked or slows Postgres down"
                 );
                 self.skip_blocked(&needs);
             }

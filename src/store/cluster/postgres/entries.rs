@@ -140,11 +140,11 @@ impl ChargeRows {
         let more = if self.is_metered { Self::USAGE } else { "" };
         // Boxed, because together they would make the future of a batch too large for the stack of a debug build.
         let calls = "calls (id, seq, amount, created_at, account)";
-        Box::pin(self.calls.copy(calls, store, &mut *on)).await?;
+        Box::pin(self.calls.write(calls, store, &mut *on)).await?;
         let operations = "operations (id, account, seq, kind, amount, created_at)";
-        Box::pin(self.operations.copy(operations, store, &mut *on)).await?;
+        Box::pin(self.operations.write(operations, store, &mut *on)).await?;
         let entries = format!("entries ({}{more})", Self::ENTRY);
-        Box::pin(self.entries.copy(&entries, store, on)).await
+        Box::pin(self.entries.write(&entries, store, on)).await
     }
 }
 

@@ -81,8 +81,8 @@ async fn one_gateway_reads_the_stream_and_looks_for_holds_whose_time_is_up(fixtu
     let took = began.elapsed();
     let now = (executed(&fixture, "xrange"), executed(&fixture, "hscan"));
     let (reads, looks) = (now.0 - before.0, now.1 - before.1);
-    // One gateway comes every 50 ms. Each gateway looks at the first sweep.
-    let most_reads = u64::try_from(took.as_millis()).unwrap() / 50 + 20;
+    // One gateway comes every 25 ms, in `strict` every 50. Each gateway looks at the first sweep.
+    let most_reads = u64::try_from(took.as_millis()).unwrap() / 25 + 20;
     assert!(reads <= most_reads, "{reads} reads of the stream in {took:?}");
     assert!(looks < ticked + 8, "{looks} looks in {ticked} rounds of sweeps");
     eventually("all of it is in Postgres", async || {

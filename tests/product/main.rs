@@ -86,7 +86,7 @@
 //! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others` |
 //! | a newcomer is refused although another gateway gave it credits | `ledger rare::*::a_newcomer_that_another_gateway_opened_has_its_credits_at_once` |
 //! | more database connections than allowed; a statement that was given up spoils its connection | `ledger locked::*::a_gateway_has_no_more_connections_than_it_may`, `ledger leaving` |
-//! | a panic or a stop of the ledger loses a charge | unit `the_end_of_a_hold_survives_a_panic_of_the_work_that_was_set_aside`, `a_stop_hands_over_the_ends_that_wait_for_work_which_does_not_end`; `ledger stops` |
+//! | a panic or a stop of the ledger loses a charge | `ledger stops`, and unit tests of the pipeline |
 //! | calls that can only be refused wait for seconds | `ledger refused`, `ledger without_postgres::strict_a_release_that_cannot_be_committed_delays_no_refusal` |
 //! | an end of a hold under another account shows that account's balance | `ledger contract::*::an_end_that_names_another_account_shows_no_balance` |
 #![allow(clippy::unwrap_used, clippy::expect_used)]

@@ -278,7 +278,7 @@ async fn grants_that_wait_for_a_row_keep_their_order(fixture: TestLedger) {
     ledger.stop().await;
 }
 
-/// What others have decided cannot be folded when it starts.
+/// The charges of the first gateway cannot be folded while the second one starts.
 async fn a_gateway_that_starts_under_a_locked_row_serves(fixture: TestLedger) {
     let ledger = fixture.open_with("1000").await;
     ledger.post(grant("g-bob", "bob", "1000")).await.unwrap();

@@ -125,13 +125,8 @@ pub(crate) struct Stuck {
 impl Stuck {
     /// Adds operations.
     pub fn add(&mut self, asked: Asked) {
-        self.add_names(&asked);
-        self.asked.append(asked);
-    }
-
-    /// Adds the names of operations that were refused because they needed such a row.
-    pub fn add_names(&mut self, asked: &Asked) {
         self.names.extend(asked.operations().iter().flat_map(names));
+        self.asked.append(asked);
     }
 
     /// Adds the operations that have to be decided after these, or after others among themselves that have to. Returns
@@ -181,9 +176,11 @@ mod tests {
             Operation::Post(posting("h", "carol")),
         ];
         let mut stuck = Stuck::default();
-        stuck.add_names(&Asked::new(vec![Operation::Post(posting("i", "alice"))]).0);
+        let first = Operation::Post(posting("i", "alice"));
+        stuck.add(Asked::new(vec![first.clone()]).0);
         let rest = stuck.add_later(Asked::new(asked.to_vec()).0);
         assert_eq!(rest.operations(), &asked[2..]);
-        assert_eq!(stuck.asked.operations(), &asked[..2]);
+        assert_eq!(stuck.asked.operations()[0], first);
+        assert_eq!(stuck.asked.operations()[1..], asked[..2]);
     }
 }

@@ -36,22 +36,18 @@ pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Makes all decisions of Redis so far durable. With a long backlog this may take long.
+/// Makes all decisions of Redis so far durable. With a long backlog this may take long. While a row is locked, or another
+/// gateway writes, the batches are tried again for at most two seconds: a write waits for a row only a short time, and the
+/// row may just be busy.
 ///
 /// # Errors
-/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for two seconds.
+/// [`LedgerError::RowLocked`] if another transaction keeps a row locked for longer.
 pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
-    sync_patiently(shared, NO_HURRY).await
-}
-
-/// The same as [`sync_within`], but while a row is locked, or another gateway writes, the batches are tried again for at
-/// most two seconds: a write waits for a row only a short time, and the row may just be busy.
-pub(crate) async fn sync_patiently(shared: &Shared, limit: Duration) -> Result<(), LedgerError> {
     let began = Instant::now();
     loop {
-        match sync_within(shared, limit).await {
+        match sync_within(shared, NO_HURRY).await {
             Err(LedgerError::RowLocked | LedgerError::Behind)
-                if began.elapsed() < WRITTEN_WITHIN.min(limit) =>
+                if began.elapsed() < WRITTEN_WITHIN =>
             {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }

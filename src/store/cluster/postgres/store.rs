@@ -266,7 +266,7 @@ impl Store {
 
     /// Records whether the database is reachable. If one transaction began and took too long, the database still counts
     /// as reachable, because the transaction may have had much to do; a second such transaction in a row makes it count
-    /// as unreachable. An error about a locked row is an answer, so the database is reachable.
+    /// as unreachable. An error about a locked row, or about another writer, is an answer, so the database is reachable.
     fn note(&self, has_begun: bool, error: Option<&LedgerError>) {
         let error =
             error.filter(|error| !matches!(error, LedgerError::RowLocked | LedgerError::Behind));

@@ -40,6 +40,7 @@ mod keys;
 mod kills;
 mod last_credit;
 mod lines;
+mod locked_row;
 mod metered;
 mod outage_times;
 mod outages;

@@ -132,6 +132,8 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     let mut faults = FAULTS.to_vec();
     faults.extend(clocks.is_some().then_some(Fault::MoveClock));
     faults.extend((time >= ROUND).then_some(SLOW_FAULTS).into_iter().flatten());
+    faults.retain(is_wanted);
+    assert!(!faults.is_empty(), "no fault has a name in FAREBOX_TORTURE_FAULTS");
     let plan = Plan {
         persistence,
         random: Some(random),
@@ -164,6 +166,13 @@ async fn torture(durability: Durability, time: Duration, random: Random, survive
     survived.calls += checked.calls;
     survived.entries += checked.entries;
     survived.in_flight_at_kills += checked.in_flight_at_kills;
+}
+
+/// Whether `FAREBOX_TORTURE_FAULTS` names the fault, as it is printed. The names are separated by commas; without any, all
+/// faults are wanted.
+fn is_wanted(fault: &Fault) -> bool {
+    let wanted = std::env::var("FAREBOX_TORTURE_FAULTS").unwrap_or_default();
+    wanted.is_empty() || wanted.split(',').any(|name| name == format!("{fault:?}"))
 }
 
 /// Waits until Postgres has everything that was decided before now. If Redis and a gateway were both lost within that

@@ -44,7 +44,7 @@ pub(crate) async fn open(shared: Arc<Shared>, asked: Asked) -> Option<Later<()>>
     let are_open = match are_open.await {
         Ok(are_open) => are_open,
         Err(error) => {
-            refuse(asked, &error);
+            refuse(&shared, asked, &error);
             return None;
         }
     };
@@ -77,7 +77,7 @@ pub(crate) async fn decide(shared: Arc<Shared>, asked: Asked) -> Option<Later<()
     if !others.is_empty() {
         match keep_order(&shared).await {
             Ok(()) => stuck = decide_together(&shared, others).await,
-            Err(error) => refuse(others, &error),
+            Err(error) => refuse(&shared, others, &error),
         }
     }
     if refunds.is_empty() {
@@ -111,7 +111,7 @@ async fn refund(shared: &Shared, refunds: Asked) {
                 decide_alone(shared, stuck).await;
             }
         }
-        Err(error) => refuse(refunds, &error),
+        Err(error) => refuse(shared, refunds, &error),
     }
 }
 
@@ -147,7 +147,7 @@ async fn decide_together(shared: &Shared, asked: Asked) -> Option<Stuck> {
                     parts.extend([second, part]);
                 }
             },
-            Err(error) => refuse(part, &error),
+            Err(error) => refuse(shared, part, &error),
         }
     }
     (!stuck.asked.is_empty()).then_some(stuck)
@@ -172,7 +172,7 @@ async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
             match attempt_alone(shared, one.operations()).await {
                 Ok(outcomes) => one.answer_all(outcomes),
                 Err(LedgerError::RowLocked) => locked.add(one),
-                Err(error) => refuse(one, &error),
+                Err(error) => refuse(shared, one, &error),
             }
         }
         rest = locked.asked;
@@ -180,7 +180,7 @@ async fn decide_alone(shared: &Shared, Stuck { asked: mut rest, .. }: Stuck) {
             return;
         }
         if Instant::now() >= until {
-            return refuse(rest, &LedgerError::RowLocked);
+            return refuse(shared, rest, &LedgerError::RowLocked);
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -208,9 +208,12 @@ async fn decide_in_postgres(
     Ok(outcomes)
 }
 
-/// Refuses operations: they are dropped without an outcome.
-fn refuse(asked: Asked, error: &LedgerError) {
+/// Refuses operations: they are dropped without an outcome. While Postgres is away, the log has said so already.
+fn refuse(shared: &Shared, asked: Asked, error: &LedgerError) {
     drop(asked);
+    if !shared.store.is_up() {
+        return tracing::debug!(%error, "Postgres is away, so an operation on a grant or the like is refused");
+    }
     tracing::warn!(
         %error,
         "Postgres does not decide about a new account, a grant, a key or a payment; the caller gets 503, and may ask \

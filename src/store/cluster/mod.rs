@@ -24,6 +24,7 @@ mod janitor;
 mod kept_stream;
 mod lease;
 pub(crate) mod ledger;
+mod locked_row;
 mod lost_gateways;
 mod lost_grants;
 mod names;

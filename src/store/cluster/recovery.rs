@@ -10,6 +10,7 @@ use crate::ledger::{Durability, LedgerError, wall_ms};
 use crate::store::cluster::epoch::Epoch;
 use crate::store::cluster::hand_over;
 use crate::store::cluster::kept_stream;
+use crate::store::cluster::locked_row;
 use crate::store::cluster::lost_grants;
 use crate::store::cluster::postgres::{
     self, Candidate, Checkpoint, Recovery, Replayed, StreamBatch, digest,
@@ -63,8 +64,11 @@ async fn open_next_epoch(shared: &Shared) -> Result<bool, LedgerError> {
         return Ok(false);
     };
     // The future is boxed, so that the heartbeat's future stays small.
-    shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate))).await?;
-    Ok(true)
+    let led = shared.store.while_it_answers(Box::pin(lead(shared, recovery, candidate)));
+    tokio::select! {
+        led = led => led.map(|()| true),
+        never = Box::pin(locked_row::tell_of_recovery(shared)) => match never {},
+    }
 }
 
 /// Whether gateways of another ledger serve theirs in this Redis. Then this ledger stays out of it: two ledgers in one

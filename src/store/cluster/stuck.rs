@@ -7,9 +7,17 @@ use std::time::{Duration, Instant};
 /// busy machine.
 const LOCKED_AFTER: Duration = Duration::from_millis(250);
 
+/// How long a row has to be locked until the log says so, and the time between two such lines.
+pub(crate) const TELL_AFTER: Duration = Duration::from_secs(1);
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 /// The batches that this gateway knows to be kept back by a locked row.
 #[derive(Debug, Default)]
-pub(crate) struct StuckBatches(Mutex<Option<Stuck>>);
+pub(crate) struct StuckBatches {
+    stuck: Mutex<Option<Stuck>>,
+    /// The time of the newest line of the log about a locked row.
+    told: Mutex<Option<Instant>>,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Stuck {
@@ -37,8 +45,22 @@ impl StuckBatches {
             .is_some_and(|stuck| stuck.is_left(checkpoint) && stuck.since.elapsed() >= LOCKED_AFTER)
     }
 
+    /// Whether a row has kept batches back for so long that the log should say so, and it has not done so for a while. It
+    /// counts as said from now on.
+    pub fn are_news(&self) -> bool {
+        if self.lock().is_none_or(|stuck| stuck.since.elapsed() < TELL_AFTER) {
+            return false;
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = told.is_none_or(|at| at.elapsed() >= TELL_EVERY);
+        if is_time {
+            *told = Some(Instant::now());
+        }
+        is_time
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Stuck>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

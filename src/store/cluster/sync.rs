@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use crate::ledger::LedgerError;
 use crate::store::cluster::adaptive::fitting;
 use crate::store::cluster::compare;
+use crate::store::cluster::locked_row;
 use crate::store::cluster::postgres::{
     self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
 };
@@ -174,6 +175,9 @@ pub(crate) async fn sync_up_to(
                     {
                         let newest = (scripts.epoch.number, batch.seq);
                         shared.stuck.note(newest, shared.redo.checkpoint());
+                        if shared.stuck.are_news() {
+                            Box::pin(locked_row::tell_of_batches(shared)).await;
+                        }
                     }
                     shared.write_size.shrink(some.iter().map(|batch| batch.text.len()).sum());
                     return Err(error);

@@ -7,6 +7,7 @@
 mod answers;
 mod append;
 mod batches;
+mod blocker;
 mod calls;
 mod claims;
 mod compare;
@@ -42,6 +43,7 @@ pub(crate) use answers::{
 };
 pub(crate) use append::{Appended, append, lock_appends, remove_folded, try_append};
 pub(crate) use batches::{Written, write_batches};
+pub(crate) use blocker::{Blocker, blocker};
 pub(crate) use calls::{forget_calls, make_call_partitions};
 pub(crate) use claims::{
     ChargedClaim, ColdUntil, charged_claims, charged_claims_after, left_calls, purge_claims,

@@ -2,38 +2,48 @@
 //! after a mistake with time zones. libfaketime moves the clock of one process. It cannot move
 //! Redis's clock, because it does not work with the jemalloc that Redis is built with.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::cluster::{BACK_WITHIN, Cluster, Durability, Plan, ROUTE, in_both_modes};
 use crate::support::clock::Clock;
+use crate::support::servers::{Persistence, Redis};
 use crate::support::{eventually, token};
+use crate::two_redis::serves;
 
 in_both_modes!(
     a_gateway_whose_clock_jumps_loses_nothing,
     a_postgres_whose_clock_jumps_loses_nothing,
+    a_gateway_that_died_before_postgres_s_clock_goes_back_is_not_waited_for,
+    a_redis_that_was_reached_before_postgres_s_clock_goes_back_is_not_waited_for,
     a_gateway_whose_clock_is_minutes_off_asks_postgres_about_no_new_call,
     calls_outlive_servers_that_stand_still,
 );
 
 const JUMPS: [&str; 3] = ["+50m", "-50m", "+0"];
 
+/// Postgres's clock is never behind the machine's. In the handler of a signal libfaketime shows the machine's time, and
+/// with a clock behind that Postgres would take each time limit for reached.
+const JUMPS_OF_POSTGRES: [&str; 3] = ["+100m", "+50m", "+0"];
+
 async fn a_gateway_whose_clock_jumps_loses_nothing(durability: Durability) {
     let clock = Clock::new();
-    jumps(&clock, &Plan { gateway_env: clock.env(), ..Plan::new(durability, 2) }).await;
+    let plan = Plan { gateway_env: clock.env(), ..Plan::new(durability, 2) };
+    jumps(&clock, JUMPS, &plan).await;
 }
 
 async fn a_postgres_whose_clock_jumps_loses_nothing(durability: Durability) {
     let clock = Clock::new();
-    jumps(&clock, &Plan { postgres_env: clock.env(), ..Plan::new(durability, 2) }).await;
+    let plan = Plan { postgres_env: clock.env(), ..Plan::new(durability, 2) };
+    jumps(&clock, JUMPS_OF_POSTGRES, &plan).await;
 }
 
-async fn jumps(clock: &Clock, plan: &Plan) {
+async fn jumps(clock: &Clock, jumps: [&str; 3], plan: &Plan) {
     let mut cluster = Cluster::of(plan).await;
     let load = cluster.load();
     load.serves_within(BACK_WITHIN).await;
-    for jump in JUMPS {
+    for jump in jumps {
         clock.is_off_by(jump);
         load.serves_within(BACK_WITHIN).await;
         cluster.some_time(200, 800).await;
@@ -42,6 +52,52 @@ async fn jumps(clock: &Clock, plan: &Plan) {
     }
     let calls = load.stop().await;
     cluster.check(&calls).await;
+}
+
+/// The clock goes back by less than the ten seconds after which a silent gateway counts as lost.
+async fn a_gateway_that_died_before_postgres_s_clock_goes_back_is_not_waited_for(
+    durability: Durability,
+) {
+    let clock = Clock::new();
+    clock.is_off_by("+9s");
+    let plan = Plan { postgres_env: clock.env(), ..Plan::new(durability, 2) };
+    let mut cluster = Cluster::of(&plan).await;
+    serves(&cluster, 0).await;
+    serves(&cluster, 1).await;
+    // A gateway and Redis are lost at once below, so Postgres needs to have everything.
+    cluster.check(&[]).await;
+    cluster.kill_gateway(1);
+    clock.is_off_by("+0");
+    cluster.redis.flush_all();
+    let lost = Instant::now();
+    serves(&cluster, 0).await;
+    assert!(lost.elapsed() < Duration::from_secs(9), "{:?}", lost.elapsed());
+    cluster.restart_gateway(1);
+    cluster.check(&[]).await;
+}
+
+/// One gateway reaches no Redis any more, and the other one a new Redis.
+async fn a_redis_that_was_reached_before_postgres_s_clock_goes_back_is_not_waited_for(
+    durability: Durability,
+) {
+    let clock = Clock::new();
+    clock.is_off_by("+50m");
+    let plan = Plan { postgres_env: clock.env(), ..Plan::new(durability, 2) };
+    let mut cluster = Cluster::of(&plan).await;
+    serves(&cluster, 0).await;
+    serves(&cluster, 1).await;
+    cluster.members[0].to_redis.part();
+    // For a moment longer, its renewals still say which Redis it has reached.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    clock.is_off_by("+0");
+    let other = Redis::start(Persistence::None);
+    cluster.members[1].to_redis.lead_to(other.address());
+    cluster.redis.kill();
+    serves(&cluster, 1).await;
+    cluster.lead_to(other);
+    cluster.members[0].to_redis.mend();
+    serves(&cluster, 0).await;
+    cluster.check(&[]).await;
 }
 
 /// Makes a call through one gateway, whose answer takes `delay`, and returns its status.

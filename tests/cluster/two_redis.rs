@@ -25,7 +25,7 @@ async fn readyz(cluster: &Cluster, gateway: usize) -> u16 {
 }
 
 /// Waits until calls through this gateway are paid.
-async fn serves(cluster: &Cluster, gateway: usize) {
+pub async fn serves(cluster: &Cluster, gateway: usize) {
     let back = Instant::now();
     while cluster.gateway(gateway).post("alice", ROUTE).await.status != 200 {
         let logged = || cluster.gateway(gateway).stderr();

@@ -30,7 +30,7 @@ pub(crate) const GONE: &str = "lease_until < clock_timestamp() - interval '10 se
 /// never ends before its gateway expects.
 const SHORTEN: &str = "UPDATE {s}.gateways SET lease_until = clock_timestamp() + {lease} WHERE incarnation IN \
      (SELECT incarnation FROM {s}.gateways \
-     WHERE lease_until > clock_timestamp() + {lease} + interval '10 seconds' FOR UPDATE SKIP LOCKED)";
+     WHERE lease_until > clock_timestamp() + {lease} + interval '1 second' FOR UPDATE SKIP LOCKED)";
 
 /// Deletes a gateway's row, if no hold of its calls is live.
 const LEAVE: &str = "DELETE FROM {s}.gateways WHERE incarnation = $1 AND NOT EXISTS \
@@ -121,7 +121,8 @@ pub(crate) struct Renewed {
 }
 
 /// Renews the lease, stores the identity of the Redis that the gateway has just reached, and reads
-/// the checkpoint. `None` if the gateway's row is gone, because another start has replaced it.
+/// the checkpoint. A time at which a Redis was reached that lies ahead comes from before Postgres's clock was set back, and
+/// counts as now. `None` if the gateway's row is gone, because another start has replaced it.
 pub(crate) async fn renew(
     store: &Store,
     incarnation: i64,
@@ -133,7 +134,8 @@ pub(crate) async fn renew(
                 .query(&lease(
                     "UPDATE {s}.gateways SET lease_until = now() + {lease}, \
                      renewals = renewals + 1, redis = coalesce($2, redis), \
-                     redis_at = CASE WHEN $2::text IS NULL THEN redis_at ELSE now() END \
+                     redis_at = CASE WHEN $2::text IS NULL THEN least(redis_at, now()) \
+                     ELSE now() END \
                      WHERE incarnation = $1 RETURNING renewals",
                 ))
                 .bind(incarnation)

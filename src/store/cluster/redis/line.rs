@@ -27,6 +27,9 @@ const TRY_EVERY: Duration = Duration::from_millis(100);
 /// The least time between two attempts to open the connection anew.
 const RECONNECT_EVERY: Duration = Duration::from_secs(1);
 
+/// How long an error of the connection is not logged again.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
 /// A connection to Redis, which is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Line {
@@ -215,22 +218,22 @@ impl Drop for Connecting {
 async fn stay_connected(client: Client) {
     let mut errors = client.error_rx();
     let mut connecting = Connecting(client.connect());
-    let mut logged = String::new();
+    let mut logged: Vec<(String, Instant)> = Vec::new();
     loop {
         tokio::select! {
             // The task ends only when the client is closed.
             _ = &mut connecting.0 => return,
             Ok((error, _)) = errors.recv() => {
                 let error = error.to_string();
-                // Every attempt may fail with the same error, for example because of a wrong
-                // password. It is logged once.
-                if error != logged {
+                // Every attempt may fail with the same few errors, for example because of a wrong password.
+                logged.retain(|(_, at)| at.elapsed() < LOG_AGAIN_AFTER);
+                if !logged.iter().any(|(before, _)| *before == error) {
                     tracing::warn!(
-                        error,
+                        %error,
                         "a connection to Redis fails, and is opened again ten times a second; see that Redis runs and \
                          that `redis_url` leads to it"
                     );
-                    logged = error;
+                    logged.push((error, Instant::now()));
                 }
             }
         }

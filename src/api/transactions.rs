@@ -227,7 +227,13 @@ fn moment(text: &str, days: i64) -> Option<i64> {
 
 /// The problem for a ledger that could not be read. It is a 503, because Farebox itself has failed.
 pub(super) fn unreadable(error: crate::ledger::LedgerError) -> Problem {
-    tracing::error!(%error, "the ledger cannot be read");
+    match error {
+        crate::ledger::LedgerError::RowLocked => tracing::error!(
+            "a locked row keeps the newest entries back from the ledger's Postgres, so a request that needs them gets \
+             503: look in pg_stat_activity for the transaction that keeps the row locked, and end it"
+        ),
+        error => tracing::error!(%error, "the ledger cannot be read"),
+    }
     Problem::ledger_unavailable()
 }
 

@@ -58,7 +58,10 @@ async fn repair(file: &ConfigFile) -> Result<(), CliError> {
         println!("repaired {}: {}", repaired.account, repaired.what);
     }
     for left in &report.left {
-        println!("left {}: {}", left.account, left.what);
+        match &*left.account {
+            "" => println!("left: {}", left.what),
+            account => println!("left {account}: {}", left.what),
+        }
     }
     Ok(())
 }

@@ -258,7 +258,8 @@ impl Ledger {
     /// whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::UnknownCapture`]; [`Refusal::AboveCapture`] if nothing is left.
+    /// [`Refusal::UnknownCapture`]; [`Refusal::Unsettled`] if the charge of the call may still come;
+    /// [`Refusal::AboveCapture`] if nothing is left.
     pub async fn refund(
         &self,
         hold: HoldId,
@@ -270,8 +271,8 @@ impl Ledger {
     /// Refunds a part of a capture, once for each id; returns the entry, and whether it is new.
     ///
     /// # Errors
-    /// [`Refusal::UnknownCapture`], [`Refusal::AboveCapture`] and [`Refusal::Zero`];
-    /// [`Refusal::Conflict`] if the id was used for another amount.
+    /// [`Refusal::UnknownCapture`], [`Refusal::Unsettled`], [`Refusal::AboveCapture`] and
+    /// [`Refusal::Zero`]; [`Refusal::Conflict`] if the id was used for another amount.
     pub async fn refund_part(
         &self,
         hold: HoldId,

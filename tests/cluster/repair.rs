@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 
-use crate::cluster::{BACK_WITHIN, Cluster, Durability, ROUTE, in_both_modes};
+use crate::cluster::{BACK_WITHIN, Cluster, Durability, GRANT, PRICE, ROUTE, in_both_modes};
 use crate::load::Shape;
 use crate::support::process::{Process, command, config_on_ports, fails, ok};
 use crate::support::{Upstream, eventually};
@@ -13,6 +13,7 @@ use crate::support::{Upstream, eventually};
 in_both_modes!(
     what_was_damaged_by_hand_is_found_and_repaired_only_when_asked,
     a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not,
+    a_repair_under_a_locked_row_mends_the_others_and_says_that_it_left_some,
 );
 
 /// The key of an account in Redis; empty if Redis does not have the account. The pattern leaves out the nonces of
@@ -143,6 +144,44 @@ async fn a_repair_under_which_postgres_stalls_ends_right_or_says_that_it_did_not
         let has = cluster.gateway(1).account(account).await;
         assert_eq!(has["balance"], 95, "{has}");
         cluster.gateway(1).post(account, ROUTE).await.expect(200);
+    }
+}
+
+async fn a_repair_under_a_locked_row_mends_the_others_and_says_that_it_left_some(
+    durability: Durability,
+) {
+    let cluster = Cluster::start(durability, 2).await;
+    for account in ["alice", "bob", "carol"] {
+        cluster.gateway(0).post(account, ROUTE).await.expect(200);
+    }
+    cluster.check(&[]).await;
+    let url = cluster.postgres.url(&cluster.database);
+    let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+    let lock = "BEGIN; SELECT 1 FROM farebox.accounts WHERE id = 'alice' FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    cluster.gateway(0).post("alice", ROUTE).await.expect(200);
+    damage(&cluster, "carol", 1, 1_000_000_000);
+    let sql = "UPDATE farebox.accounts SET balance = balance + 7000000 WHERE id = 'bob'";
+    cluster.postgres.sql(&cluster.database, sql);
+    let said = cluster.run(1, &["reconcile", "--repair"]).unwrap_err();
+    for expected in [
+        "repaired bob: the balance was",
+        "repaired carol: the balance is",
+        "left alice: another transaction keeps a row of this account locked",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let looked = cluster.gateway(0).admin(http::Method::GET, "/admin/reconcile", "").await;
+    looked.problem(503, "LEDGER_UNAVAILABLE");
+    let logged = cluster.gateway(0).stderr();
+    assert!(logged.contains("a locked row keeps the newest entries back"), "{logged}");
+    assert!(!logged.contains("the ledger cannot be read"), "{logged}");
+    drop(other);
+    let said = cluster.run(1, &["reconcile", "--repair"]);
+    assert!(said.as_ref().is_ok_and(|said| said.contains("clean")), "{said:?}");
+    for (account, spent) in [("alice", 2), ("bob", 1), ("carol", 1)] {
+        let has = cluster.gateway(1).account(account).await;
+        assert_eq!(has["balance"], GRANT - spent * PRICE, "{has}");
     }
 }
 

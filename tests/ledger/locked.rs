@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use farebox::gateway::open_ledger;
 use farebox::ledger::{
-    CallId, ClaimState, HeldOrClaimed, Import, ImportRow, Ledger, Operation, Outcome, Refusal,
+    CallId, ClaimState, HeldOrClaimed, HoldId, Import, ImportRow, Ledger, Operation, OperationId,
+    Outcome, Refusal,
 };
 use farebox::metrics::Metrics;
 use sqlx::postgres::PgConnection;
@@ -24,6 +25,7 @@ use crate::test_ledger::{
 on_cluster_ledgers!("multi_thread":
     a_retry_of_a_paid_call_delays_no_call_of_another_account,
     a_refund_that_waits_for_its_charge_delays_no_grant_beside_it,
+    a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown,
     a_row_that_is_soon_free_refuses_nothing,
     a_newcomer_whose_row_is_locked_delays_no_other_newcomer,
     an_unknown_hold_delays_no_call_of_a_cold_account,
@@ -107,6 +109,77 @@ async fn a_refund_that_waits_for_its_charge_delays_no_grant_beside_it(fixture: T
         assert!(waited < undelayed(usual), "a grant waited {waited:?}, before {usual:?}");
     }
     drop(locked);
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The charges of a call that was answered wait in the first gateway behind a grant, which waits for a locked row. The
+/// refund is asked of another gateway, whole or in part.
+async fn a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown(
+    fixture: TestLedger,
+) {
+    let ledger = fixture.open_with("100").await;
+    let other = fixture.open_another("other").await;
+    let part = |hold: &HoldId| Operation::RefundPart {
+        hold: hold.clone(),
+        id: OperationId::refund_part(hold, "part").unwrap(),
+        amount: credits("1"),
+        reason: None,
+    };
+    let whole = |hold: &HoldId| Operation::Refund { hold: hold.clone(), reason: None };
+    let unsettled = Outcome::Refused(Refusal::Unsettled);
+    for (n, is_soon_free) in [true, false].into_iter().enumerate() {
+        let [one, two] = [ledger.call("3").await.unwrap(), ledger.call("3").await.unwrap()];
+        let (first, second) = (one.id().clone(), two.id().clone());
+        let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+        let late = {
+            let (ledger, late) =
+                (Ledger::clone(&ledger), grant(&format!("late-{n}"), "alice", "1"));
+            tokio::spawn(async move { ledger.post(late).await })
+        };
+        until_one_waits_for_a_lock(&fixture).await;
+        // From here on the callers have their answers.
+        one.capture(credits("3"));
+        two.capture(credits("3"));
+        let lock = async {
+            if is_soon_free {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                drop(locked);
+                return None;
+            }
+            Some(locked)
+        };
+        let (refunded, in_part, locked) =
+            tokio::join!(other.ask(whole(&first)), other.ask(part(&second)), lock);
+        if is_soon_free {
+            for posted in [refunded, in_part] {
+                assert!(matches!(posted, Outcome::Posted { new: true, .. }), "{posted:?}");
+            }
+        } else {
+            assert_eq!([refunded, in_part], [unsettled.clone(), unsettled.clone()]);
+        }
+        drop(locked);
+        let _ = late.await.unwrap();
+        for refund in [whole(&first), part(&second)] {
+            eventually("the refund is made", async || {
+                matches!(other.ask(refund.clone()).await, Outcome::Posted { .. })
+            })
+            .await;
+        }
+    }
+    // A call that was not charged has no capture, and no refund waits for it.
+    let released = ledger.call("3").await.unwrap();
+    let ended = released.id().clone();
+    released.release();
+    ledger.reconciles().await;
+    let asked = Instant::now();
+    for id in [ended, CallId::new().into(), hold_id("nobody's")] {
+        for refund in [whole(&id), part(&id)] {
+            assert_eq!(other.ask(refund).await, Outcome::Refused(Refusal::UnknownCapture));
+        }
+    }
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+    other.stop().await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

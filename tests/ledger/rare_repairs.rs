@@ -4,18 +4,21 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::time::Duration;
 
-use farebox::ledger::{Difference, Ledger, Outcome};
+use farebox::ledger::{CallId, Difference, Ledger, Outcome};
 use farebox::metrics::Metrics;
 use farebox::store::repair_cluster;
 use tokio::time::Instant;
 
 use crate::payments::event;
 use crate::rare::{BUSY, assert_as_quiet, locks, quiet, trouble_lasts, waits_during};
-use crate::test_ledger::{TestLedger, eventually, grant, on_cluster_ledgers};
+use crate::test_ledger::{
+    TestLedger, account, credits, eventually, grant, on_cluster_ledgers, text,
+};
 
 on_cluster_ledgers!("multi_thread":
     a_repair_that_waits_for_a_row_delays_neither_calls_nor_purchases,
     a_repair_leaves_a_row_that_stays_locked_and_mends_the_others,
+    a_repair_while_a_locked_row_keeps_charges_back_mends_the_others_in_both_stores,
     the_repair_of_a_large_ledger_delays_no_call,
 );
 
@@ -94,6 +97,83 @@ async fn a_repair_leaves_a_row_that_stays_locked_and_mends_the_others(fixture: T
     drop(locked);
     let (repaired, left) = mend().await;
     assert_eq!((repaired, left), (both("carol", "erin"), BTreeSet::new()));
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// Adds credits to an account in Redis by hand.
+fn add_in_redis(fixture: &TestLedger, who: &str, micros: i64) {
+    const ADD: &str = "local form = '<i8i8i8i8i8i8i8BBi8c8' \
+        local numbers = { struct.unpack(form, redis.call('GET', KEYS[1])) } \
+        numbers[1] = numbers[1] + ARGV[1] \
+        return redis.call('SET', KEYS[1], struct.pack(form, unpack(numbers, 1, 11)))";
+    let redis = &fixture.cluster().redis;
+    let key = redis.ask(&["KEYS", &format!("{{s00}}:?:a:{who}")]);
+    assert_eq!(redis.ask(&["EVAL", ADD, "1", &key, &micros.to_string()]), "OK");
+}
+
+/// Alice's row is locked, and her charge keeps all later ones back from Postgres. In Redis the accounts of bob (charged
+/// later), carol and erin (charged later) are ahead of Postgres, or damaged.
+async fn a_repair_while_a_locked_row_keeps_charges_back_mends_the_others_in_both_stores(
+    fixture: TestLedger,
+) {
+    let ledger = fixture.open_with("100").await;
+    for who in ["bob", "carol", "dave", "erin"] {
+        ledger.post(grant(&format!("g-{who}"), who, "100")).await.unwrap();
+    }
+    let hold = async |who: &str| {
+        let hold = ledger.hold(CallId::new(), account(who), credits("2"), "/x".into()).await;
+        hold.unwrap()
+    };
+    let (running, dave_runs) = (hold("carol").await, hold("dave").await);
+    for who in ["alice", "bob", "erin"] {
+        hold(who).await.capture(credits("2"));
+    }
+    ledger.reconciles().await;
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    for who in ["alice", "bob", "erin"] {
+        hold(who).await.capture(credits("2"));
+        ledger.balance(&account(who)).await.unwrap();
+    }
+    let damage = "UPDATE accounts SET frozen = true WHERE id = 'dave'; \
+                  UPDATE accounts SET balance = 7 WHERE id = 'bob'";
+    fixture.execute(damage).await.unwrap();
+    add_in_redis(&fixture, "carol", 1_000_000_000);
+    add_in_redis(&fixture, "erin", 1_000_000_000);
+    let mend = async || {
+        let config = fixture.config("mender");
+        let report = repair_cluster(&config, Metrics::new().unwrap()).await.unwrap();
+        println!("{report:#?}");
+        let of = |some: &[Difference]| -> BTreeSet<String> {
+            some.iter().map(|one| one.account.clone()).collect()
+        };
+        (of(&report.repaired), of(&report.left))
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let (repaired, left): (BTreeSet<String>, BTreeSet<String>) =
+        (names(&["bob", "carol", "dave"]), names(&["alice", "erin"]));
+    assert_eq!(mend().await, (repaired, left));
+    // No charge that Postgres lacks is given back, and nobody has to wait for the row.
+    for (who, has) in [
+        ("alice", ("96", "0")),
+        ("bob", ("96", "0")),
+        ("carol", ("100", "2")),
+        ("dave", ("100", "2")),
+        ("erin", ("1096", "0")),
+    ] {
+        assert_eq!(ledger.has(who).await, text(has), "{who}");
+    }
+    hold("carol").await.release();
+    running.capture(credits("2"));
+    dave_runs.capture(credits("1"));
+    assert_eq!(ledger.has("carol").await, text(("98", "0")));
+    drop(locked);
+    assert_eq!(mend().await, (names(&["erin"]), BTreeSet::new()));
+    for (who, has) in
+        [("alice", "96"), ("bob", "96"), ("carol", "98"), ("dave", "99"), ("erin", "96")]
+    {
+        assert_eq!(ledger.has(who).await, text((has, "0")), "{who}");
+    }
     ledger.reconciles().await;
     ledger.stop().await;
 }

@@ -83,7 +83,8 @@
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 //! | a locked row, a cold account, a grant or a repair stalls a gateway's calls | `ledger rare`, `ledger rare_repairs`, `ledger locked` |
 //! | a busy account's grants, refunds and API holds are refused | `ledger busy`, `ledger locked::*::a_row_that_is_soon_free_refuses_nothing` |
-//! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others` |
+//! | a refund through another gateway says that a charged call has no charge | `ledger locked::*::a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown` |
+//! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others`, `a_repair_while_a_locked_row_keeps_charges_back_mends_the_others_in_both_stores` |
 //! | a newcomer is refused although another gateway gave it credits | `ledger rare::*::a_newcomer_that_another_gateway_opened_has_its_credits_at_once` |
 //! | more database connections than allowed; a statement that was given up spoils its connection | `ledger locked::*::a_gateway_has_no_more_connections_than_it_may`, `ledger leaving` |
 //! | a panic or a stop of the ledger loses a charge | `ledger stops`, and unit tests of the pipeline |

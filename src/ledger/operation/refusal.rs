@@ -26,6 +26,9 @@ pub enum Refusal {
     /// The ledger has no such capture.
     #[error("there is no such capture")]
     UnknownCapture,
+    /// The refund's capture is on its way: the call still has its hold. Nothing was applied.
+    #[error("the charge of this call is not settled yet; ask again in a few seconds")]
+    Unsettled,
     /// The inbox has no such event.
     #[error("there is no such event")]
     UnknownEvent,

@@ -295,6 +295,10 @@ pub(crate) const LEDGER_UNAVAILABLE: Text = Text::fixed(
     "Credits cannot be checked at the moment. Nothing was charged; try again in a few seconds.",
     "Les crédits ne peuvent pas être vérifiés pour le moment. Rien n'a été débité ; réessayez dans quelques secondes.",
 );
+pub(crate) const CHARGE_UNSETTLED: Text = Text::fixed(
+    "The charge of this call is not settled yet; ask again in a few seconds.",
+    "Le débit de cet appel n'est pas encore réglé ; redemandez dans quelques secondes.",
+);
 pub(crate) const PAYMENTS_UNAVAILABLE: Text = Text::fixed(
     "The payment service does not answer at the moment. Nothing was charged; try again in a minute.",
     "Le service de paiement ne répond pas pour le moment. Rien n'a été débité ; réessayez dans une minute.",

@@ -46,9 +46,9 @@ impl<'a> RepeatedEnd<'a> {
     /// Replaces an outcome that contradicts the hold's state in Postgres.
     fn correct(&mut self, fate: &Fate) {
         let owner = match fate {
-            Fate::Live(account) | Fate::Captured { account, .. } | Fate::Ended { account, .. } => {
-                Some(account)
-            }
+            Fate::Live { account, .. }
+            | Fate::Captured { account, .. }
+            | Fate::Ended { account, .. } => Some(account),
             Fate::Unknown => None,
         };
         let refusal = match (owner, self.account) {

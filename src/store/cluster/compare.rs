@@ -5,12 +5,13 @@
 //! with these batches applied must equal the state of Redis. This holds however busy an account is,
 //! because no batch is decided during that call.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fred::types::Value;
 
+use crate::account::AccountId;
 use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, in_credits};
 use crate::store::cluster::adaptive::chunks_within;
@@ -54,11 +55,19 @@ struct Mismatch {
     is_sure: bool,
 }
 
+/// The result of a comparison.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    pub differences: Vec<Difference>,
+    /// How many accounts could not be compared, because the two stores could not be read at the same moment.
+    pub skipped: usize,
+}
+
 /// Compares everything in Redis with Postgres. Lists no more than about [`LISTED`] differences.
-pub(crate) async fn compare(shared: &Shared) -> Result<Vec<Difference>, LedgerError> {
+pub(crate) async fn compare(shared: &Shared) -> Result<Compared, LedgerError> {
     let scripts = shared.epoch.require()?;
     let mut holds = live_holds(shared, &scripts).await?;
-    let (mut cursor, mut differences) = ("0".to_owned(), Vec::new());
+    let (mut cursor, mut compared) = ("0".to_owned(), Compared::default());
     let pattern = format!("{}*", scripts.account_key(""));
     let prefix = scripts.account_key("").len();
     loop {
@@ -75,10 +84,12 @@ pub(crate) async fn compare(shared: &Shared) -> Result<Vec<Difference>, LedgerEr
         }
         for some in chunks_within(&wanted, ACCOUNTS, HOLDS, |(_, holds)| holds.len()) {
             let some = some.iter().cloned().collect();
-            differences.extend(compare_some(shared, &scripts, some).await?);
+            let some = compare_some(shared, &scripts, some).await?;
+            compared.differences.extend(some.differences);
+            compared.skipped += some.skipped;
         }
-        if cursor == "0" || differences.len() >= LISTED {
-            return Ok(differences);
+        if cursor == "0" || compared.differences.len() >= LISTED {
+            return Ok(compared);
         }
     }
 }
@@ -87,7 +98,7 @@ async fn compare_some(
     shared: &Shared,
     scripts: &Scripts,
     mut wanted: Wanted,
-) -> Result<Vec<Difference>, LedgerError> {
+) -> Result<Compared, LedgerError> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for attempt in 0..ATTEMPTS {
         if wanted.is_empty() {
@@ -96,8 +107,14 @@ async fn compare_some(
         if attempt > 0 {
             tokio::time::sleep(RETRY_EVERY).await;
         }
-        for (account, mismatch) in compare_once(shared, scripts, &wanted).await?.unwrap_or_default()
-        {
+        let Some(compared) = compare_once(shared, scripts, &wanted).await? else {
+            if shared.stuck.are_left(shared.redo.checkpoint()) {
+                // More batches wait for a locked row than one call reads, so another attempt does not help.
+                break;
+            }
+            continue;
+        };
+        for (account, mismatch) in compared {
             match mismatch {
                 None => {
                     wanted.remove(&account);
@@ -112,7 +129,56 @@ async fn compare_some(
             }
         }
     }
-    Ok(found.iter().map(|(account, what)| Difference::new(account, what.as_str())).collect())
+    let differences =
+        found.iter().map(|(account, what)| Difference::new(account, what.as_str())).collect();
+    let skipped = wanted.keys().filter(|account| !found.contains_key(*account)).count();
+    Ok(Compared { differences, skipped })
+}
+
+/// An account in Redis of which Postgres has everything that was decided.
+pub(crate) struct Folded {
+    /// The account's value in Redis, as long as which this holds.
+    pub value: Bytes,
+    /// The live holds in Postgres.
+    pub holds: Vec<String>,
+}
+
+/// Those of the accounts in Redis of which Postgres has everything that was decided: none of the batches that Postgres
+/// lacks names them. Empty if the two stores cannot be read at the same moment.
+pub(crate) async fn folded(
+    shared: &Shared,
+    scripts: &Scripts,
+    accounts: &[String],
+) -> Result<BTreeMap<String, Folded>, LedgerError> {
+    let (checkpoint, stored) = postgres::stored_accounts(&shared.store, accounts).await?;
+    if checkpoint.epoch != scripts.epoch.number || checkpoint.recovering {
+        return Ok(BTreeMap::new());
+    }
+    let Some(snapshot) = snapshot(shared, scripts, checkpoint.seq, accounts, &[]).await? else {
+        return Ok(BTreeMap::new());
+    };
+    let decided = snapshot.batches.iter().flat_map(|batch| &batch.decided);
+    let named: HashSet<_> = decided.filter_map(account_of).map(AccountId::as_str).collect();
+    let values = snapshot.accounts.into_iter().filter(|(id, _)| !named.contains(&**id));
+    let folded = values.filter_map(|(id, value)| {
+        let holds = stored.get(&id)?.holds.keys().cloned().collect();
+        Some((id, Folded { value: value?, holds }))
+    });
+    Ok(folded.collect())
+}
+
+/// The account whose balance or holds a decision changed.
+fn account_of(decided: &Decided) -> Option<&AccountId> {
+    match decided {
+        Decided::Held { account, .. }
+        | Decided::Extended { account, .. }
+        | Decided::Captured { account, .. }
+        | Decided::Ended { account, .. } => Some(account),
+        Decided::Renewed { .. }
+        | Decided::Marked { .. }
+        | Decided::Left(_)
+        | Decided::Retried { .. } => None,
+    }
 }
 
 /// Compares once. `None` if the two stores cannot be read at the same moment.

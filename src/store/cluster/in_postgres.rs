@@ -5,14 +5,15 @@
 //! If one does, the operations are halved until those that need the row are apart. The others do not wait for the row;
 //! those that need it wait later, each alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerError;
 use crate::ledger::backend::Later;
-use crate::ledger::operation::{Operation, Outcome};
+use crate::ledger::operation::{HoldId, Operation, Origin, Outcome, Refusal};
 use crate::store::cluster::asked::{Asked, Stuck};
-use crate::store::cluster::postgres::{self, RowWait};
+use crate::store::cluster::postgres::{self, Fate, RowWait};
 use crate::store::cluster::shared::Shared;
 use crate::store::cluster::sync::{self, WRITTEN_WITHIN};
 use crate::store::cluster::warm;
@@ -28,6 +29,9 @@ const TOGETHER_FOR: Duration = Duration::from_secs(1);
 /// How long operations other than refunds wait until Postgres has caught up with Redis. They need it only for the order
 /// of an account's history.
 const ORDERED_WITHIN: Duration = Duration::from_millis(250);
+
+/// The time between two looks whether the charge of a call has come that is to be refunded.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Opens accounts. An account that Redis or Postgres has is open already, because accounts are never deleted. So only a
 /// new account needs a transaction with locks. Returns the work on accounts whose rows are locked.
@@ -95,24 +99,82 @@ pub(crate) async fn decide(shared: Arc<Shared>, asked: Asked) -> Option<Later<()
 
 /// Whether the operation gives a capture back.
 pub(crate) fn is_refund(operation: &Operation) -> bool {
-    matches!(operation, Operation::Refund { .. } | Operation::RefundPart { .. })
+    refunded(operation).is_some()
+}
+
+/// The hold whose capture the operation gives back.
+fn refunded(operation: &Operation) -> Option<&HoldId> {
+    match operation {
+        Operation::Refund { hold, .. } | Operation::RefundPart { hold, .. } => Some(hold),
+        _ => None,
+    }
 }
 
 /// Refunds captures. A refund needs the entry of its capture, so all decisions of Redis have to be in Postgres first. No
 /// other operation waits for this, so there is time until a busy account is written.
+///
+/// The capture of a call that was answered may be in no store yet: another gateway has it, and decides it after an earlier
+/// grant of the account, which may wait for a locked row. The call has its hold until then. So a refund of a call that
+/// has its hold waits for the capture, and is refused as unsettled if that takes too long. Only a call without one has
+/// no capture.
 async fn refund(shared: &Shared, refunds: Asked) {
-    let ready = async {
-        shared.require_postgres()?;
-        sync::catch_up(shared, WRITTEN_WITHIN).await
+    let (until, mut stuck) = (Instant::now() + WRITTEN_WITHIN, Stuck::default());
+    let mut left = match decide_settled(shared, refunds, until, &mut stuck).await {
+        Ok(unsettled) => unsettled,
+        Err((refunds, error)) => return refuse(shared, refunds, &error),
     };
-    match ready.await {
-        Ok(()) => {
-            if let Some(stuck) = decide_together(shared, refunds).await {
-                decide_alone(shared, stuck).await;
-            }
-        }
-        Err(error) => refuse(shared, refunds, &error),
+    while !left.is_empty() && Instant::now() < until {
+        tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        // Without a look the charges count as not settled.
+        left = match decide_settled(shared, left, until, &mut stuck).await {
+            Ok(unsettled) | Err((unsettled, _)) => unsettled,
+        };
     }
+    refuse_unsettled(left);
+    if !stuck.asked.is_empty() {
+        decide_alone(shared, stuck).await;
+    }
+}
+
+/// Decides refunds, except those of unsettled calls, which it returns. Refunds whose rows are locked are added to `stuck`.
+///
+/// # Errors
+/// Fails if Postgres does not have all decisions of Redis in time. Nothing is decided then.
+async fn decide_settled(
+    shared: &Shared,
+    refunds: Asked,
+    until: Instant,
+    stuck: &mut Stuck,
+) -> Result<Asked, (Asked, LedgerError)> {
+    let unsettled = match unsettled(shared, refunds.operations(), until).await {
+        Ok(unsettled) => unsettled,
+        Err(error) => return Err((refunds, error)),
+    };
+    let is_unsettled =
+        |operation: &Operation| refunded(operation).is_some_and(|call| unsettled.contains(call));
+    let (unsettled, settled) = refunds.partition(is_unsettled);
+    if !settled.is_empty()
+        && let Some(locked) = decide_together(shared, settled).await
+    {
+        stuck.add(locked.asked);
+    }
+    Ok(unsettled)
+}
+
+/// Those calls, of the ones that are to be refunded, that have a hold and no capture in Postgres, which has all earlier
+/// decisions of Redis by then.
+async fn unsettled(
+    shared: &Shared,
+    refunds: &[Operation],
+    until: Instant,
+) -> Result<HashSet<HoldId>, LedgerError> {
+    shared.require_postgres()?;
+    sync::catch_up(shared, until.saturating_duration_since(Instant::now())).await?;
+    let calls: Vec<_> = refunds.iter().filter_map(refunded).cloned().collect();
+    let fates = postgres::fates(&shared.store, &calls).await?;
+    let is_unsettled = |fate: &Fate| matches!(fate, Fate::Live { origin: Origin::Call, .. });
+    let unsettled = calls.into_iter().zip(fates).filter(|(_, fate)| is_unsettled(fate));
+    Ok(unsettled.map(|(call, _)| call).collect())
 }
 
 /// Writes the decisions of Redis into Postgres first, so that an account's history has the order in which its operations
@@ -219,6 +281,19 @@ fn refuse(shared: &Shared, asked: Asked, error: &LedgerError) {
         "Postgres does not decide about a new account, a grant, a key or a payment; the caller gets 503, and may ask \
          again under the same id"
     );
+}
+
+/// Refuses refunds of calls that have their holds.
+fn refuse_unsettled(mut asked: Asked) {
+    for operation in asked.operations() {
+        tracing::warn!(
+            call = refunded(operation).map(HoldId::as_str),
+            "a refund gets 503, since the call has its hold and its charge may still come: it runs, or its charge waits \
+             in its gateway for an earlier grant of the account; ask again"
+        );
+    }
+    let unsettled = Outcome::Refused(Refusal::Unsettled);
+    asked.answer_all(vec![unsettled; asked.operations().len()]);
 }
 
 /// Applies the decisions of Postgres in Redis. If that fails, the syncer applies them later.

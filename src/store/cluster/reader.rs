@@ -190,7 +190,7 @@ impl Reader for ClusterReader {
 
     async fn reconcile(&self) -> Result<ReconcileReport, LedgerError> {
         let mut report = postgres::reconcile(&self.shared.store).await?;
-        report.differences.extend(compare::compare(&self.shared).await?);
+        report.differences.extend(compare::compare(&self.shared).await?.differences);
         report.differences.truncate(LISTED);
         Ok(report)
     }

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
 use crate::store::cluster::adaptive::fitting;
+use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::compare;
 use crate::store::cluster::locked_row;
 use crate::store::cluster::postgres::{
@@ -20,6 +21,9 @@ use crate::store::cluster::shared::Shared;
 
 /// The number of deliveries that are read from Postgres at once.
 const DELIVERIES: i64 = 500;
+
+/// The number of batches in which a repair looks for the account whose row is locked.
+const FIRST_UNWRITTEN: u64 = 16;
 
 /// The time limit of a sync that no call waits for.
 pub(crate) const NO_HURRY: Duration = Duration::from_secs(60);
@@ -51,6 +55,10 @@ pub(crate) async fn sync(shared: &Shared) -> Result<(), LedgerError> {
                 if began.elapsed() < WRITTEN_WITHIN =>
             {
                 tokio::time::sleep(AGAIN_AFTER).await;
+            }
+            // Another task has written meanwhile, and waits for the row.
+            Err(LedgerError::Behind) if shared.stuck.are_left(shared.redo.checkpoint()) => {
+                return Err(LedgerError::RowLocked);
             }
             synced => return synced,
         }
@@ -130,6 +138,22 @@ async fn wait_until_synced(
         // A write by another gateway wakes nobody here.
         let _ = tokio::time::timeout(LOOK_EVERY, written).await;
     }
+}
+
+/// The accounts that the first batches charge which Postgres does not have. If a locked row keeps these batches back, it
+/// is the row of one of them.
+pub(crate) async fn first_unwritten_charges(
+    shared: &Shared,
+    scripts: &Scripts,
+) -> Result<BTreeSet<String>, LedgerError> {
+    let checkpoint = postgres::checkpoint(&shared.store).await?;
+    let batches = shared.redis.batches(scripts, checkpoint.seq + 1, FIRST_UNWRITTEN).await?;
+    let batches = batches.iter().filter_map(|batch| Batch::parse(&batch.text));
+    let charged = batches.flat_map(|batch| batch.decided).filter_map(|decided| match decided {
+        Decided::Captured { account, .. } => Some(account.as_str().to_owned()),
+        _ => None,
+    });
+    Ok(charged.collect())
 }
 
 /// Makes durable the batches of this epoch up to `seq`. No step begins after `limit`.

@@ -227,7 +227,7 @@ async fn announce_read(
 /// The record of a hold that has ended or does not exist. For a live hold, `Err` has its account.
 fn record_of(fate: &Fate) -> Result<String, AccountId> {
     Ok(match fate {
-        Fate::Live(account) => return Err(account.clone()),
+        Fate::Live { account, .. } => return Err(account.clone()),
         Fate::Captured { account, amount } => record::captured_record(account, *amount),
         Fate::Ended { account, amount, origin, ending } => {
             record::ended_record(account, *amount, *origin, *ending)

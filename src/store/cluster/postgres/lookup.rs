@@ -43,8 +43,10 @@ pub(crate) struct RestoredHold {
 /// The state of a hold, found by its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A live hold of this account.
-    Live(AccountId),
+    Live {
+        account: AccountId,
+        origin: Origin,
+    },
     Captured {
         account: AccountId,
         amount: Credits,
@@ -198,7 +200,7 @@ async fn read_fates(
         let (id, account) = (row.hold("id")?, row.account("account")?);
         let (amount, origin) = (row.credits("amount")?, row.parsed("origin", Origin::parse)?);
         let fate = match row.text("state")? {
-            "live" => Fate::Live(account),
+            "live" => Fate::Live { account, origin },
             _ => {
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }

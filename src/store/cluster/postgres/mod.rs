@@ -71,7 +71,7 @@ pub(crate) use recovery::{
     Candidate, Recovery, Replayed, begin_recovery, check_in, give_up, give_up_unless_reached,
 };
 pub(crate) use recovery_plan::{Snapshot, Syncer, snapshot};
-pub(crate) use repair::repair;
+pub(crate) use repair::{find_locked, repair, stays_locked};
 pub(crate) use replays::{read_replays, write_replays};
 pub(crate) use shard::{
     Checkpoint, NumberedBatch, StreamBatch, checkpoint, digest, note_failover, read_checkpoint,

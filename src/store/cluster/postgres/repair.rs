@@ -33,6 +33,9 @@ const LOCK_WAIT: &str = "SET LOCAL lock_timeout = 50";
 /// How long the rows that other transactions keep locked are tried again, after all other repairs.
 const LOCKED_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a row has to be locked until it counts as one that stays locked.
+const LOCKED_AFTER: Duration = Duration::from_secs(1);
+
 /// The time between two attempts, in which other transactions get the locks.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
 
@@ -138,12 +141,29 @@ pub(crate) async fn repair(store: &Store) -> Result<RepairReport, LedgerError> {
             one.repair(store, &mut report, &mut locked).await?;
         }
     }
-    for Locked { account, .. } in locked {
-        let what = "another transaction keeps a row of this account locked: look for it in \
-                    pg_stat_activity and end it, then repair again";
-        report.left.push(Difference::new(&account, what));
-    }
+    report.left.extend(locked.iter().map(|locked| stays_locked(&locked.account)));
     Ok(report)
+}
+
+/// The line of the report for an account that stays locked.
+pub(crate) fn stays_locked(account: &str) -> Difference {
+    let what = "another transaction keeps a row of this account locked: look for it in pg_stat_activity \
+                and end it, then repair again";
+    Difference::new(account, what)
+}
+
+/// Those of the accounts whose rows other transactions keep locked for a while.
+pub(crate) async fn find_locked(
+    store: &Store,
+    accounts: BTreeSet<String>,
+) -> Result<BTreeSet<String>, LedgerError> {
+    let (began, mut locked) = (Instant::now(), accounts);
+    while !locked.is_empty() && began.elapsed() < LOCKED_AFTER {
+        let names: Vec<_> = locked.into_iter().collect();
+        locked = store.transact(async |on| locked_accounts(store, &names, on).await).await?;
+        tokio::time::sleep(RETRY_AFTER).await;
+    }
+    Ok(locked)
 }
 
 async fn repair_sums(

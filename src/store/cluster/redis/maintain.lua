@@ -249,17 +249,32 @@ function commands.snapshot(from, n)
     return { meta[3], batches, accounts, holds }
 end
 
--- account, hold id…: removes an account that differs from Postgres, and these of its live holds. A
--- gateway loads the account again once Postgres has everything that is decided so far (see
--- `announce_read`). The records of ended holds stay.
-list_from.drop = 3
-function commands.drop(account)
-    for i = list_from.drop, #ARGV do
+-- Removes an account, and those live holds whose ids are in ARGV from this place on. The records of ended holds stay.
+local function remove(account, from)
+    for i = from, #ARGV do
         call('HDEL', LIVE, ARGV[i])
         call('DEL', NONCE .. 'i:' .. ARGV[i])
     end
     call('DEL', ACCOUNT .. account, NONCE .. 'a:' .. account)
+end
+
+-- account, hold id…: removes an account that differs from Postgres, and these of its live holds. A
+-- gateway loads the account again once Postgres has everything that is decided so far (see
+-- `announce_read`).
+list_from.drop = 3
+function commands.drop(account)
+    remove(account, list_from.drop)
     call('SET', LET_GO .. 'a:' .. account, meta[3])
+    return 1
+end
+
+-- account, value, hold id…: the same for an account of which Postgres has everything that was decided as long as it has
+-- had this value. So a gateway may load it at once. Returns 0, and removes nothing, where the account has another value
+-- by now, and 1 otherwise. Each change of a balance or of what is held writes another value.
+list_from.drop_folded = 4
+function commands.drop_folded(account, value)
+    if call('GET', ACCOUNT .. account) ~= value then return 0 end
+    remove(account, list_from.drop_folded)
     return 1
 end
 

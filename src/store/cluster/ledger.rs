@@ -63,8 +63,8 @@ const FEWEST_CALLERS_STRICT: usize = 40;
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis. After that, the gateway hands over to Postgres the batches that only this gateway
-/// remembers.
+/// How long a stop waits for Redis, and until Postgres has folded everything. After that, the gateway hands over to Postgres
+/// the batches that only this gateway remembers, or appends them if Redis answers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a stop waits, if this gateway has just led a recovery, until the accounts with live
@@ -209,9 +209,9 @@ impl ClusterLedger {
         janitor::retire(&self.shared, idle).await
     }
 
-    /// Makes everything durable, at a stop. If Redis has been unreachable for a while, or has not
-    /// decided the charges of calls, the rest is handed over to the next recovery. Returns whether
-    /// the gateway may end.
+    /// Makes everything durable, at a stop. If Postgres does not fold the batches of Redis in time, this gateway's are
+    /// appended, and the others fold them. If Redis has been unreachable for a while, or has not decided the charges of
+    /// calls, the rest is handed over to the next recovery. Returns whether the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
@@ -221,7 +221,8 @@ impl ClusterLedger {
             Ok(()) if !owes => return shared.redo.is_empty(),
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
+                tracing::warn!(%error, "not everything is in Postgres's tables yet; the stop tries again");
+                self.append_if_stuck(since).await;
             }
         }
         let is_settled = unsettled.is_empty() && shared.debts.is_empty();
@@ -233,6 +234,20 @@ impl ClusterLedger {
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
             && !shared.debts.has_charges()
+    }
+
+    /// Appends the redo log, if both servers answer, and a locked row or a backlog has kept Postgres from folding it for
+    /// a while.
+    async fn append_if_stuck(&self, since: Instant) {
+        let shared = &self.shared;
+        let is_stuck =
+            since.elapsed() >= HAND_OVER_AFTER || shared.stuck.are_left(shared.redo.checkpoint());
+        if !is_stuck || shared.is_away() || shared.require_postgres().is_err() {
+            return;
+        }
+        if let Err(error) = Box::pin(hand_over::append_redo_log(shared)).await {
+            tracing::warn!(%error, "nor does Postgres take the batches as texts");
+        }
     }
 }
 

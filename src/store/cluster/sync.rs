@@ -8,6 +8,7 @@ use fred::types::Value;
 use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
+use crate::ledger::config::Durability;
 use crate::store::cluster::adaptive::fitting;
 use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{
@@ -221,7 +222,8 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// Appends batches, which is what `strict` promises: after this, a loss of Redis does not lose them.
+/// Appends batches, which is what `strict` promises: after this, a loss of Redis does not lose them. In `relaxed` a gateway
+/// does so at a stop, with batches that cannot be folded.
 ///
 /// # Errors
 /// Fails if the epoch has ended, or if a gateway is about to end it.
@@ -232,7 +234,12 @@ pub(crate) async fn append(
 ) -> Result<(), LedgerError> {
     let started = Instant::now();
     let appended = postgres::append(&shared.store, &scripts.epoch, batches).await;
-    let appended = appended.inspect_err(|error| shared.writes.note_refused(error, batches))?;
+    let appended = appended.inspect_err(|error| {
+        // In `relaxed` no call waits for this.
+        if shared.settings.durability == Durability::Strict {
+            shared.writes.note_refused(error, batches);
+        }
+    })?;
     match appended {
         Appended::Durable => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());

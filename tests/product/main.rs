@@ -82,6 +82,7 @@
 //! | without Redis a command or a stop hangs | `cluster away::strict::without_redis_a_command_and_a_stop_end_within_seconds` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 //! | a locked row, a cold account, a grant or a repair stalls a gateway's calls | `ledger rare`, `ledger rare_repairs`, `ledger locked` |
+//! | a gateway stops while somebody locks a row, and the others answer 503 until the row is free | `cluster stops`, `ledger stops` |
 //! | a busy account's grants, refunds and API holds are refused | `ledger busy`, `ledger locked::*::a_row_that_is_soon_free_refuses_nothing` |
 //! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others` |
 //! | a newcomer is refused although another gateway gave it credits | `ledger rare::*::a_newcomer_that_another_gateway_opened_has_its_credits_at_once` |

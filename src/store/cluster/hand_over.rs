@@ -106,10 +106,12 @@ pub(crate) async fn hand_over(shared: &Shared, unsettled: &mut Vec<Operation>) -
         hand_over_redo_log(shared, cause).await
     };
     handed_over.await.unwrap_or_else(|error| {
+        let holds = unsettled.len() + shared.debts.len();
         tracing::error!(
             %error,
-            "the batches and charges that only this gateway has cannot be handed over to Postgres yet; let it run until \
-             Postgres answers"
+            holds,
+            "the batches that only this gateway has, and the ends of so many calls' holds, cannot be handed over to \
+             Postgres yet; let it run until Postgres answers"
         );
         false
     })

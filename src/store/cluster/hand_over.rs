@@ -2,7 +2,7 @@
 //! recovery.
 //!
 //! A gateway that stops while Redis has its batches, and Postgres only does not fold them in time, begins no recovery: it
-//! [appends](append_redo_log) them, as `strict` does with every batch. Another gateway folds them later.
+//! [appends](append_if_stuck) them, as `strict` does with every batch. Another gateway folds them later.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::operation::Operation;
 use crate::store::cluster::postgres;
 use crate::store::cluster::shared::Shared;
-use crate::store::cluster::sync;
+use crate::store::cluster::sync::{self, MAX_APPEND, MOST_APPENDED};
 use crate::store::cluster::work::MAX_BATCH;
 
 /// How long a hand-over of the redo log may run before it stops so that the lease can be renewed.
@@ -18,11 +18,6 @@ const HAND_OVER_FOR: Duration = Duration::from_secs(1);
 
 /// How long a stop appends batches until it looks whether Postgres folds them by now.
 const APPEND_FOR: Duration = Duration::from_secs(3);
-
-/// The most that one statement of a stop appends: the text in bytes, and the number of batches. A large batch of `strict`
-/// has as much text, and Postgres allows 1,664 columns.
-const MAX_APPEND: usize = 256 << 10;
-const MOST_APPENDED: usize = 1024;
 
 /// Hands over the redo log of an epoch that has ended, in several transactions. The last one also
 /// checks this gateway in, so that the recovery no longer waits for it.
@@ -53,6 +48,18 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
     Ok(false)
 }
 
+/// Appends the redo log at a stop, if both servers answer, and either a locked row has kept it from being folded for a while
+/// or the stop `is_late`.
+pub(crate) async fn append_if_stuck(shared: &Shared, is_late: bool) {
+    let is_stuck = is_late || shared.stuck.are_left(shared.redo.checkpoint());
+    if !is_stuck || shared.is_away() || shared.require_postgres().is_err() {
+        return;
+    }
+    if let Err(error) = Box::pin(append_redo_log(shared)).await {
+        tracing::warn!(%error, "the batches cannot be appended either");
+    }
+}
+
 /// Appends the redo log at a stop. Redis has these batches in its stream, from which another gateway folds them. If Redis
 /// is lost before that, the recovery reads the appends.
 ///
@@ -60,7 +67,7 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
 ///
 /// # Errors
 /// Fails if the epoch ends, or the stream has forked: the recovery needs the redo log then.
-pub(crate) async fn append_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
+async fn append_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
     let scripts = shared.epoch.require()?;
     let (epoch, began, mut appended) = (scripts.epoch.number, Instant::now(), 0);
     while began.elapsed() < APPEND_FOR {
@@ -68,6 +75,11 @@ pub(crate) async fn append_redo_log(shared: &Shared) -> Result<bool, LedgerError
         let (mut some, _) = shared.redo.oldest(epoch, size);
         some.truncate(MOST_APPENDED);
         let Some(last) = some.last() else {
+            // Nobody remembers the batches of repeated captures, but the stream has them.
+            if let Some(seq) = shared.redo.repeated_up_to(epoch) {
+                sync::append_stream(shared, &scripts, seq, APPEND_FOR).await?;
+                shared.redo.forget_repeated();
+            }
             if appended > 0 {
                 tracing::warn!(
                     batches = appended,

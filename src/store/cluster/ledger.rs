@@ -13,6 +13,7 @@
 //! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -215,6 +216,7 @@ impl ClusterLedger {
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
+        shared.is_stopping.store(true, Ordering::Relaxed);
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
         let owes = shared.debts.has_charges() || unsettled.iter().any(Operation::is_charge);
         match synced {
@@ -222,7 +224,7 @@ impl ClusterLedger {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres's tables yet; the stop tries again");
-                self.append_if_stuck(since).await;
+                hand_over::append_if_stuck(shared, since.elapsed() >= HAND_OVER_AFTER).await;
             }
         }
         let is_settled = unsettled.is_empty() && shared.debts.is_empty();
@@ -234,20 +236,6 @@ impl ClusterLedger {
         since.elapsed() >= HAND_OVER_AFTER
             && hand_over::hand_over(shared, unsettled).await
             && !shared.debts.has_charges()
-    }
-
-    /// Appends the redo log, if both servers answer, and a locked row or a backlog has kept Postgres from folding it for
-    /// a while.
-    async fn append_if_stuck(&self, since: Instant) {
-        let shared = &self.shared;
-        let is_stuck =
-            since.elapsed() >= HAND_OVER_AFTER || shared.stuck.are_left(shared.redo.checkpoint());
-        if !is_stuck || shared.is_away() || shared.require_postgres().is_err() {
-            return;
-        }
-        if let Err(error) = Box::pin(hand_over::append_redo_log(shared)).await {
-            tracing::warn!(%error, "nor does Postgres take the batches as texts");
-        }
     }
 }
 

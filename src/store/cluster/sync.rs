@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
 use crate::ledger::config::Durability;
-use crate::store::cluster::adaptive::fitting;
+use crate::store::cluster::adaptive::{chunks_within, fitting};
 use crate::store::cluster::compare;
 use crate::store::cluster::postgres::{
     self, Appended, Checkpoint, Delivery, NumberedBatch, Written, digest,
@@ -36,6 +36,11 @@ pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// The most that a stop appends in one statement: the text in bytes, and the number of batches. A large batch of `strict`
+/// has as much text, and Postgres allows 1,664 columns.
+pub(crate) const MAX_APPEND: usize = 256 << 10;
+pub(crate) const MOST_APPENDED: usize = 1024;
 
 /// Makes all decisions of Redis so far durable. With a long backlog this may take long. While a row is locked, or another
 /// gateway writes, the batches are tried again for at most two seconds: a write waits for a row only a short time, and the
@@ -254,6 +259,36 @@ pub(crate) async fn append(
             Err(forked(shared, scripts, what))
         }
     }
+}
+
+/// Appends the batches of the stream after the checkpoint, up to `seq`.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time, or if the stream does not have them all.
+pub(crate) async fn append_stream(
+    shared: &Shared,
+    scripts: &Scripts,
+    seq: i64,
+    limit: Duration,
+) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    let mut after = postgres::checkpoint(&shared.store).await?;
+    if after.epoch != scripts.epoch.number || after.recovering {
+        shared.epoch.wake_heartbeat.notify_one();
+        return Err(LedgerError::Slow { what: "the next epoch of Redis" });
+    }
+    while after.seq < seq {
+        let batches = read_stream(shared, scripts, &after).await?;
+        let follow = batches.iter().zip(after.seq + 1..).all(|(batch, next)| batch.seq == next);
+        let Some(last) = batches.last().filter(|_| follow && began.elapsed() < limit) else {
+            return Err(LedgerError::Behind);
+        };
+        for some in chunks_within(&batches, MOST_APPENDED, MAX_APPEND, |batch| batch.text.len()) {
+            append(shared, scripts, some).await?;
+        }
+        (after.seq, after.digest) = (last.seq, digest(&last.text));
+    }
+    Ok(())
 }
 
 /// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream. If the

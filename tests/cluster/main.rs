@@ -55,6 +55,7 @@ mod retries;
 mod rolling;
 mod run_cluster;
 mod servers;
+mod stops;
 mod torture;
 mod two_ledgers;
 mod two_redis;

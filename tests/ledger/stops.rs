@@ -6,15 +6,19 @@ use farebox::config::Secret;
 use farebox::ledger::CallId;
 use farebox::metrics::Metrics;
 
+use crate::cluster::serves_again;
+use crate::rare::{locks, until_one_waits_for_a_lock};
 use crate::servers::{CutProxy, Flow};
 use crate::test_ledger::{
-    Running, TestLedger, account, credits, eventually, on_cluster_ledgers, text,
+    Running, TestLedger, account, credits, eventually, grant, on_cluster_ledgers, text,
 };
 use crate::without_postgres::before_postgres;
 
 on_cluster_ledgers!("multi_thread":
     a_gateway_that_stops_with_nothing_unsynced_ends_no_epoch,
     a_stop_with_both_servers_slow_ends_within_its_limit,
+    the_ends_of_calls_that_wait_behind_a_grant_for_a_locked_row_end_no_epoch,
+    a_charge_that_was_repeated_is_not_lost_by_a_stop_under_a_locked_row,
 );
 
 /// The longest time that a stop may take, with a margin for a busy machine. An orchestrator usually kills a process
@@ -102,4 +106,97 @@ async fn a_stop_with_both_servers_slow_ends_within_its_limit(mut fixture: TestLe
     ledger.reconciles().await;
     ledger.stop().await;
     drop(lines);
+}
+
+/// Alice's row is locked. A grant waits for it, and the ends of her calls wait for the grant. A stop has them decided in
+/// Redis, instead of leaving them to a recovery, which would wait for the row as well.
+async fn the_ends_of_calls_that_wait_behind_a_grant_for_a_locked_row_end_no_epoch(
+    fixture: TestLedger,
+) {
+    let ledger = fixture.open_with("100").await;
+    let other = fixture.open_another("other").await;
+    other.post(grant("g-bob", "bob", "100")).await.unwrap();
+    let mut holds = Vec::new();
+    for _ in 0..20 {
+        holds.push(ledger.call("1").await.unwrap());
+    }
+    other.reconciles().await;
+    let epoch = || fixture.cluster().redis.ask(&["HGET", "{s00}:meta", "number"]);
+    let before = epoch();
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    let (ledger, pipeline) = ledger.apart();
+    let late = ledger.clone();
+    let granting = tokio::spawn(async move { late.post(grant("late", "alice", "5")).await });
+    until_one_waits_for_a_lock(&fixture).await;
+    holds.into_iter().for_each(|hold| hold.capture(credits("1")));
+    let began = Instant::now();
+    let stopping = tokio::spawn(pipeline.stop());
+    while !stopping.is_finished() {
+        let call = other.hold(CallId::new(), account("bob"), credits("1"), "/x".into()).await;
+        call.expect("the stop of another gateway breaks no call").release();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("the stop took {:?}", began.elapsed());
+    assert!(stopping.await.unwrap(), "the stop leaves something behind");
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    granting.await.unwrap().expect_err("the row is locked");
+    for _ in 0..20 {
+        let call = other.hold(CallId::new(), account("bob"), credits("1"), "/x".into()).await;
+        call.expect("nor afterwards").release();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(epoch(), before);
+    fixture.execute("SELECT 1 / (count(*) = 0)::int FROM owed").await.unwrap();
+    drop(locked);
+    eventually("all is charged", async || other.has("alice").await == text(("80", "0"))).await;
+    assert_eq!(epoch(), before);
+    other.reconciles().await;
+    other.stop().await;
+}
+
+/// The answer to the charge is lost, so the gateway repeats it, and no redo log and no append has its batch. The gateway
+/// stops while alice's row is locked, and then Redis loses everything.
+async fn a_charge_that_was_repeated_is_not_lost_by_a_stop_under_a_locked_row(fixture: TestLedger) {
+    let other = fixture.open_with("100").await;
+    let (ledger, line) = with_a_line_to_redis(&fixture, "gateway").await;
+    other.post(grant("g-bob", "bob", "100")).await.unwrap();
+    let call = ledger.call("4").await.unwrap();
+    other.reconciles().await;
+    let redis = &fixture.cluster().redis;
+    let epoch = || redis.ask(&["HGET", "{s00}:meta", "number"]);
+    let before = epoch();
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    line.set(Flow::Open, Flow::Lost);
+    call.capture(credits("3"));
+    let stream = || redis.ask(&["XREVRANGE", "{s00}:out", "+", "-", "COUNT", "1"]);
+    eventually("it is in the stream", async || stream().contains("c0 ")).await;
+    line.mend();
+    // The charge is repeated before this call.
+    eventually("Redis is reached again", async || match ledger.call("1").await {
+        Ok(call) => {
+            call.release();
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    let began = Instant::now();
+    let (ledger, pipeline) = ledger.apart();
+    assert!(pipeline.stop().await, "the stop leaves something behind");
+    println!("the stop took {:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    drop(ledger);
+    for _ in 0..20 {
+        let call = other.hold(CallId::new(), account("bob"), credits("1"), "/x".into()).await;
+        call.expect("the stop of another gateway breaks no call").release();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(epoch(), before);
+    fixture.execute("SELECT 1 / (count(*) = 0)::int FROM owed").await.unwrap();
+    redis.flush_all();
+    drop(locked);
+    serves_again(&other).await;
+    eventually("all is charged", async || other.has("alice").await == text(("97", "0"))).await;
+    other.reconciles().await;
+    other.stop().await;
 }

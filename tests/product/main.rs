@@ -82,6 +82,7 @@
 //! | without Redis a command or a stop hangs | `cluster away::strict::without_redis_a_command_and_a_stop_end_within_seconds` |
 //! | a migration stalls calls behind a dump of the database | `ledger layouts::the_schema_is_brought_up_while_gateways_serve_and_none_waits_for_a_dump` |
 //! | a locked row, a cold account, a grant or a repair stalls a gateway's calls | `ledger rare`, `ledger rare_repairs`, `ledger locked` |
+//! | a gateway stops while somebody locks a row, and the others answer 503 until the row is free | `cluster stops`, `ledger stops` |
 //! | a busy account's grants, refunds and API holds are refused | `ledger busy`, `ledger locked::*::a_row_that_is_soon_free_refuses_nothing` |
 //! | a refund through another gateway says that a charged call has no charge | `ledger locked::*::a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown` |
 //! | a repair stops purchases, or ends at a locked row without a report | `ledger rare_repairs::*::a_repair_leaves_a_row_that_stays_locked_and_mends_the_others`, `a_repair_while_a_locked_row_keeps_charges_back_mends_the_others_in_both_stores` |

@@ -62,6 +62,11 @@ impl Debts {
         !owed.operations.is_empty() && owed.retry.is_none_or(|(at, _)| at <= Instant::now())
     }
 
+    /// The number of operations to decide.
+    pub fn len(&self) -> usize {
+        lock(&self.owed).operations.len()
+    }
+
     /// Whether there are no operations to decide.
     pub fn is_empty(&self) -> bool {
         lock(&self.owed).operations.is_empty()

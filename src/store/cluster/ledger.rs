@@ -13,6 +13,7 @@
 //! - `compare` compares Redis with Postgres, and `repair` makes Redis agree with Postgres again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -63,8 +64,8 @@ const FEWEST_CALLERS_STRICT: usize = 40;
 /// How long a start waits for an open epoch. After that the gateway serves 503 until an epoch is open.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// How long a stop waits for Redis. After that, the gateway hands over to Postgres the batches that only this gateway
-/// remembers.
+/// How long a stop waits for Redis, and until Postgres has folded everything. After that, the gateway hands over to Postgres
+/// the batches that only this gateway remembers, or appends them if Redis answers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a stop waits, if this gateway has just led a recovery, until the accounts with live
@@ -209,19 +210,21 @@ impl ClusterLedger {
         janitor::retire(&self.shared, idle).await
     }
 
-    /// Makes everything durable, at a stop. If Redis has been unreachable for a while, or has not
-    /// decided the charges of calls, the rest is handed over to the next recovery. Returns whether
-    /// the gateway may end.
+    /// Makes everything durable, at a stop. If Postgres does not fold the batches of Redis in time, this gateway's are
+    /// appended, and the others fold them. If Redis has been unreachable for a while, or has not decided the charges of
+    /// calls, the rest is handed over to the next recovery. Returns whether the gateway may end.
     async fn write_all(&mut self, unsettled: &mut Vec<Operation>) -> bool {
         let shared = &self.shared;
         let since = *self.stopping_since.get_or_insert_with(Instant::now);
+        shared.is_stopping.store(true, Ordering::Relaxed);
         let synced = sync::sync_within(shared, HAND_OVER_AFTER).await;
         let owes = shared.debts.has_charges() || unsettled.iter().any(Operation::is_charge);
         match synced {
             Ok(()) if !owes => return shared.redo.is_empty(),
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(%error, "not everything is in Postgres yet; the stop tries again")
+                tracing::warn!(%error, "not everything is in Postgres's tables yet; the stop tries again");
+                hand_over::append_if_stuck(shared, since.elapsed() >= HAND_OVER_AFTER).await;
             }
         }
         let is_settled = unsettled.is_empty() && shared.debts.is_empty();

@@ -1,7 +1,7 @@
 //! The recovery: opens the next epoch after Redis has lost data.
 //!
 //! Every gateway hands over its redo log. One of them then writes into Postgres the batches that are left in the
-//! stream, in the redo logs and among the appends of `strict`, and opens the next epoch, first in Redis and then in
+//! stream, in the redo logs and among the appends, and opens the next epoch, first in Redis and then in
 //! Postgres.
 
 use std::time::{Duration, Instant};

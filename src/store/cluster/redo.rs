@@ -88,6 +88,13 @@ impl RedoLog {
         self.lock().repeated.iter().map(|(_, _, operation)| operation.clone()).collect()
     }
 
+    /// The newest batch of this epoch that may have one of these captures; `None` if there are none.
+    pub fn repeated_up_to(&self, epoch: i64) -> Option<i64> {
+        let log = self.lock();
+        let newest = log.repeated.back().filter(|_| log.epoch == epoch);
+        newest.map(|(_, seq, _)| *seq)
+    }
+
     /// Removes these captures, because Postgres has them.
     pub fn forget_repeated(&self) {
         self.lock().repeated.clear();
@@ -320,6 +327,7 @@ mod tests {
         log.trim(1, 3);
         repeat(&log, 1, 3);
         assert_eq!(log.repeated(), [fold(5)]);
+        assert_eq!((log.repeated_up_to(1), log.repeated_up_to(2)), (Some(5), None));
         assert!(!log.is_empty());
         log.close(1);
         log.handed_over(1, 9);

@@ -1,7 +1,7 @@
 //! The parts of a gateway's cluster ledger that the batches and the background tasks share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use fred::types::Value;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -75,6 +75,8 @@ pub(crate) struct Shared {
     pub waiting_for_rows: Semaphore,
     /// The batches that Postgres did not take, because a row was locked.
     pub stuck: StuckBatches,
+    /// Whether this gateway stops.
+    pub is_stopping: AtomicBool,
     /// The size of a transaction of the syncer, in bytes of text.
     pub write_size: AdaptiveLimit,
     /// How many batches are read from the stream at once.
@@ -173,6 +175,7 @@ impl Shared {
             folding: Semaphore::new(1),
             waiting_for_rows: Semaphore::new((config.postgres_connections as usize / 5).max(1)),
             stuck: StuckBatches::default(),
+            is_stopping: AtomicBool::new(false),
             write_size: AdaptiveLimit::new(MAX_WRITE),
             read_size: ReadLimit::new(READ_FIRST, READ),
             hand_over_size: AdaptiveLimit::new(MAX_HAND_OVER),
@@ -224,6 +227,11 @@ impl Shared {
     /// Whether Redis is known to decide nothing: it is unreachable, or no epoch is open.
     pub fn is_away(&self) -> bool {
         !self.redis.is_up() || self.epoch.number().is_none()
+    }
+
+    /// Whether this gateway stops while a locked row keeps batches back. The row may stay locked for longer than a stop takes.
+    pub fn is_stopping_stuck(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed) && self.stuck.are_left(self.redo.checkpoint())
     }
 
     /// Runs a command of `maintain.lua`. If Redis does not have the epoch's data, this begins a

@@ -8,7 +8,8 @@ use fred::types::Value;
 use futures_util::future::join_all;
 
 use crate::ledger::LedgerError;
-use crate::store::cluster::adaptive::fitting;
+use crate::ledger::config::Durability;
+use crate::store::cluster::adaptive::{chunks_within, fitting};
 use crate::store::cluster::batch_log::{Batch, Decided};
 use crate::store::cluster::compare;
 use crate::store::cluster::locked_row;
@@ -40,6 +41,11 @@ pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a batch that must be durable waits for the batches before it.
 pub(crate) const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// The most that a stop appends in one statement: the text in bytes, and the number of batches. A large batch of `strict`
+/// has as much text, and Postgres allows 1,664 columns.
+pub(crate) const MAX_APPEND: usize = 256 << 10;
+pub(crate) const MOST_APPENDED: usize = 1024;
 
 /// Makes all decisions of Redis so far durable. With a long backlog this may take long. While a row is locked, or another
 /// gateway writes, the batches are tried again for at most two seconds: a write waits for a row only a short time, and the
@@ -249,7 +255,8 @@ pub(crate) async fn write_batches(
     }
 }
 
-/// Appends batches, which is what `strict` promises: after this, a loss of Redis does not lose them.
+/// Appends batches, which is what `strict` promises: after this, a loss of Redis does not lose them. In `relaxed` a gateway
+/// does so at a stop, with batches that cannot be folded.
 ///
 /// # Errors
 /// Fails if the epoch has ended, or if a gateway is about to end it.
@@ -260,7 +267,12 @@ pub(crate) async fn append(
 ) -> Result<(), LedgerError> {
     let started = Instant::now();
     let appended = postgres::append(&shared.store, &scripts.epoch, batches).await;
-    let appended = appended.inspect_err(|error| shared.writes.note_refused(error, batches))?;
+    let appended = appended.inspect_err(|error| {
+        // In `relaxed` no call waits for this.
+        if shared.settings.durability == Durability::Strict {
+            shared.writes.note_refused(error, batches);
+        }
+    })?;
     match appended {
         Appended::Durable => {
             shared.metrics.ledger_commit_seconds.observe(started.elapsed().as_secs_f64());
@@ -275,6 +287,36 @@ pub(crate) async fn append(
             Err(forked(shared, scripts, what))
         }
     }
+}
+
+/// Appends the batches of the stream after the checkpoint, up to `seq`.
+///
+/// # Errors
+/// [`LedgerError::Behind`] if there was not enough time, or if the stream does not have them all.
+pub(crate) async fn append_stream(
+    shared: &Shared,
+    scripts: &Scripts,
+    seq: i64,
+    limit: Duration,
+) -> Result<(), LedgerError> {
+    let began = Instant::now();
+    let mut after = postgres::checkpoint(&shared.store).await?;
+    if after.epoch != scripts.epoch.number || after.recovering {
+        shared.epoch.wake_heartbeat.notify_one();
+        return Err(LedgerError::Slow { what: "the next epoch of Redis" });
+    }
+    while after.seq < seq {
+        let batches = read_stream(shared, scripts, &after).await?;
+        let follow = batches.iter().zip(after.seq + 1..).all(|(batch, next)| batch.seq == next);
+        let Some(last) = batches.last().filter(|_| follow && began.elapsed() < limit) else {
+            return Err(LedgerError::Behind);
+        };
+        for some in chunks_within(&batches, MOST_APPENDED, MAX_APPEND, |batch| batch.text.len()) {
+            append(shared, scripts, some).await?;
+        }
+        (after.seq, after.digest) = (last.seq, digest(&last.text));
+    }
+    Ok(())
 }
 
 /// Reads the batches after the checkpoint. The batch of the checkpoint itself is usually still in the stream. If the

@@ -86,13 +86,14 @@ enum WaitsFor {
     Nothing,
     /// The texts of this work's own batches are appended.
     Appended,
+    /// The same as [`Self::Folded`], for calls that repeat an earlier batch. At a stop, appended batches are enough.
+    Repeated,
     /// The entries and holds of all batches up to this work's newest are written.
     Folded,
 }
 
 /// Lets Redis decide a batch, and makes the decisions as durable as `[ledger] durability` promises.
-/// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. If it is a call's
-/// hold, it will be released.
+/// An item whose decision must not be answered gets [`Decision::UNAVAILABLE`]. A call's hold is then released.
 pub(crate) async fn decide(shared: &Shared, items: &[BatchItem<'_>]) -> Vec<Decision> {
     let decided = ask_redis(shared, items, HoldsToAskFor::ALL, OnMiss::Warm).await;
     let undo = decided.undo(shared, items.iter().copied());
@@ -137,7 +138,7 @@ impl DecidedBatch {
     /// Takes out the decisions of calls that repeat an earlier batch, and that must wait until that batch is folded, so
     /// that the others do not wait. Returns them as a batch of their own, with their places.
     pub fn take_repeated(&mut self) -> Option<(Vec<usize>, Self)> {
-        if self.waits_for != WaitsFor::Folded || self.repeated.is_empty() {
+        if self.waits_for != WaitsFor::Repeated || self.repeated.is_empty() {
             return None;
         }
         let places = std::mem::take(&mut self.repeated);
@@ -154,7 +155,7 @@ impl DecidedBatch {
             batches: Vec::new(),
             seq: self.seq,
             repeated: Vec::new(),
-            waits_for: WaitsFor::Folded,
+            waits_for: WaitsFor::Repeated,
         };
         Some((places, repeated))
     }
@@ -203,6 +204,9 @@ impl DecidedBatch {
         }
         let written = match self.waits_for {
             WaitsFor::Appended => sync::append(shared, scripts, &self.batches).await,
+            WaitsFor::Repeated if shared.is_stopping_stuck() => {
+                Box::pin(sync::append_stream(shared, scripts, self.seq, WRITTEN_WITHIN)).await
+            }
             _ => Box::pin(self.fold(shared, scripts)).await,
         };
         if let Err(error) = &written {
@@ -424,7 +428,7 @@ impl<'a> Work<'a> {
         } else if !is_strict || !is_any {
             WaitsFor::Nothing
         } else if !self.repeated.is_empty() {
-            WaitsFor::Folded
+            WaitsFor::Repeated
         } else {
             WaitsFor::Appended
         }
@@ -450,8 +454,7 @@ fn is_blocked(item: BatchItem<'_>, needs: &Needs) -> bool {
 /// The error of a request for which nothing was decided: the epoch has ended, or Redis is known to be unreachable.
 struct NothingDecided;
 
-/// Sends one request. Returns `None` if there is no reply. The batch may have been decided
-/// nevertheless.
+/// Sends one request. Returns `None` if there is no reply. The batch may have been decided nevertheless.
 async fn ask(
     shared: &Shared,
     scripts: &Scripts,

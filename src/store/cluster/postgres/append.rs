@@ -5,6 +5,9 @@
 //! order, and some may be missing: a batch that was never appended was never acknowledged. The syncer folds the batches
 //! later, from the stream of Redis. Only if Redis has lost the stream, a recovery reads the appends.
 //!
+//! In `relaxed` a gateway appends only at a stop, and only if a locked row or a backlog keeps its batches from being
+//! folded. The batches between them are in the redo logs of other gateways.
+//!
 //! An append holds an advisory lock in shared mode until it has committed. Before an epoch ends, [`lock_appends`] takes
 //! the lock exclusively: the appends that are read after that are complete.
 

@@ -3,7 +3,7 @@
 //! 1. [`give_up`]: a gateway that notices the loss marks the shard as recovering.
 //! 2. [`check_in`]: each gateway stops answering and hands over the batches that it remembers. A
 //!    gateway that does not check in loses its lease.
-//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends of `strict`. In that transaction
+//! 3. [`begin_recovery`]: one gateway locks the shard's row, and the appends. In that transaction
 //!    ([`Recovery`]) it replays the batches that survived, writes the owed charges, and opens the next epoch.
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ pub(crate) struct Snapshot {
     pub syncer: Option<Syncer>,
     /// The batches of this epoch that gateways have handed over.
     pub redo: Vec<NumberedBatch>,
-    /// The batches of this epoch that were appended in `strict`, and not folded yet.
+    /// The batches of this epoch that were appended (in `strict`, or at a stop), and not folded yet.
     pub appends: Vec<NumberedBatch>,
     /// Charges that gateways left when they stopped, not written yet.
     pub owed: Vec<Decided>,

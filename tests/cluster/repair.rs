@@ -173,8 +173,10 @@ async fn a_repair_under_a_locked_row_mends_the_others_and_says_that_it_left_some
     }
     let looked = cluster.gateway(0).admin(http::Method::GET, "/admin/reconcile", "").await;
     looked.problem(503, "LEDGER_UNAVAILABLE");
-    let logged = cluster.gateway(0).stderr();
-    assert!(logged.contains("a locked row keeps the newest entries back"), "{logged}");
+    let logged = || cluster.gateway(0).stderr();
+    let is_logged = async || logged().contains("a locked row keeps the newest entries back");
+    assert!(eventually(is_logged).await, "{}", logged());
+    let logged = logged();
     assert!(!logged.contains("the ledger cannot be read"), "{logged}");
     drop(other);
     let said = cluster.run(1, &["reconcile", "--repair"]);

@@ -26,6 +26,7 @@ on_cluster_ledgers!("multi_thread":
     a_retry_of_a_paid_call_delays_no_call_of_another_account,
     a_refund_that_waits_for_its_charge_delays_no_grant_beside_it,
     a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown,
+    a_refund_of_a_running_call_keeps_no_other_call_waiting,
     a_row_that_is_soon_free_refuses_nothing,
     a_newcomer_whose_row_is_locked_delays_no_other_newcomer,
     an_unknown_hold_delays_no_call_of_a_cold_account,
@@ -180,6 +181,35 @@ async fn a_refund_of_an_answered_call_waits_for_its_charge_and_is_never_unknown(
     }
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
     other.stop().await;
+    ledger.reconciles().await;
+    ledger.stop().await;
+}
+
+/// The gateway that is asked for the refund runs the call. What names the call or its account would wait for the refund.
+async fn a_refund_of_a_running_call_keeps_no_other_call_waiting(fixture: TestLedger) {
+    let ledger = fixture.open_with("10").await;
+    let running = ledger.call("3").await.unwrap();
+    let refund = Operation::Refund { hold: running.id().clone(), reason: None };
+    let asked = Instant::now();
+    let refunded = {
+        let (ledger, refund) = (Ledger::clone(&ledger), refund.clone());
+        tokio::spawn(async move { ledger.ask(refund).await })
+    };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    running.capture(credits("3"));
+    ledger.call("1").await.unwrap().release();
+    assert!(asked.elapsed() < Duration::from_millis(1500), "{:?}", asked.elapsed());
+    // The refund may have been decided before the capture or after it.
+    let refunded = refunded.await.unwrap();
+    let is_right = matches!(
+        refunded,
+        Outcome::Refused(Refusal::Unsettled) | Outcome::Posted { new: true, .. }
+    );
+    assert!(is_right, "{refunded:?}");
+    eventually("the refund is made", async || {
+        matches!(ledger.ask(refund.clone()).await, Outcome::Posted { .. })
+    })
+    .await;
     ledger.reconciles().await;
     ledger.stop().await;
 }

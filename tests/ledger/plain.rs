@@ -232,7 +232,11 @@ impl Model {
             return if same { Ok((line.clone(), false)) } else { Err(Refusal::Conflict) };
         }
         let capture = self.done.get(&format!("capture:{hold}")).cloned();
-        let capture = capture.ok_or(Refusal::UnknownCapture)?;
+        let fate = self.holds.get(hold);
+        let runs =
+            fate.is_some_and(|fate| fate.state == State::Live && fate.origin == Origin::Call);
+        let unknown = if runs { Refusal::Unsettled } else { Refusal::UnknownCapture };
+        let capture = capture.ok_or(unknown)?;
         let is_its = |id: &str| id == whole || id.starts_with(&format!("{whole} "));
         let given = self.done.values().filter(|line| is_its(&line.operation));
         let left = -capture.amount - given.map(|line| line.amount).sum::<i64>();

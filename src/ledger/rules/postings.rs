@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::account::AccountId;
 use crate::credits::{Credits, SignedCredits};
-use crate::ledger::operation::{Entry, EntryKind, HoldId, OperationId, Outcome, Posting, Refusal};
+use crate::ledger::operation::{
+    Entry, EntryKind, HoldId, OperationId, Origin, Outcome, Posting, Refusal,
+};
 use crate::ledger::rules::context::Rules;
 use crate::ledger::rules::state::Account;
 
@@ -81,7 +83,11 @@ impl Rules<'_> {
                 Err(Refusal::Conflict)
             };
         }
-        let capture = self.known.capture_of(hold).cloned().ok_or(Refusal::UnknownCapture)?;
+        let Some(capture) = self.known.capture_of(hold).cloned() else {
+            let live = self.state.holds.get(hold);
+            let runs = live.is_some_and(|live| live.origin == Origin::Call);
+            return Err(if runs { Refusal::Unsettled } else { Refusal::UnknownCapture });
+        };
         let left = self.left_of(hold, &capture);
         let amount = part.map_or(left, |(_, amount)| amount);
         if part.is_some() && amount.is_zero() {

@@ -84,7 +84,9 @@ pub(crate) async fn compare(shared: &Shared) -> Result<Compared, LedgerError> {
         }
         for some in chunks_within(&wanted, ACCOUNTS, HOLDS, |(_, holds)| holds.len()) {
             let some = some.iter().cloned().collect();
-            let some = compare_some(shared, &scripts, some).await?;
+            // Where too many batches wait for a locked row, further attempts do not help.
+            let attempts = if compared.skipped == 0 { ATTEMPTS } else { 1 };
+            let some = compare_some(shared, &scripts, some, attempts).await?;
             compared.differences.extend(some.differences);
             compared.skipped += some.skipped;
         }
@@ -98,9 +100,10 @@ async fn compare_some(
     shared: &Shared,
     scripts: &Scripts,
     mut wanted: Wanted,
+    attempts: usize,
 ) -> Result<Compared, LedgerError> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for attempt in 0..ATTEMPTS {
+    for attempt in 0..attempts {
         if wanted.is_empty() {
             break;
         }
@@ -108,10 +111,6 @@ async fn compare_some(
             tokio::time::sleep(RETRY_EVERY).await;
         }
         let Some(compared) = compare_once(shared, scripts, &wanted).await? else {
-            if shared.stuck.are_left(shared.redo.checkpoint()) {
-                // More batches wait for a locked row than one call reads, so another attempt does not help.
-                break;
-            }
             continue;
         };
         for (account, mismatch) in compared {

@@ -49,14 +49,19 @@ pub(crate) async fn check_in(shared: &Shared, epoch: i64) -> Result<bool, Ledger
 }
 
 /// Appends the redo log at a stop, if both servers answer, and either a locked row has kept it from being folded for a while
-/// or the stop `is_late`.
-pub(crate) async fn append_if_stuck(shared: &Shared, is_late: bool) {
+/// or the stop `is_late`. Returns whether there was only not enough time for all of it, so that the next turn goes on.
+pub(crate) async fn append_if_stuck(shared: &Shared, is_late: bool) -> bool {
     let is_stuck = is_late || shared.stuck.are_left(shared.redo.checkpoint());
     if !is_stuck || shared.is_away() || shared.require_postgres().is_err() {
-        return;
+        return false;
     }
-    if let Err(error) = Box::pin(append_redo_log(shared)).await {
-        tracing::warn!(%error, "the batches cannot be appended either");
+    match Box::pin(append_redo_log(shared)).await {
+        Ok(are_all) => !are_all,
+        Err(LedgerError::Behind) => true,
+        Err(error) => {
+            tracing::warn!(%error, "the batches cannot be appended either");
+            false
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! If one does, the operations are halved until those that need the row are apart. The others do not wait for the row;
 //! those that need it wait later, each alone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,7 +116,8 @@ fn refunded(operation: &Operation) -> Option<&HoldId> {
 /// The capture of a call that was answered may be in no store yet: another gateway has it, and decides it after an earlier
 /// grant of the account, which may wait for a locked row. The call has its hold until then. So a refund of a call that
 /// has its hold waits for the capture, and is refused as unsettled if that takes too long. Only a call without one has
-/// no capture.
+/// no capture. A call of this gateway that has its hold still runs, since a capture would have been decided before the
+/// refund. Its capture waits for the refund, which is therefore refused at once.
 async fn refund(shared: &Shared, refunds: Asked) {
     let (until, mut stuck) = (Instant::now() + WRITTEN_WITHIN, Stuck::default());
     let mut left = match decide_settled(shared, refunds, until, &mut stuck).await {
@@ -136,7 +137,8 @@ async fn refund(shared: &Shared, refunds: Asked) {
     }
 }
 
-/// Decides refunds, except those of unsettled calls, which it returns. Refunds whose rows are locked are added to `stuck`.
+/// Decides refunds, except those of other gateways' unsettled calls, which it returns. Refunds whose rows are locked are
+/// added to `stuck`.
 ///
 /// # Errors
 /// Fails if Postgres does not have all decisions of Redis in time. Nothing is decided then.
@@ -150,31 +152,35 @@ async fn decide_settled(
         Ok(unsettled) => unsettled,
         Err(error) => return Err((refunds, error)),
     };
-    let is_unsettled =
-        |operation: &Operation| refunded(operation).is_some_and(|call| unsettled.contains(call));
-    let (unsettled, settled) = refunds.partition(is_unsettled);
+    let owner_of = |operation: &Operation| unsettled.get(refunded(operation)?).copied();
+    let (left, settled) = refunds.partition(|refund| owner_of(refund).is_some());
+    let own = Some(shared.settings.incarnation);
+    let (running, left) = left.partition(|refund| owner_of(refund) == own);
+    refuse_unsettled(running);
     if !settled.is_empty()
         && let Some(locked) = decide_together(shared, settled).await
     {
         stuck.add(locked.asked);
     }
-    Ok(unsettled)
+    Ok(left)
 }
 
 /// Those calls, of the ones that are to be refunded, that have a hold and no capture in Postgres, which has all earlier
-/// decisions of Redis by then.
+/// decisions of Redis by then; each with its gateway.
 async fn unsettled(
     shared: &Shared,
     refunds: &[Operation],
     until: Instant,
-) -> Result<HashSet<HoldId>, LedgerError> {
+) -> Result<HashMap<HoldId, i64>, LedgerError> {
     shared.require_postgres()?;
     sync::catch_up(shared, until.saturating_duration_since(Instant::now())).await?;
     let calls: Vec<_> = refunds.iter().filter_map(refunded).cloned().collect();
     let fates = postgres::fates(&shared.store, &calls).await?;
-    let is_unsettled = |fate: &Fate| matches!(fate, Fate::Live { origin: Origin::Call, .. });
-    let unsettled = calls.into_iter().zip(fates).filter(|(_, fate)| is_unsettled(fate));
-    Ok(unsettled.map(|(call, _)| call).collect())
+    let unsettled = calls.into_iter().zip(fates).filter_map(|(call, fate)| match fate {
+        Fate::Live { origin: Origin::Call, owner, .. } => Some((call, owner)),
+        _ => None,
+    });
+    Ok(unsettled.collect())
 }
 
 /// Writes the decisions of Redis into Postgres first, so that an account's history has the order in which its operations
@@ -288,8 +294,8 @@ fn refuse_unsettled(mut asked: Asked) {
     for operation in asked.operations() {
         tracing::warn!(
             call = refunded(operation).map(HoldId::as_str),
-            "a refund gets 503, since the call has its hold and its charge may still come: it runs, or its charge waits \
-             in its gateway for an earlier grant of the account; ask again"
+            "a refund gets 503, since its call still runs, or is charged in a moment: the charge may wait in its gateway for \
+             an earlier grant of the account; ask again"
         );
     }
     let unsettled = Outcome::Refused(Refusal::Unsettled);

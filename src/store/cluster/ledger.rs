@@ -224,7 +224,9 @@ impl ClusterLedger {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres's tables yet; the stop tries again");
-                hand_over::append_if_stuck(shared, since.elapsed() >= HAND_OVER_AFTER).await;
+                if hand_over::append_if_stuck(shared, since.elapsed() >= HAND_OVER_AFTER).await {
+                    return false;
+                }
             }
         }
         let is_settled = unsettled.is_empty() && shared.debts.is_empty();

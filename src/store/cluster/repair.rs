@@ -76,7 +76,11 @@ async fn repair_redis(shared: &Shared, report: &mut RepairReport) -> Result<(), 
         wrong.extend(differences.iter().map(|difference| difference.account.clone()));
         if is_synced(sync::sync(shared).await)? {
             if wrong.is_empty() {
-                break;
+                if skipped == 0 {
+                    break;
+                }
+                // The row has been freed since.
+                continue;
             }
             if is_synced(replace(shared, &scripts, &wrong).await)? {
                 report.repaired.extend(differences.into_iter().map(loaded_again));

@@ -35,9 +35,10 @@ pub(crate) async fn replace(
     load(shared, scripts, accounts, NO_HURRY).await
 }
 
-/// Does the same while a locked row keeps batches back from Postgres, with those accounts of which Postgres has
-/// everything that was decided. Returns these. The others stay as they are: Redis is ahead of Postgres with their
-/// charges, and an account that is removed now could not be loaded before the row is free.
+/// Drops and loads accounts while a locked row keeps batches back from Postgres: those of which Postgres has everything
+/// that was decided, and no running call has a claim without a mark. Returns these. The others stay as they are: Redis
+/// may be ahead of Postgres with their charges, and an account that is removed now could not be loaded before the row is
+/// free.
 pub(crate) async fn replace_folded(
     shared: &Shared,
     scripts: &Scripts,

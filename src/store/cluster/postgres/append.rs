@@ -11,6 +11,7 @@
 //! An append holds an advisory lock in shared mode until it has committed. Before an epoch ends, [`lock_appends`] takes
 //! the lock exclusively: the appends that are read after that are complete.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use sqlx::Row as _;
@@ -122,6 +123,24 @@ pub(crate) async fn appends(
         Ok(NumberedBatch { seq: row.int("seq")?, text: row.text("batch")?.to_owned() })
     };
     rows.iter().map(batch).collect()
+}
+
+/// The numbers of the batches of an epoch, from `first` to `last`, that are appended.
+pub(crate) async fn appended(
+    store: &Store,
+    epoch: i64,
+    first: i64,
+    last: i64,
+) -> Result<HashSet<i64>, LedgerError> {
+    let sql = "SELECT seq FROM {s}.appends \
+               WHERE shard = $1 AND epoch = $2 AND seq BETWEEN $3 AND $4";
+    store
+        .transact(async |on| {
+            let query = store.query(sql).bind(SHARD).bind(epoch).bind(first).bind(last);
+            let rows = query.fetch_all(on).await?;
+            rows.iter().map(|row| Ok(row.int("seq")?)).collect()
+        })
+        .await
 }
 
 /// Removes the batches of an epoch up to number `folded`.

@@ -4,15 +4,14 @@ use crate::ledger::LedgerError;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
-/// A transaction of another program. Postgres shows its user and its age only to that user and to roles with
-/// `pg_read_all_stats`; they are empty otherwise.
+/// A transaction of another program. Postgres shows its age only to its own user and to roles with `pg_read_all_stats`.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocker {
     /// The id of its server process, for `pg_terminate_backend`.
     pub pid: i64,
     pub user: String,
     pub application: String,
-    /// The time since it began, in seconds.
+    /// The time since it began, in seconds; 0 if Postgres does not show that.
     pub seconds: i64,
 }
 

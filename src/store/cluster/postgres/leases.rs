@@ -121,8 +121,7 @@ pub(crate) struct Renewed {
 }
 
 /// Renews the lease, stores the identity of the Redis that the gateway has just reached, and reads
-/// the checkpoint. A time at which a Redis was reached that lies ahead comes from before Postgres's clock was set back, and
-/// counts as now. `None` if the gateway's row is gone, because another start has replaced it.
+/// the checkpoint. If Postgres's clock was set back, `redis_at` may lie in the future; it then counts as now. `None` if the gateway's row is gone, because another start has replaced it.
 pub(crate) async fn renew(
     store: &Store,
     incarnation: i64,

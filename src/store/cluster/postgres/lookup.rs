@@ -46,6 +46,8 @@ pub(crate) enum Fate {
     Live {
         account: AccountId,
         origin: Origin,
+        /// The gateway that asked for the hold.
+        owner: i64,
     },
     Captured {
         account: AccountId,
@@ -192,7 +194,7 @@ async fn read_fates(
         fates.push((id, Fate::Captured { account: row.account("account")?, amount }));
     }
     let rows = store
-        .query("SELECT id, account, amount, origin, state FROM {s}.holds WHERE id = ANY($1)")
+        .query("SELECT id, account, amount, origin, owner, state FROM {s}.holds WHERE id = ANY($1)")
         .bind(names)
         .fetch_all(on)
         .await?;
@@ -200,7 +202,7 @@ async fn read_fates(
         let (id, account) = (row.hold("id")?, row.account("account")?);
         let (amount, origin) = (row.credits("amount")?, row.parsed("origin", Origin::parse)?);
         let fate = match row.text("state")? {
-            "live" => Fate::Live { account, origin },
+            "live" => Fate::Live { account, origin, owner: row.int("owner")? },
             _ => {
                 Fate::Ended { account, amount, origin, ending: row.parsed("state", Ending::parse)? }
             }

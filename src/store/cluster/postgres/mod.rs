@@ -41,7 +41,7 @@ mod transaction;
 pub(crate) use answers::{
     NewAnswer, keep_answers, make_answer_partitions, purge_answers, read_answer, secret,
 };
-pub(crate) use append::{Appended, append, lock_appends, remove_folded, try_append};
+pub(crate) use append::{Appended, append, appended, lock_appends, remove_folded, try_append};
 pub(crate) use batches::{Written, write_batches};
 pub(crate) use blocker::{Blocker, blocker};
 pub(crate) use calls::{forget_calls, make_call_partitions};

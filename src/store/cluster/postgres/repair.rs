@@ -11,6 +11,7 @@ use sqlx::{Executor as _, Row as _};
 use crate::ledger::LedgerError;
 use crate::ledger::report::{Difference, RepairReport};
 use crate::store::cluster::postgres::read::REPORT_LIMIT;
+use crate::store::cluster::postgres::shard::read_checkpoint;
 use crate::store::cluster::postgres::store::Store;
 use crate::store::sql::rows::Column as _;
 
@@ -33,8 +34,8 @@ const LOCK_WAIT: &str = "SET LOCAL lock_timeout = 50";
 /// How long the rows that other transactions keep locked are tried again, after all other repairs.
 const LOCKED_LIMIT: Duration = Duration::from_secs(5);
 
-/// How long a row has to be locked until it counts as one that stays locked.
-const LOCKED_AFTER: Duration = Duration::from_secs(1);
+/// How often a row has to be found locked, [`RETRY_AFTER`] apart, until it counts as one that stays locked.
+const LOOKS: usize = 4;
 
 /// The time between two attempts, in which other transactions get the locks.
 const RETRY_AFTER: Duration = Duration::from_millis(300);
@@ -152,15 +153,25 @@ pub(crate) fn stays_locked(account: &str) -> Difference {
     Difference::new(account, what)
 }
 
-/// Those of the accounts whose rows other transactions keep locked for a while.
+/// Those of the accounts whose rows other transactions keep locked for a while. Empty if there was no time to look. The
+/// shard's row is locked meanwhile, so that no gateway writes batches: that locks rows as well.
 pub(crate) async fn find_locked(
     store: &Store,
     accounts: BTreeSet<String>,
 ) -> Result<BTreeSet<String>, LedgerError> {
-    let (began, mut locked) = (Instant::now(), accounts);
-    while !locked.is_empty() && began.elapsed() < LOCKED_AFTER {
-        let names: Vec<_> = locked.into_iter().collect();
-        locked = store.transact(async |on| locked_accounts(store, &names, on).await).await?;
+    let (began, mut locked, mut looks) = (Instant::now(), accounts, 0);
+    while !locked.is_empty() && looks < LOOKS {
+        let names: Vec<_> = locked.iter().cloned().collect();
+        let found = store.transact(async |on| {
+            read_checkpoint(store, "FOR UPDATE", on).await?;
+            locked_accounts(store, &names, on).await
+        });
+        match found.await {
+            Ok(found) => (locked, looks) = (found, looks + 1),
+            Err(LedgerError::RowLocked) if began.elapsed() < LOCKED_LIMIT => {}
+            Err(LedgerError::RowLocked) => return Ok(BTreeSet::new()),
+            Err(error) => return Err(error),
+        }
         tokio::time::sleep(RETRY_AFTER).await;
     }
     Ok(locked)

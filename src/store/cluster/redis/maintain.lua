@@ -232,12 +232,13 @@ end
 
 -- from, n, account… (n of them), hold id…: reads Redis at one moment, for the comparison with Postgres.
 -- Returns the newest batch; number and text of the batches after `from`; the values of the accounts;
--- the records of the holds.
+-- the records of the holds. Where there are more than 1000 such batches, only the number: calls wait for this command.
 list_from.snapshot = 4
 function commands.snapshot(from, n)
+    if meta[3] - from > 1000 then return { meta[3], {}, {}, {} } end
     local first_hold = list_from.snapshot + tonumber(n)
     local batches, accounts, holds = {}, {}, {}
-    for _, entry in ipairs(call('XRANGE', OUT, '(' .. NUMBER .. '-' .. from, '+', 'COUNT', '5000')) do
+    for _, entry in ipairs(call('XRANGE', OUT, '(' .. NUMBER .. '-' .. from, '+', 'COUNT', '1000')) do
         batches[#batches + 1], batches[#batches + 2] = match(entry[1], '%-(%d+)$'), entry[2][2]
     end
     for i = list_from.snapshot, first_hold - 1 do
@@ -268,8 +269,8 @@ function commands.drop(account)
     return 1
 end
 
--- account, value, hold id…: the same for an account of which Postgres has everything that was decided as long as it has
--- had this value. So a gateway may load it at once. Returns 0, and removes nothing, where the account has another value
+-- account, value, hold id…: removes an account of which Postgres has everything that was decided as long as it has
+-- had this value, and these of its live holds. So a gateway may load it at once. Returns 0, and removes nothing, where the account has another value
 -- by now, and 1 otherwise. Each change of a balance or of what is held writes another value.
 list_from.drop_folded = 4
 function commands.drop_folded(account, value)

@@ -68,6 +68,9 @@ const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// the batches that only this gateway remembers, or appends them if Redis answers.
 const HAND_OVER_AFTER: Duration = Duration::from_secs(4);
 
+/// How long a stop goes on appending batches, as long as it has no charge to hand over.
+const APPENDS_FOR: Duration = Duration::from_secs(8);
+
 /// How long a stop waits, if this gateway has just led a recovery, until the accounts with live
 /// holds are loaded into Redis.
 const WARM_LIMIT: Duration = Duration::from_secs(2);
@@ -224,7 +227,10 @@ impl ClusterLedger {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "not everything is in Postgres's tables yet; the stop tries again");
-                if hand_over::append_if_stuck(shared, since.elapsed() >= HAND_OVER_AFTER).await {
+                let is_late = since.elapsed() >= HAND_OVER_AFTER;
+                let goes_on = hand_over::append_if_stuck(shared, is_late).await;
+                // Charges that no store has are handed over in time, whatever that begins.
+                if goes_on && !owes && since.elapsed() < APPENDS_FOR {
                     return false;
                 }
             }

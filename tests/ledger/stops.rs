@@ -19,6 +19,8 @@ on_cluster_ledgers!("multi_thread":
     a_stop_with_both_servers_slow_ends_within_its_limit,
     the_ends_of_calls_that_wait_behind_a_grant_for_a_locked_row_end_no_epoch,
     a_charge_that_was_repeated_is_not_lost_by_a_stop_under_a_locked_row,
+    a_charge_that_redis_has_no_room_for_is_handed_over_by_a_stop_under_a_locked_row,
+    what_a_stop_appended_is_in_the_stream_again_after_a_recovery,
 );
 
 /// The longest time that a stop may take, with a margin for a busy machine. An orchestrator usually kills a process
@@ -197,6 +199,74 @@ async fn a_charge_that_was_repeated_is_not_lost_by_a_stop_under_a_locked_row(fix
     drop(locked);
     serves_again(&other).await;
     eventually("all is charged", async || other.has("alice").await == text(("97", "0"))).await;
+    other.reconciles().await;
+    other.stop().await;
+}
+
+/// Redis answers, and decides nothing. The stop appends its batches, and leaves the charge to a recovery.
+async fn a_charge_that_redis_has_no_room_for_is_handed_over_by_a_stop_under_a_locked_row(
+    fixture: TestLedger,
+) {
+    let other = fixture.open_with("100").await;
+    let ledger = fixture.open_another("gateway").await;
+    let mut calls = Vec::new();
+    for _ in 0..21 {
+        calls.push(ledger.call("1").await.unwrap());
+    }
+    let last = calls.pop().unwrap();
+    ledger.reconciles().await;
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    calls.into_iter().for_each(|call| call.capture(credits("1")));
+    eventually("all but one are charged", async || other.has("alice").await == text(("80", "1")))
+        .await;
+    let redis = &fixture.cluster().redis;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+    last.capture(credits("1"));
+    let began = Instant::now();
+    let (ledger, pipeline) = ledger.apart();
+    assert!(pipeline.stop().await, "the stop leaves something behind");
+    println!("the stop took {:?}", began.elapsed());
+    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
+    drop(ledger);
+    fixture.execute("SELECT 1 / (count(*) = 1)::int FROM owed").await.unwrap();
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+    drop(locked);
+    let is_none_owed =
+        async || fixture.execute("SELECT 1 / (count(*) = 0)::int FROM owed").await.is_ok();
+    eventually("a recovery writes the charge", is_none_owed).await;
+    serves_again(&other).await;
+    eventually("all is charged", async || other.has("alice").await == text(("79", "0"))).await;
+    other.reconciles().await;
+    other.stop().await;
+}
+
+/// Redis is emptied, so the recovery takes the charge from the appends. Postgres may then fail over to a replica that
+/// lacks the recovery. So Redis keeps the charge, as it keeps all that Postgres has had for seconds only.
+async fn what_a_stop_appended_is_in_the_stream_again_after_a_recovery(fixture: TestLedger) {
+    let other = fixture.open_with("100").await;
+    let ledger = fixture.open_another("gateway").await;
+    let call = ledger.call("4").await.unwrap();
+    ledger.reconciles().await;
+    let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
+    call.capture(credits("3"));
+    eventually("it is charged", async || other.has("alice").await == text(("97", "0"))).await;
+    let (ledger, pipeline) = ledger.apart();
+    assert!(pipeline.stop().await, "the stop leaves something behind");
+    drop(ledger);
+    let redis = &fixture.cluster().redis;
+    let is_kept = || redis.ask(&["XRANGE", "{s00}:out", "-", "+"]).contains("c0 ");
+    assert!(is_kept());
+    redis.flush_all();
+    assert!(!is_kept());
+    // A batch that was read from the stream before waits for the row as well, but not for so long.
+    let waits = "SELECT 1 / count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1500 ms'";
+    let recovery_waits = async || fixture.execute(waits).await.is_ok();
+    eventually("the recovery waits for the row", recovery_waits).await;
+    drop(locked);
+    serves_again(&other).await;
+    assert_eq!(other.has("alice").await, text(("97", "0")));
+    assert!(is_kept(), "a Postgres that fails over loses the charge");
     other.reconciles().await;
     other.stop().await;
 }

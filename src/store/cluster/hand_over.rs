@@ -100,6 +100,7 @@ async fn append_redo_log(shared: &Shared) -> Result<bool, LedgerError> {
             return Err(error);
         }
         shared.hand_over_size.grow(started.elapsed());
+        // The pipeline has ended, so no batch with an earlier number has come meanwhile.
         shared.redo.handed_over(epoch, last.seq);
         appended += some.len();
     }

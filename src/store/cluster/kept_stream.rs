@@ -50,8 +50,8 @@ fn newest_durable(shared: &Shared) -> Option<(Arc<Scripts>, StreamId)> {
     (newest.0 == scripts.epoch.number).then_some((scripts, newest))
 }
 
-/// Adds to the stream batches that only gateways remembered, if they come after all batches in the stream. This
-/// recovery writes them into Postgres, but Postgres may then fail over to a replica that lacks them.
+/// Adds to the stream batches that only gateways remembered or that were only appended, if they come after all batches in
+/// the stream. This recovery writes them into Postgres, but Postgres may then fail over to a replica that lacks them.
 pub(crate) async fn add(shared: &Shared, scripts: &Scripts, batches: &[StreamBatch]) {
     let began = Instant::now();
     for some in batches.chunks(AT_ONCE) {

@@ -131,8 +131,8 @@ async fn lead(
         }
         survived
     };
-    let Replayed { batches: replayed, missing, remembered } = recovery.replay(survived).await?;
-    kept_stream::add(shared, &ending, &remembered).await;
+    let Replayed { batches: replayed, missing, after_stream } = recovery.replay(survived).await?;
+    kept_stream::add(shared, &ending, &after_stream).await;
     let charged = recovery.charge_owed(wall_ms()).await?;
     if recovery.checkpoint.failed_over {
         lost_grants::report(shared, &ending, &mut recovery).await?;

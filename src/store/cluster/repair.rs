@@ -71,8 +71,10 @@ async fn repair_redis(shared: &Shared, report: &mut RepairReport) -> Result<(), 
     let mut wrong: BTreeSet<String> =
         report.repaired.iter().map(|repaired| repaired.account.clone()).collect();
     let scripts = shared.epoch.require()?;
+    let mut not_compared = 0;
     for _ in 0..ROUNDS {
         let Compared { differences, skipped } = compare::compare(shared).await?;
+        not_compared = skipped;
         wrong.extend(differences.iter().map(|difference| difference.account.clone()));
         if is_synced(sync::sync(shared).await)? {
             if wrong.is_empty() {
@@ -87,7 +89,13 @@ async fn repair_redis(shared: &Shared, report: &mut RepairReport) -> Result<(), 
             } else {
                 // A row was locked just now.
                 let how = "it is removed from Redis, and its calls get 503";
+                let listed: BTreeSet<_> =
+                    differences.iter().map(|left| left.account.clone()).collect();
                 report.left.extend(differences.into_iter().map(|left| kept_back(left, how)));
+                let others = wrong.difference(&listed);
+                let others =
+                    others.map(|account| Difference::new(account, "it is repaired in Postgres"));
+                report.left.extend(others.map(|left| kept_back(left, how)));
             }
         } else {
             let replaced = replace_folded(shared, &scripts, &wrong).await?;
@@ -103,7 +111,10 @@ async fn repair_redis(shared: &Shared, report: &mut RepairReport) -> Result<(), 
         }
         wrong.clear();
     }
-    Ok(())
+    match not_compared {
+        0 => Ok(()),
+        skipped => report_behind(shared, &scripts, skipped, report).await,
+    }
 }
 
 fn loaded_again(Difference { account, what }: Difference) -> Difference {

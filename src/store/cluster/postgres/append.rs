@@ -143,13 +143,15 @@ pub(crate) async fn appended(
         .await
 }
 
-/// Removes the batches of an epoch up to number `folded`.
+/// Removes the batches of an epoch up to number `folded`. Those that Postgres lacks in its tables, since it was taken back
+/// to an earlier point, stay.
 pub(crate) async fn remove_folded(
     store: &Store,
     epoch: i64,
     folded: i64,
 ) -> Result<(), LedgerError> {
-    let sql = "DELETE FROM {s}.appends WHERE shard = $1 AND epoch = $2 AND seq <= $3";
+    let sql = "DELETE FROM {s}.appends WHERE shard = $1 AND epoch = $2 AND seq <= least($3, coalesce( \
+               (SELECT checkpoint FROM {s}.shards WHERE id = $1 AND epoch = $2), 0))";
     store
         .transact(async |on| {
             store.query(sql).bind(SHARD).bind(epoch).bind(folded).execute(on).await?;

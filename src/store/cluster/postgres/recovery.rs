@@ -252,31 +252,30 @@ impl Recovery {
             .fetch_all(self.transaction.connection()?)
             .await?;
         let on = self.transaction.connection()?;
-        let appended = appends(&self.store, epoch, self.checkpoint.seq, on).await?;
-        let mut remembered = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let batch = NumberedBatch { seq: row.int("seq")?, text: row.try_get("batch")? };
-            remembered.push(StreamBatch { epoch, batch });
-        }
+        let mut batches: Vec<_> = appends(&self.store, epoch, self.checkpoint.seq, on)
+            .await?
+            .into_iter()
+            .map(|batch| StreamBatch { epoch, batch })
+            .collect();
         let place = |batch: &StreamBatch| (batch.epoch, batch.batch.seq);
         let newest = survived.iter().map(place).max();
-        remembered.sort_by_key(place);
-        remembered.dedup_by_key(|batch| place(batch));
-        let mut batches: Vec<_> =
-            appended.into_iter().map(|batch| StreamBatch { epoch, batch }).collect();
         batches.extend(survived);
-        batches.extend(remembered.iter().cloned());
+        for row in &rows {
+            let batch = NumberedBatch { seq: row.int("seq")?, text: row.try_get("batch")? };
+            batches.push(StreamBatch { epoch, batch });
+        }
         // If batches have the same number, the appended one counts, because it may have been answered, and after it the
         // one in the stream: they come in that order, and the sort is stable.
         batches.sort_by_key(place);
         batches.dedup_by_key(|batch| place(batch));
+        let after_stream =
+            batches.iter().filter(|batch| Some(place(batch)) > newest).cloned().collect();
         batches.retain(|batch| place(batch) > (epoch, self.checkpoint.seq));
         let lost: Vec<_> = batches.iter().map(|batch| &batch.batch).collect();
         let on = self.transaction.connection()?;
         write_contents(&self.store, &lost, true, on).await?;
-        remembered.retain(|batch| Some(place(batch)) > newest);
         let missing = missing(&batches, (epoch, self.checkpoint.seq));
-        Ok(Replayed { batches: batches.len(), missing, remembered })
+        Ok(Replayed { batches: batches.len(), missing, after_stream })
     }
 
     /// After all batches, writes the charges that stopping gateways left. Returns how many it
@@ -333,8 +332,8 @@ pub(crate) struct Replayed {
     pub batches: usize,
     /// The number of batches that are missing between them.
     pub missing: i64,
-    /// Batches that only gateways had remembered, newer than all batches in the stream, in order.
-    pub remembered: Vec<StreamBatch>,
+    /// Batches that only gateways had remembered, or that were only appended, newer than all batches in the stream, in order.
+    pub after_stream: Vec<StreamBatch>,
 }
 
 /// Counts the gaps between batches of the stream, in order, which follow `from`.

@@ -270,8 +270,9 @@ function commands.drop(account)
 end
 
 -- account, value, hold id…: removes an account of which Postgres has everything that was decided as long as it has
--- had this value, and these of its live holds. So a gateway may load it at once. Returns 0, and removes nothing, where the account has another value
--- by now, and 1 otherwise. Each change of a balance or of what is held writes another value.
+-- had this value, and these of its live holds. So a gateway may load it at once. Returns 0, and removes nothing, where
+-- the account has another value by now, and 1 otherwise. Each change of a balance or of what is held writes another
+-- value.
 list_from.drop_folded = 4
 function commands.drop_folded(account, value)
     if call('GET', ACCOUNT .. account) ~= value then return 0 end

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -72,16 +73,8 @@ impl Browser {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let profile = folder.path().join("profile");
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").env("TMPDIR", folder.path()).env("HOME", folder.path());
-        let mut driver = Family::start(&mut command, &folder.path().join("log"));
-        let port = |driver: &Family| {
-            let said = driver.said();
-            let (_, port) = said.rsplit_once("successfully on port ")?;
-            port.split('.').next()?.parse::<u16>().ok()
-        };
-        assert!(driver.wait_until(|driver| port(driver).is_some()), "{}", driver.said());
-        let driver_url = format!("http://127.0.0.1:{}", port(&driver).unwrap());
+        let (driver, port) = start_driver(folder.path());
+        let driver_url = format!("http://127.0.0.1:{port}");
         let arguments = [
             "--headless",
             "--no-sandbox",
@@ -341,6 +334,25 @@ impl Browser {
             })
             .collect();
         assert!(foreign.is_empty() && !heard.1.is_empty(), "{foreign:#?}");
+    }
+}
+
+/// Starts ChromeDriver on a free port, and returns it with its port. ChromeDriver chooses a port that is free over IPv6,
+/// and ends if that port is taken over IPv4; then another is started.
+fn start_driver(folder: &Path) -> (Family, u16) {
+    let mut command = Command::new("chromedriver");
+    command.arg("--port=0").env("TMPDIR", folder).env("HOME", folder);
+    let port = |driver: &Family| {
+        let said = driver.said();
+        let (_, port) = said.rsplit_once("successfully on port ")?;
+        port.split('.').next()?.parse::<u16>().ok()
+    };
+    loop {
+        let mut driver = Family::start(&mut command, &folder.join("log"));
+        if driver.starts(|driver| port(driver).is_some()) {
+            let port = port(&driver).unwrap();
+            return (driver, port);
+        }
     }
 }
 

@@ -207,12 +207,12 @@ async fn behind(route: &str, batches: usize) -> (TestLedger, CutProxy, ClusterLe
     (fixture, line, ledger)
 }
 
-/// Decides this number of thousands (1024) of holds, and as many captures, in batches of a quarter of a MiB at most. While
-/// Postgres is away, a gateway passes on only what Redis replies within half a second.
-async fn call_often(ledger: &mut ClusterLedger, route: &str, thousands: usize) {
+/// Decides `groups` times 1024 holds, and as many captures, in batches of about a quarter of a MiB at most: while Postgres
+/// is away, a gateway passes on only what Redis replies within half a second.
+async fn call_often(ledger: &mut ClusterLedger, route: &str, groups: usize) {
     let route: Arc<str> = route.into();
     let at_once = 1024.min((256 << 10) / route.len());
-    for _ in 0..thousands {
+    for _ in 0..groups {
         let ids: Vec<_> = (0..1024).map(|_| CallId::new()).collect();
         for ids in ids.chunks(at_once) {
             let holds: Vec<_> = ids.iter().map(|id| long_hold(id, &route)).collect();

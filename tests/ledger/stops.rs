@@ -27,6 +27,15 @@ on_cluster_ledgers!("multi_thread":
 /// after half a minute.
 const LIMIT: Duration = Duration::from_secs(24);
 
+/// Stops a gateway, which must leave nothing behind, and must not take long.
+async fn stops_in_time(ledger: Running) {
+    let began = Instant::now();
+    ledger.stop().await;
+    let took = began.elapsed();
+    println!("the stop took {took:?}");
+    assert!(took < LIMIT, "{took:?}");
+}
+
 /// A gateway that reaches Redis through a line of its own.
 pub async fn with_a_line_to_redis(fixture: &TestLedger, name: &str) -> (Running, CutProxy) {
     let line = CutProxy::before(fixture.cluster().redis.address()).await;
@@ -182,12 +191,7 @@ async fn a_charge_that_was_repeated_is_not_lost_by_a_stop_under_a_locked_row(fix
         Err(_) => false,
     })
     .await;
-    let began = Instant::now();
-    let (ledger, pipeline) = ledger.apart();
-    assert!(pipeline.stop().await, "the stop leaves something behind");
-    println!("the stop took {:?}", began.elapsed());
-    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
-    drop(ledger);
+    stops_in_time(ledger).await;
     for _ in 0..20 {
         let call = other.hold(CallId::new(), account("bob"), credits("1"), "/x".into()).await;
         call.expect("the stop of another gateway breaks no call").release();
@@ -222,12 +226,7 @@ async fn a_charge_that_redis_has_no_room_for_is_handed_over_by_a_stop_under_a_lo
     let redis = &fixture.cluster().redis;
     redis.ask(&["CONFIG", "SET", "maxmemory", "1"]);
     last.capture(credits("1"));
-    let began = Instant::now();
-    let (ledger, pipeline) = ledger.apart();
-    assert!(pipeline.stop().await, "the stop leaves something behind");
-    println!("the stop took {:?}", began.elapsed());
-    assert!(began.elapsed() < LIMIT, "{:?}", began.elapsed());
-    drop(ledger);
+    stops_in_time(ledger).await;
     fixture.execute("SELECT 1 / (count(*) = 1)::int FROM owed").await.unwrap();
     redis.ask(&["CONFIG", "SET", "maxmemory", "0"]);
     drop(locked);
@@ -250,9 +249,7 @@ async fn what_a_stop_appended_is_in_the_stream_again_after_a_recovery(fixture: T
     let locked = locks(&fixture, "SELECT 1 FROM accounts WHERE id = 'alice' FOR UPDATE").await;
     call.capture(credits("3"));
     eventually("it is charged", async || other.has("alice").await == text(("97", "0"))).await;
-    let (ledger, pipeline) = ledger.apart();
-    assert!(pipeline.stop().await, "the stop leaves something behind");
-    drop(ledger);
+    stops_in_time(ledger).await;
     let redis = &fixture.cluster().redis;
     let is_kept = || redis.ask(&["XRANGE", "{s00}:out", "-", "+"]).contains("c0 ");
     assert!(is_kept());
